@@ -1,1 +1,13 @@
-//! Placeholder, replaced by the first real commit of this crate.
+//! The VM lab: builds a guest image from Debian packages, boots it in QEMU under OVMF with the real
+//! systemd-boot, drives it, and keeps a transcript of every boot.
+//!
+//! The pieces, from the bottom up:
+//!
+//! - [`setup`] makes sure the programs of the host are there (other members' tests call it too);
+//! - [`workspace`] finds the build folder and builds the programs under test;
+//! - [`guest`] makes the root file system, the initrd and the boot loaders;
+//! - [`vm`] runs one guest, [`esp`] looks at its boot entries from outside, [`http`] serves it images;
+//! - [`lab`] puts these together into keys, images and a disk: what a scenario starts from.
+
+pub mod setup;
+pub mod workspace;

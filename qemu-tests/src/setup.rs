@@ -1,0 +1,253 @@
+//! Makes sure the programs that tests run on the host are there, on a bare Debian 12 or 13.
+//!
+//! As root, what is missing is installed with apt-get. Otherwise the error is one line to copy. Tests never skip
+//! for want of a tool; only a person who sets `RALPH_SKIP_VM=1` leaves the virtual machines out.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
+
+use anyhow::{Context, Result, anyhow, bail};
+
+use crate::workspace;
+
+/// What a tool is needed for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Need {
+    /// Making and checking disk images and image files; every member's tests.
+    Files,
+    /// Building and running the guest.
+    Vm,
+    /// As `Vm`, by a user who is not root (mmdebstrap in a user namespace).
+    VmUnprivileged,
+}
+
+/// The one list: Debian package, what proves that it is there (a program, or a file by absolute path), its use.
+const TOOLS: &[(&str, &str, Need)] = &[
+    ("erofs-utils", "mkfs.erofs", Need::Files),
+    ("cryptsetup-bin", "veritysetup", Need::Files),
+    ("gdisk", "sgdisk", Need::Files),
+    ("dosfstools", "mkfs.vfat", Need::Files),
+    ("dosfstools", "fsck.vfat", Need::Files),
+    ("e2fsprogs", "mke2fs", Need::Files),
+    ("e2fsprogs", "e2fsck", Need::Files),
+    ("mtools", "mcopy", Need::Files),
+    ("zstd", "zstd", Need::Files),
+    ("openssl", "openssl", Need::Files),
+    ("qemu-system-x86", "qemu-system-x86_64", Need::Vm),
+    ("ovmf", OVMF_CODE, Need::Vm),
+    ("ovmf", OVMF_VARS, Need::Vm),
+    ("mmdebstrap", "mmdebstrap", Need::Vm),
+    (
+        "debian-archive-keyring",
+        "/usr/share/keyrings/debian-archive-keyring.gpg",
+        Need::Vm,
+    ),
+    (
+        "ca-certificates",
+        "/etc/ssl/certs/ca-certificates.crt",
+        Need::Vm,
+    ),
+    ("kmod", "depmod", Need::Vm),
+    ("xz-utils", "xz", Need::Vm),
+    ("binutils", "strip", Need::Vm),
+    ("tar", "tar", Need::Vm),
+    ("uidmap", "newuidmap", Need::VmUnprivileged),
+];
+
+/// The firmware the guests start from.
+pub const OVMF_CODE: &str = "/usr/share/OVMF/OVMF_CODE_4M.fd";
+/// The firmware's empty variable store; every guest gets a copy of its own.
+pub const OVMF_VARS: &str = "/usr/share/OVMF/OVMF_VARS_4M.fd";
+
+/// Where programs are looked for besides `PATH`: file system tools live here, and a user's `PATH` may lack it.
+const SBIN: [&str; 3] = ["/usr/local/sbin", "/usr/sbin", "/sbin"];
+
+/// True when a person asked for no virtual machines by `RALPH_SKIP_VM=1`.
+pub fn skip_vm() -> bool {
+    std::env::var_os("RALPH_SKIP_VM").is_some_and(|v| v == "1")
+}
+
+/// Makes sure every tool of the list is there, once per process.
+///
+/// # Errors
+/// When something is missing and cannot be installed; the message holds one line that a person can copy.
+pub fn ensure_tools() -> Result<()> {
+    static DONE: OnceLock<std::result::Result<(), String>> = OnceLock::new();
+    DONE.get_or_init(|| ensure().map_err(|e| format!("{e:#}")))
+        .clone()
+        .map_err(|e| anyhow!(e))
+}
+
+/// A command for `program`, with the folders of system administration in its `PATH`.
+pub fn command(program: &str) -> Command {
+    let mut command = Command::new(find(program).unwrap_or_else(|| program.into()));
+    command.env("PATH", search_path());
+    command
+}
+
+/// Runs `command` to its end and gives its standard output.
+///
+/// # Errors
+/// When it cannot start or does not succeed; the error carries the command and what it said.
+pub fn run(command: &mut Command) -> Result<Vec<u8>> {
+    let shown = format!("{command:?}");
+    let output = command
+        .stdin(Stdio::null())
+        .output()
+        .with_context(|| format!("cannot start {shown}"))?;
+    if !output.status.success() {
+        bail!(
+            "{shown}: {}\n{}{}",
+            output.status,
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr)
+        );
+    }
+    Ok(output.stdout)
+}
+
+/// True when this process is root, told from the owner of its own folder in `/proc`.
+pub(crate) fn is_root() -> bool {
+    use std::os::unix::fs::MetadataExt;
+    std::fs::metadata("/proc/self").is_ok_and(|m| m.uid() == 0)
+}
+
+fn ensure() -> Result<()> {
+    if missing(is_root(), skip_vm(), present).is_empty() {
+        return Ok(());
+    }
+    // Two test binaries may get here at once: the second waits, then finds everything there.
+    let path = workspace::cache_dir()?.join("setup.lock");
+    let lock = File::create(&path).with_context(|| format!("cannot create {}", path.display()))?;
+    lock.lock()
+        .with_context(|| format!("cannot lock {}", path.display()))?;
+
+    let packages = missing(is_root(), skip_vm(), present);
+    if packages.is_empty() {
+        return Ok(());
+    }
+    if !is_root() {
+        bail!(
+            "programs that the tests run are missing. Install them with:\n    {}",
+            advice(&packages)
+        );
+    }
+    eprintln!("setup: installing {}", packages.join(" "));
+    install(&packages).with_context(|| {
+        format!(
+            "cannot install what the tests need. Try by hand:\n    {}",
+            advice(&packages)
+        )
+    })?;
+    let still = missing(true, skip_vm(), present);
+    if !still.is_empty() {
+        bail!(
+            "installed, and yet these packages do not hold what is expected: {}",
+            still.join(" ")
+        );
+    }
+    Ok(())
+}
+
+/// The packages that are missing, in the list's order, each once.
+fn missing(root: bool, skip_vm: bool, present: impl Fn(&str) -> bool) -> Vec<&'static str> {
+    let mut packages = Vec::new();
+    for &(package, proof, need) in TOOLS {
+        let wanted = match need {
+            Need::Files => true,
+            Need::Vm => !skip_vm,
+            Need::VmUnprivileged => !skip_vm && !root,
+        };
+        if wanted && !present(proof) && !packages.contains(&package) {
+            packages.push(package);
+        }
+    }
+    packages
+}
+
+fn advice(packages: &[&str]) -> String {
+    format!(
+        "sudo apt-get update && sudo apt-get install -y --no-install-recommends {}",
+        packages.join(" ")
+    )
+}
+
+fn install(packages: &[&str]) -> Result<()> {
+    let apt = || {
+        let mut apt = command("apt-get");
+        apt.env("DEBIAN_FRONTEND", "noninteractive").args([
+            "-q",
+            "-y",
+            "-o",
+            "DPkg::Lock::Timeout=300",
+        ]);
+        apt
+    };
+    run(apt().arg("update"))?;
+    run(apt()
+        .args(["install", "--no-install-recommends"])
+        .args(packages))?;
+    Ok(())
+}
+
+fn present(proof: &str) -> bool {
+    if proof.starts_with('/') {
+        Path::new(proof).exists()
+    } else {
+        find(proof).is_some()
+    }
+}
+
+fn find(program: &str) -> Option<PathBuf> {
+    std::env::split_paths(&search_path())
+        .map(|dir| dir.join(program))
+        .find(|path| path.is_file())
+}
+
+fn search_path() -> OsString {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let dirs = std::env::split_paths(&path).chain(SBIN.iter().map(PathBuf::from));
+    // The parts came out of split_paths, so none of them can hold a separator.
+    std::env::join_paths(dirs).unwrap_or(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bare_machine_misses_each_package_once() {
+        let packages = missing(true, false, |_| false);
+        assert!(packages.contains(&"qemu-system-x86"));
+        assert!(
+            !packages.contains(&"uidmap"),
+            "root needs no user namespace"
+        );
+        assert_eq!(packages.iter().filter(|p| **p == "dosfstools").count(), 1);
+    }
+
+    #[test]
+    fn without_virtual_machines_only_the_file_tools_are_needed() {
+        let packages = missing(false, true, |_| false);
+        assert!(packages.contains(&"erofs-utils"));
+        assert!(!packages.contains(&"qemu-system-x86"));
+    }
+
+    #[test]
+    fn only_what_is_missing_is_asked_for() {
+        let packages = missing(true, false, |proof| proof != "sgdisk");
+        assert_eq!(packages, ["gdisk"]);
+        assert!(advice(&packages).ends_with("--no-install-recommends gdisk"));
+    }
+
+    #[test]
+    fn a_failing_command_is_told_with_what_it_said() {
+        let error = run(command("sh").args(["-c", "echo out; echo err >&2; exit 3"]))
+            .expect_err("exit code 3");
+        let text = format!("{error:#}");
+        assert!(text.contains("out\nerr"), "{text}");
+    }
+}
