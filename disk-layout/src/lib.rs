@@ -2,10 +2,23 @@
 //!
 //! The rules are in `specs/disk-layout.md` and cited as `DSK-n`. Block devices and disk image files stand behind one seam.
 
+mod create;
+mod layout;
 mod lock;
+mod seed;
+mod size;
 mod slot;
+mod table;
 mod window;
 
+pub use create::{ALIGNMENT, CreateError, NewDisk, PlannedDisk};
+pub use layout::{
+    ATTRIBUTE_NO_AUTO, ATTRIBUTE_READ_ONLY, Architecture, DiskLayout, LABEL_ESP, LABEL_VAR, LayoutError,
+    NotAnArchitecture, TYPE_ESP, TYPE_VAR,
+};
 pub use lock::{DEVICE_LOCK, LockError, UpdateLock};
+pub use seed::Seed;
+pub use size::{SizeError, parse_size};
 pub use slot::{NotASlot, Slot};
+pub use table::{CopyError, Partition, PartitionTable, TableCopy, TableError};
 pub use window::{FileWindow, OutsideWindow};

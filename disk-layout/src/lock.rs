@@ -77,18 +77,10 @@ impl UpdateLock {
             .mode(0o600)
             .custom_flags(OFlag::O_NOFOLLOW.bits())
             .open(path)
-            .map_err(|source| LockError::Open {
-                path: path.to_owned(),
-                source,
-            })?;
+            .map_err(|source| LockError::Open { path: path.to_owned(), source })?;
         let held = lock(file, path)?;
-        let written = held
-            .set_len(0)
-            .and_then(|()| writeln!(&*held, "{}", std::process::id()));
-        written.map_err(|source| LockError::WritePid {
-            path: path.to_owned(),
-            source,
-        })?;
+        let written = held.set_len(0).and_then(|()| writeln!(&*held, "{}", std::process::id()));
+        written.map_err(|source| LockError::WritePid { path: path.to_owned(), source })?;
         Ok(UpdateLock { _held: held })
     }
 
@@ -98,13 +90,8 @@ impl UpdateLock {
     /// [`LockError::Busy`] at once when another process holds it.
     pub fn acquire_image(path: impl AsRef<Path>) -> Result<UpdateLock, LockError> {
         let path = path.as_ref();
-        let file = File::open(path).map_err(|source| LockError::Open {
-            path: path.to_owned(),
-            source,
-        })?;
-        Ok(UpdateLock {
-            _held: lock(file, path)?,
-        })
+        let file = File::open(path).map_err(|source| LockError::Open { path: path.to_owned(), source })?;
+        Ok(UpdateLock { _held: lock(file, path)? })
     }
 
     /// A lock on a nameless file in memory: excludes nobody, leaves nothing behind.
@@ -124,14 +111,8 @@ impl UpdateLock {
 fn lock(file: File, path: &Path) -> Result<Flock<File>, LockError> {
     match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
         Ok(held) => Ok(held),
-        Err((file, Errno::EWOULDBLOCK)) => Err(LockError::Busy {
-            path: path.to_owned(),
-            holder: holder(&file),
-        }),
-        Err((_, errno)) => Err(LockError::Lock {
-            path: path.to_owned(),
-            source: errno.into(),
-        }),
+        Err((file, Errno::EWOULDBLOCK)) => Err(LockError::Busy { path: path.to_owned(), holder: holder(&file) }),
+        Err((_, errno)) => Err(LockError::Lock { path: path.to_owned(), source: errno.into() }),
     }
 }
 
@@ -142,10 +123,7 @@ fn lock(file: File, path: &Path) -> Result<Flock<File>, LockError> {
 fn holder(file: &File) -> Option<u32> {
     let meta = file.metadata().ok()?;
     let locks = std::fs::read_to_string("/proc/locks").unwrap_or_default();
-    let (major, minor) = (
-        nix::sys::stat::major(meta.dev()),
-        nix::sys::stat::minor(meta.dev()),
-    );
+    let (major, minor) = (nix::sys::stat::major(meta.dev()), nix::sys::stat::minor(meta.dev()));
     holder_in(&locks, major, minor, meta.ino()).or_else(|| {
         // A lock file is a few bytes long; a disk image is no lock file and is not read beyond them.
         let mut text = String::new();
@@ -227,10 +205,7 @@ mod tests {
         let (target, link) = (dir.path().join("target"), dir.path().join("lock"));
         std::fs::write(&target, "precious").unwrap();
         std::os::unix::fs::symlink(&target, &link).unwrap();
-        assert!(matches!(
-            UpdateLock::acquire(&link),
-            Err(LockError::Open { .. })
-        ));
+        assert!(matches!(UpdateLock::acquire(&link), Err(LockError::Open { .. })));
         assert_eq!(std::fs::read_to_string(&target).unwrap(), "precious");
     }
 
@@ -251,10 +226,7 @@ mod tests {
 
     #[test]
     fn a_busy_message_says_what_to_do() {
-        let busy = LockError::Busy {
-            path: "/run/ralph-update.lock".into(),
-            holder: Some(12),
-        };
+        let busy = LockError::Busy { path: "/run/ralph-update.lock".into(), holder: Some(12) };
         assert_eq!(
             busy.to_string(),
             "another update program is at work on /run/ralph-update.lock (process 12); wait for it to end"

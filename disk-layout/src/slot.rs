@@ -69,10 +69,7 @@ impl FromStr for Slot {
 
     /// Exactly `a` or `b`; an upper-case letter is refused (entry names are lowered before they are parsed, `ENT-1`).
     fn from_str(text: &str) -> Result<Slot, NotASlot> {
-        Slot::ALL
-            .into_iter()
-            .find(|slot| slot.letter() == text)
-            .ok_or_else(|| NotASlot(text.to_owned()))
+        Slot::ALL.into_iter().find(|slot| slot.letter() == text).ok_or_else(|| NotASlot(text.to_owned()))
     }
 }
 

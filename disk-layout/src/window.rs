@@ -51,12 +51,7 @@ impl FileWindow {
         // Not `metadata().len()`, which is zero for a block device.
         let end = file.seek(SeekFrom::End(0))?;
         check_range(start, len, end)?;
-        Ok(FileWindow {
-            file,
-            start,
-            len,
-            position: 0,
-        })
+        Ok(FileWindow { file, start, len, position: 0 })
     }
 
     /// Bytes in the window.
@@ -87,9 +82,7 @@ impl Read for FileWindow {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         let left = self.len - self.position;
         let wanted = usize::try_from(left).map_or(buf.len(), |left| buf.len().min(left));
-        let got = self
-            .file
-            .read_at(&mut buf[..wanted], self.start + self.position)?;
+        let got = self.file.read_at(&mut buf[..wanted], self.start + self.position)?;
         self.position += got as u64;
         Ok(got)
     }
@@ -122,12 +115,7 @@ impl Seek for FileWindow {
                 self.position = position;
                 Ok(position)
             }
-            _ => Err(OutsideWindow {
-                offset: position.unwrap_or(0),
-                bytes: 0,
-                len: self.len,
-            }
-            .into()),
+            _ => Err(OutsideWindow { offset: position.unwrap_or(0), bytes: 0, len: self.len }.into()),
         }
     }
 }
@@ -157,14 +145,7 @@ mod tests {
         w.seek(SeekFrom::Start(10)).unwrap();
         let error = w.write_all(&[0xff; 7]).unwrap_err();
         let inner = error.get_ref().unwrap().downcast_ref::<OutsideWindow>();
-        assert_eq!(
-            inner,
-            Some(&OutsideWindow {
-                offset: 10,
-                bytes: 7,
-                len: 16
-            })
-        );
+        assert_eq!(inner, Some(&OutsideWindow { offset: 10, bytes: 7, len: 16 }));
         w.write_all(&[0xee; 6]).unwrap();
         assert!(w.write_all(&[0xff]).is_err());
         let all = whole(w);
