@@ -2,16 +2,24 @@
 //!
 //! The rules are in `specs/disk-layout.md` and cited as `DSK-n`. Block devices and disk image files stand behind one seam.
 
+mod aligned;
+mod coalesce;
 mod create;
+mod device;
+pub mod fake;
 mod layout;
 mod lock;
 mod seed;
 mod size;
 mod slot;
+mod slot_file;
 mod table;
 mod window;
 
+pub use aligned::{AlignedBuf, BLOCK};
+pub use coalesce::CoalescingWriter;
 pub use create::{ALIGNMENT, CreateError, NewDisk, PlannedDisk};
+pub use device::{SlotError, SlotIo};
 pub use layout::{
     ATTRIBUTE_NO_AUTO, ATTRIBUTE_READ_ONLY, Architecture, DiskLayout, LABEL_ESP, LABEL_VAR, LayoutError,
     NotAnArchitecture, TYPE_ESP, TYPE_VAR,
@@ -20,5 +28,6 @@ pub use lock::{DEVICE_LOCK, LockError, UpdateLock};
 pub use seed::Seed;
 pub use size::{SizeError, parse_size};
 pub use slot::{NotASlot, Slot};
+pub use slot_file::{Access, SlotFile};
 pub use table::{CopyError, Partition, PartitionTable, TableCopy, TableError};
 pub use window::{FileWindow, OutsideWindow};
