@@ -1,0 +1,155 @@
+//! Compresses chunks on all processors and hands them on in order, so that the result does not depend on how many there are (IMG-55).
+
+use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
+use std::sync::{Mutex, PoisonError, mpsc};
+use std::thread;
+
+use zstd::zstd_safe::{self, CCtx, CParameter};
+
+use crate::digest::Digest;
+
+/// A chunk, compressed.
+#[derive(Debug)]
+pub(crate) struct Compressed {
+    pub(crate) plain_len: u32,
+    pub(crate) plain_sha256: Digest,
+    pub(crate) encoded: Vec<u8>,
+}
+
+/// Takes plain chunks from `next` until it has no more and gives each, compressed, to `done` in the same order. At most two chunks a
+/// worker are in memory.
+pub(crate) fn in_order<E: From<CompressError>>(
+    level: i32,
+    workers: NonZeroUsize,
+    mut next: impl FnMut() -> Result<Option<Vec<u8>>, E>,
+    mut done: impl FnMut(Compressed) -> Result<(), E>,
+) -> Result<(), E> {
+    let most = 2 * workers.get();
+    thread::scope(|scope| {
+        let (to_workers, jobs) = mpsc::channel::<(u64, Vec<u8>)>();
+        let (to_us, results) = mpsc::channel();
+        let jobs = std::sync::Arc::new(Mutex::new(jobs));
+        for _ in 0..workers.get() {
+            let (jobs, to_us) = (jobs.clone(), to_us.clone());
+            scope.spawn(move || {
+                loop {
+                    let job = jobs.lock().unwrap_or_else(PoisonError::into_inner).recv();
+                    let Ok((number, plain)) = job else { break };
+                    if to_us.send((number, compress(&plain, level))).is_err() {
+                        break;
+                    }
+                }
+            });
+        }
+        drop(to_us);
+
+        // However this closure is left, `to_workers` is dropped with it and the workers come to their end.
+        let to_workers = to_workers;
+        let mut waiting = BTreeMap::new();
+        let (mut sent, mut written, mut more) = (0, 0, true);
+        loop {
+            while more && sent - written < most as u64 {
+                match next()? {
+                    Some(plain) => {
+                        to_workers.send((sent, plain)).map_err(|_| CompressError("the workers have gone"))?;
+                        sent += 1;
+                    }
+                    None => more = false,
+                }
+            }
+            if written == sent {
+                return Ok(());
+            }
+            let (number, result) = results.recv().map_err(|_| CompressError("the workers have gone"))?;
+            waiting.insert(number, result);
+            while let Some(result) = waiting.remove(&written) {
+                done(result?)?;
+                written += 1;
+            }
+        }
+    })
+}
+
+/// zstd could not compress.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("zstd: {0}")]
+pub(crate) struct CompressError(pub(crate) &'static str);
+
+fn compress(plain: &[u8], level: i32) -> Result<Compressed, CompressError> {
+    let zstd_error = |code| CompressError(zstd_safe::get_error_name(code));
+    // A new context for each chunk: a reused one carries the salt of its hash tables over, and the output would depend on what the same
+    // worker compressed before (IMG-55).
+    let mut context = CCtx::try_create().ok_or(CompressError("out of memory"))?;
+    context.set_parameter(CParameter::CompressionLevel(level)).map_err(zstd_error)?;
+    // zstd's own checksum, so that `zstd -t` finds damage, too.
+    context.set_parameter(CParameter::ChecksumFlag(true)).map_err(zstd_error)?;
+    let mut encoded = Vec::with_capacity(zstd_safe::compress_bound(plain.len()));
+    context.compress2(&mut encoded, plain).map_err(zstd_error)?;
+    Ok(Compressed {
+        // Chunks are at most 4 MiB.
+        plain_len: plain.len() as u32,
+        plain_sha256: Digest::of(plain),
+        encoded,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Text-like, so that zstd's match finders have something to do.
+    fn chunk(seed: u32) -> Vec<u8> {
+        let mut state = seed;
+        let mut bytes = Vec::new();
+        while bytes.len() < 200_000 {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            bytes.extend_from_slice(format!("{} ", (state >> 16) % 700).as_bytes());
+        }
+        bytes
+    }
+
+    fn run(level: i32, workers: usize) -> Vec<Vec<u8>> {
+        let mut plain = (0..12).map(chunk);
+        let mut encoded = Vec::new();
+        in_order::<CompressError>(
+            level,
+            NonZeroUsize::new(workers).unwrap(),
+            || Ok(plain.next()),
+            |compressed| {
+                encoded.push(compressed.encoded);
+                Ok(())
+            },
+        )
+        .unwrap();
+        encoded
+    }
+
+    #[test]
+    fn img_55_output_depends_neither_on_workers_nor_on_neighbours() {
+        for level in [1, 5, 7, 12, 15] {
+            let alone: Vec<Vec<u8>> = (0..12).map(|seed| compress(&chunk(seed), level).unwrap().encoded).collect();
+            for workers in [1, 2, 5] {
+                assert!(run(level, workers) == alone, "level {level}, {workers} workers");
+            }
+        }
+    }
+
+    #[test]
+    fn an_error_from_either_end_stops_the_pipeline() {
+        let workers = NonZeroUsize::new(3).unwrap();
+        let mut given = 0;
+        let failing_source = || {
+            given += 1;
+            if given == 5 { Err(CompressError("source")) } else { Ok(Some(chunk(given))) }
+        };
+        assert_eq!(in_order(1, workers, failing_source, |_| Ok(())), Err(CompressError("source")));
+
+        let mut taken = 0;
+        let failing_sink = |_| {
+            taken += 1;
+            if taken == 2 { Err(CompressError("sink")) } else { Ok(()) }
+        };
+        assert_eq!(in_order(1, workers, || Ok(Some(chunk(1))), failing_sink), Err(CompressError("sink")));
+    }
+}

@@ -1,0 +1,451 @@
+//! Writing an image (IMG-18, IMG-24, IMG-52, IMG-55).
+
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::num::NonZeroUsize;
+
+use sha2::{Digest as _, Sha256};
+
+use crate::arch::{Architecture, PE_HEAD_LEN, PeError, pe_machine};
+use crate::compress::{self, CompressError, Compressed};
+use crate::digest::{Digest, SystemId};
+use crate::frame::{self, FrameKind, HEADER_LEN, MAX_TABLE};
+use crate::keys::{PrivateKey, Role};
+use crate::manifest::{Content, Manifest, ManifestError, Payload, PayloadKind, UpdaterVersion};
+use crate::sign;
+use crate::signatures::{self, SignatureBlock, SignatureBlockError};
+use crate::table::{self, Chunk, MAX_CHUNK_LEN};
+use crate::transport::{self, Transport};
+use crate::verity::{BLOCK, Verity, VerityBuilder, VerityError, derived_salt, slot_bytes};
+
+/// Length of a chunk unless told otherwise (IMG-52).
+pub const DEFAULT_CHUNK_LEN: u32 = 1 << 20;
+
+/// zstd level unless told otherwise.
+pub const DEFAULT_LEVEL: i32 = 12;
+
+/// The highest zstd level; 20 and above want windows larger than a chunk can fill.
+pub const MAX_LEVEL: i32 = 19;
+
+/// What to build: everything in the manifest that does not follow from the payloads, and how to compress.
+#[derive(Debug, Clone)]
+pub struct ImageSpec {
+    /// As in os-release `ID`.
+    pub os_id: String,
+    /// Version, ordered by UAPI.10.
+    pub version: String,
+    /// Must be the kernel's.
+    pub architecture: Architecture,
+    /// Hardware the image fits; empty means any.
+    pub compatible: Vec<String>,
+    /// Security epoch, at least 1.
+    pub epoch: u32,
+    /// The least version of the updater that may apply it.
+    pub min_updater: UpdaterVersion,
+    /// Boot menu title.
+    pub title: String,
+    /// Kernel options of the image.
+    pub options: String,
+    /// zstd level, 1 to [`MAX_LEVEL`].
+    pub level: i32,
+    /// Plain length of the chunks: a multiple of 4096, at most [`MAX_CHUNK_LEN`].
+    pub chunk_len: u32,
+    /// Threads that compress; the result does not depend on it. `None`: one for each processor.
+    pub workers: Option<NonZeroUsize>,
+}
+
+/// Where a payload is read from: from its beginning to its end, `root` twice.
+pub trait Source: Read + Seek {}
+
+impl<T: Read + Seek> Source for T {}
+
+/// The payloads.
+#[allow(missing_debug_implementations, reason = "trait objects")]
+pub struct Sources<'a> {
+    /// Root filesystem; padded with zeros to a multiple of 4096 (IMG-21).
+    pub root: &'a mut dyn Source,
+    /// Kernel, a PE file.
+    pub linux: &'a mut dyn Source,
+    /// Initial RAM disk.
+    pub initrd: &'a mut dyn Source,
+}
+
+/// What was built.
+#[derive(Debug, Clone)]
+pub struct Built {
+    /// The manifest.
+    pub manifest: Manifest,
+    /// Its digest.
+    pub system_id: SystemId,
+    /// How many chunks there are.
+    pub chunks: usize,
+    /// Length of the file.
+    pub file_len: u64,
+}
+
+/// Why an image could not be built.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// A level out of bounds.
+    #[error("compression level {0} is not 1 to 19")]
+    Level(i32),
+    /// A chunk length out of bounds.
+    #[error("chunk length {0} is not a multiple of 4096 from 4096 to 4194304 (IMG-21, IMG-52)")]
+    ChunkLen(u32),
+    /// More chunks than the table can hold.
+    #[error("{0} chunks are more than an image can have (174762): choose a larger chunk length (IMG-2)")]
+    TooManyChunks(u64),
+    /// There is something in the output already.
+    #[error("the output is not empty")]
+    OutputNotEmpty,
+    /// A payload could not be read.
+    #[error("cannot read the {payload} payload")]
+    Read {
+        /// Which payload.
+        payload: &'static str,
+        /// What its source said.
+        source: io::Error,
+    },
+    /// A payload is empty.
+    #[error("the {0} payload is empty (IMG-13)")]
+    Empty(&'static str),
+    /// A payload was written to while it was read.
+    #[error("the {0} payload changed while the image was built: nothing may write to it meanwhile")]
+    Changed(&'static str),
+    /// The kernel cannot be started by UEFI firmware.
+    #[error("the linux payload is not a kernel that UEFI firmware can start (IMG-13)")]
+    Kernel(#[source] PeError),
+    /// A value that a manifest must not have.
+    #[error("the manifest would be refused")]
+    Manifest(#[source] ManifestError),
+    /// The verity tree could not be built.
+    #[error("cannot build the verity tree of root")]
+    Verity(#[source] VerityError),
+    /// zstd failed.
+    #[error("cannot compress: {0}")]
+    Compress(&'static str),
+    /// More keys than an image has room for.
+    #[error("cannot sign with so many keys")]
+    Signatures(#[source] SignatureBlockError),
+    /// The output could not be written.
+    #[error("cannot write the image")]
+    Write(#[source] io::Error),
+}
+
+impl From<CompressError> for BuildError {
+    fn from(error: CompressError) -> Self {
+        Self::Compress(error.0)
+    }
+}
+
+/// Builds an image into `out`, which must be empty, and signs it with every one of `keys` (none: it is signed later). `progress` is told how
+/// many of how many plain bytes are done; `root` counts twice, because it is read twice.
+///
+/// The head is written last: until then `out` is no image.
+///
+/// # Errors
+/// Refuses a specification or payloads that would give an image no reader accepts; hands on errors of sources and output. `out` is then
+/// unfinished and to be thrown away.
+pub fn build(
+    spec: &ImageSpec,
+    mut sources: Sources<'_>,
+    keys: &[PrivateKey],
+    out: &mut (impl Write + Seek),
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<Built, BuildError> {
+    let plan = Plan::new(spec, &mut sources)?;
+    if out.seek(SeekFrom::End(0)).map_err(BuildError::Write)? != 0 {
+        return Err(BuildError::OutputNotEmpty);
+    }
+    let mut progress = Tally { done: 0, total: plan.total_work(), tell: progress };
+    let root_sha256 = hash_whole("root", sources.root, plan.sizes[0], &mut progress)?;
+
+    // Every digest in the manifest has a fixed length, so the place of the data is known before the digests are.
+    let draft = plan.manifest(spec, root_sha256, [Digest::of([]); 4]).map_err(BuildError::Manifest)?;
+    let data_start = plan.data_start(draft.to_json().len());
+    out.seek(SeekFrom::Start(data_start)).map_err(BuildError::Write)?;
+    let data = write_chunks(spec, &plan, &mut sources, &root_sha256, out, &mut progress)?;
+
+    let manifest = plan.manifest(spec, root_sha256, data.digests).map_err(BuildError::Manifest)?;
+    let head = Head::new(&manifest, &data, keys)?;
+    out.seek(SeekFrom::Start(0)).map_err(BuildError::Write)?;
+    out.write_all(&head.bytes).and_then(|()| out.flush()).map_err(BuildError::Write)?;
+    debug_assert_eq!(head.bytes.len() as u64, data_start);
+    Ok(Built { system_id: head.system_id, chunks: data.chunks.len(), file_len: data_start + data.len, manifest })
+}
+
+/// What is known before any payload is read as a whole.
+struct Plan {
+    machine: Architecture,
+    /// Plain sizes of root (padded), linux, initrd.
+    sizes: [u64; 3],
+    chunks: u64,
+}
+
+const NAMES: [&str; 3] = ["root", "linux", "initrd"];
+
+impl Plan {
+    fn new(spec: &ImageSpec, sources: &mut Sources<'_>) -> Result<Self, BuildError> {
+        if !(1..=MAX_LEVEL).contains(&spec.level) {
+            return Err(BuildError::Level(spec.level));
+        }
+        let whole_blocks = u64::from(spec.chunk_len).is_multiple_of(BLOCK);
+        if !whole_blocks || !(1..=MAX_CHUNK_LEN).contains(&spec.chunk_len) {
+            return Err(BuildError::ChunkLen(spec.chunk_len));
+        }
+        let sizes = [
+            size("root", sources.root)?.next_multiple_of(BLOCK),
+            size("linux", sources.linux)?,
+            size("initrd", sources.initrd)?,
+        ];
+        let chunks = sizes.iter().map(|size| size.div_ceil(spec.chunk_len.into())).sum();
+        if chunks > (MAX_TABLE / table::RECORD_LEN) as u64 {
+            return Err(BuildError::TooManyChunks(chunks));
+        }
+        let mut head = Vec::new();
+        let read = (&mut *sources.linux).take(PE_HEAD_LEN as u64).read_to_end(&mut head);
+        read.map_err(|source| BuildError::Read { payload: "linux", source })?;
+        let machine = pe_machine(&head).map_err(BuildError::Kernel)?;
+        let plan = Self { machine, sizes, chunks };
+        // A wrong version or option is reported now and not after minutes of compressing.
+        plan.manifest(spec, Digest::of([]), [Digest::of([]); 4]).map_err(BuildError::Manifest)?;
+        Ok(plan)
+    }
+
+    fn total_work(&self) -> u64 {
+        self.sizes.iter().sum::<u64>() + self.sizes[0]
+    }
+
+    fn data_start(&self, manifest_len: usize) -> u64 {
+        let bodies = manifest_len + signatures::BODY_LEN + transport::BASE_LEN;
+        (4 * HEADER_LEN + bodies) as u64 + self.chunks * table::RECORD_LEN as u64
+    }
+
+    /// The manifest; `digests` are those of root, linux, initrd and the verity root hash.
+    fn manifest(&self, spec: &ImageSpec, root: Digest, digests: [Digest; 4]) -> Result<Manifest, ManifestError> {
+        let [_, linux, initrd, root_hash] = digests;
+        let payload = |index: usize, kind: PayloadKind, sha256: Digest| Payload {
+            name: NAMES[index].to_owned(),
+            kind,
+            required: true,
+            size: self.sizes[index],
+            sha256,
+        };
+        Manifest::new(Content {
+            os_id: spec.os_id.clone(),
+            version: spec.version.clone(),
+            architecture: spec.architecture,
+            compatible: spec.compatible.clone(),
+            epoch: spec.epoch,
+            min_updater: spec.min_updater,
+            title: spec.title.clone(),
+            options: spec.options.clone(),
+            payloads: vec![
+                payload(0, PayloadKind::Root(Verity::derive(self.sizes[0], &root, root_hash)), root),
+                payload(1, PayloadKind::Linux { machine: self.machine }, linux),
+                payload(2, PayloadKind::Initrd, initrd),
+            ],
+            slot_bytes: slot_bytes(self.sizes[0]),
+            esp_bytes: self.sizes[1] + self.sizes[2],
+            critical: Vec::new(),
+        })
+    }
+}
+
+/// Size of a source, which stands at its beginning afterwards.
+fn size(payload: &'static str, from: &mut dyn Source) -> Result<u64, BuildError> {
+    let size = from.seek(SeekFrom::End(0)).and_then(|size| from.rewind().map(|()| size));
+    match size.map_err(|source| BuildError::Read { payload, source })? {
+        0 => Err(BuildError::Empty(payload)),
+        size => Ok(size),
+    }
+}
+
+struct Tally<'a> {
+    done: u64,
+    total: u64,
+    tell: &'a mut dyn FnMut(u64, u64),
+}
+
+impl Tally<'_> {
+    fn add(&mut self, bytes: usize) {
+        self.done += bytes as u64;
+        (self.tell)(self.done, self.total);
+    }
+}
+
+/// Reads a source from its beginning in pieces, and insists on the size it had.
+struct Pieces<'a> {
+    payload: &'static str,
+    from: &'a mut dyn Source,
+    left: u64,
+    piece_len: u32,
+}
+
+impl<'a> Pieces<'a> {
+    fn new(index: usize, from: &'a mut dyn Source, size: u64, piece_len: u32) -> Result<Self, BuildError> {
+        let payload = NAMES[index];
+        from.rewind().map_err(|source| BuildError::Read { payload, source })?;
+        Ok(Self { payload, from, left: size, piece_len })
+    }
+
+    /// The next piece. `left` counts the padding of root, too: what is missing in its last block is zeros, what is missing elsewhere means
+    /// that somebody truncated the file.
+    fn next(&mut self) -> Result<Option<Vec<u8>>, BuildError> {
+        if self.left == 0 {
+            return Ok(None);
+        }
+        let len = self.left.min(self.piece_len.into()) as usize;
+        let mut piece = Vec::with_capacity(len);
+        let read = (&mut *self.from).take(len as u64).read_to_end(&mut piece);
+        read.map_err(|source| BuildError::Read { payload: self.payload, source })?;
+        self.left -= len as u64;
+        let missing = len - piece.len();
+        let padding = self.payload == "root" && self.left == 0 && (missing as u64) < BLOCK;
+        if missing > 0 && !padding {
+            return Err(BuildError::Changed(self.payload));
+        }
+        piece.resize(len, 0);
+        Ok(Some(piece))
+    }
+}
+
+fn hash_whole(
+    payload: &'static str,
+    from: &mut dyn Source,
+    size: u64,
+    progress: &mut Tally<'_>,
+) -> Result<Digest, BuildError> {
+    debug_assert_eq!(payload, NAMES[0]);
+    let mut pieces = Pieces::new(0, from, size, DEFAULT_CHUNK_LEN)?;
+    let mut hasher = Sha256::new();
+    while let Some(piece) = pieces.next()? {
+        hasher.update(&piece);
+        progress.add(piece.len());
+    }
+    Ok(Digest::finish(hasher))
+}
+
+/// The data as it was written.
+struct Data {
+    chunks: Vec<Chunk>,
+    len: u64,
+    /// Of root, linux, initrd; and the verity root hash.
+    digests: [Digest; 4],
+}
+
+fn write_chunks(
+    spec: &ImageSpec,
+    plan: &Plan,
+    sources: &mut Sources<'_>,
+    root_sha256: &Digest,
+    out: &mut impl Write,
+    progress: &mut Tally<'_>,
+) -> Result<Data, BuildError> {
+    let workers = spec.workers.or_else(|| std::thread::available_parallelism().ok()).unwrap_or(NonZeroUsize::MIN);
+    let mut data = Data { chunks: Vec::new(), len: 0, digests: [Digest::of([]); 4] };
+    let froms = [&mut *sources.root, &mut *sources.linux, &mut *sources.initrd];
+    for (index, from) in froms.into_iter().enumerate() {
+        let mut pieces = Pieces::new(index, from, plan.sizes[index], spec.chunk_len)?;
+        let mut whole = Sha256::new();
+        let mut verity = match index {
+            0 => Some(VerityBuilder::new(plan.sizes[0], &derived_salt(root_sha256)).map_err(BuildError::Verity)?),
+            _ => None,
+        };
+        // The tree is never shipped (IMG-23): only its root hash is wanted here.
+        let mut nowhere = |_: u64, _: &[u8]| Ok(());
+        let mut plain_offset = 0;
+        compress::in_order::<BuildError>(
+            spec.level,
+            workers,
+            || {
+                let piece = pieces.next()?;
+                if let Some(piece) = &piece {
+                    whole.update(piece);
+                    if let Some(verity) = &mut verity {
+                        verity.update(piece, &mut nowhere).map_err(BuildError::Verity)?;
+                    }
+                }
+                Ok(piece)
+            },
+            |compressed| {
+                plain_offset = data.append(index as u16, plain_offset, &compressed, out)?;
+                progress.add(compressed.plain_len as usize);
+                Ok(())
+            },
+        )?;
+        data.digests[index] = Digest::finish(whole);
+        if let Some(verity) = verity {
+            data.digests[3] = verity.finish(&mut |_: u64, _: &[u8]| Ok(())).map_err(BuildError::Verity)?;
+            if data.digests[0] != *root_sha256 {
+                return Err(BuildError::Changed("root"));
+            }
+        }
+    }
+    Ok(data)
+}
+
+impl Data {
+    /// Writes one chunk; returns where the next one begins in the payload.
+    fn append(
+        &mut self,
+        payload: u16,
+        plain_offset: u64,
+        compressed: &Compressed,
+        out: &mut impl Write,
+    ) -> Result<u64, BuildError> {
+        out.write_all(&compressed.encoded).map_err(BuildError::Write)?;
+        self.chunks.push(Chunk {
+            payload,
+            plain_len: compressed.plain_len,
+            plain_offset,
+            encoded_offset: self.len,
+            // compressBound of 4 MiB fits by far.
+            encoded_len: compressed.encoded.len() as u32,
+            plain_sha256: compressed.plain_sha256,
+            encoded_sha256: Digest::of(&compressed.encoded),
+        });
+        self.len += compressed.encoded.len() as u64;
+        Ok(plain_offset + u64::from(compressed.plain_len))
+    }
+}
+
+/// The four frames at the front.
+struct Head {
+    bytes: Vec<u8>,
+    system_id: SystemId,
+}
+
+impl Head {
+    fn new(manifest: &Manifest, data: &Data, keys: &[PrivateKey]) -> Result<Self, BuildError> {
+        let manifest = manifest.to_json();
+        let table: Vec<u8> = data.chunks.iter().flat_map(|chunk| chunk.to_bytes()).collect();
+        let system_id = SystemId::of_manifest(&manifest);
+        let transport = Transport {
+            system_id,
+            table_sha256: Digest::of(&table),
+            // The plan made sure that the table is below 16 MiB.
+            table_len: table.len() as u32,
+            data_len: data.len,
+        }
+        .to_bytes();
+        let mut signatures = SignatureBlock::default();
+        for key in keys {
+            for (role, body) in [(Role::Manifest, &manifest[..]), (Role::Transport, &transport[..])] {
+                let message = crate::keys::to_be_signed(role, body);
+                let record = sign::record(role, key, &message);
+                sign::add_new(&mut signatures, record).map_err(BuildError::Signatures)?;
+            }
+        }
+        let mut bytes = Vec::new();
+        for (kind, body) in [
+            (FrameKind::Manifest, &manifest[..]),
+            (FrameKind::Signatures, &signatures.to_bytes()),
+            (FrameKind::Transport, &transport),
+            (FrameKind::Table, &table),
+        ] {
+            bytes.extend_from_slice(&frame::header(kind, body.len()));
+            bytes.extend_from_slice(body);
+        }
+        Ok(Self { bytes, system_id })
+    }
+}
