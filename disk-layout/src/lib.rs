@@ -3,20 +3,25 @@
 //! The rules are in `specs/disk-layout.md` and cited as `DSK-n`. Block devices and disk image files stand behind one seam.
 
 mod aligned;
+mod booted;
 mod coalesce;
 mod create;
 mod device;
 pub mod fake;
 mod layout;
 mod lock;
+mod mount;
+mod mountinfo;
 mod seed;
 mod size;
 mod slot;
 mod slot_file;
+mod sysroot;
 mod table;
 mod window;
 
 pub use aligned::{AlignedBuf, BLOCK};
+pub use booted::{BootedDisk, BootedError, Clash, ClashReason, EspMount, find_booted};
 pub use coalesce::CoalescingWriter;
 pub use create::{ALIGNMENT, CreateError, NewDisk, PlannedDisk};
 pub use device::{SlotError, SlotIo};
@@ -25,9 +30,12 @@ pub use layout::{
     NotAnArchitecture, TYPE_ESP, TYPE_VAR,
 };
 pub use lock::{DEVICE_LOCK, LockError, UpdateLock};
+pub use mount::{ESP_MOUNT_POINT, MountError, MountMode, PrivateMount};
+pub use mountinfo::{BadMountInfo, DeviceNumber, Mount, NotADeviceNumber, mount_at, parse_mountinfo};
 pub use seed::Seed;
 pub use size::{SizeError, parse_size};
 pub use slot::{NotASlot, Slot};
 pub use slot_file::{Access, SlotFile};
+pub use sysroot::{SysError, SysRoot};
 pub use table::{CopyError, Partition, PartitionTable, TableCopy, TableError};
 pub use window::{FileWindow, OutsideWindow};
