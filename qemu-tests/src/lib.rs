@@ -6,8 +6,14 @@
 //! - [`setup`] makes sure the programs of the host are there (other members' tests call it too);
 //! - [`workspace`] finds the build folder and builds the programs under test;
 //! - [`guest`] makes the root file system, the initrd and the boot loaders;
-//! - [`vm`] runs one guest, [`esp`] looks at its boot entries from outside, [`http`] serves it images;
-//! - [`lab`] puts these together into keys, images and a disk: what a scenario starts from.
+//! - [`vm`] runs one guest and drives it through its [`agent`], [`transcript`] keeps what it printed;
+//! - [`esp`] looks at its boot entries from outside, [`http`] serves it images.
 
+pub mod agent;
+pub mod esp;
+pub mod guest;
+pub mod http;
 pub mod setup;
+pub mod transcript;
+pub mod vm;
 pub mod workspace;

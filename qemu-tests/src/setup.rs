@@ -40,16 +40,8 @@ const TOOLS: &[(&str, &str, Need)] = &[
     ("ovmf", OVMF_CODE, Need::Vm),
     ("ovmf", OVMF_VARS, Need::Vm),
     ("mmdebstrap", "mmdebstrap", Need::Vm),
-    (
-        "debian-archive-keyring",
-        "/usr/share/keyrings/debian-archive-keyring.gpg",
-        Need::Vm,
-    ),
-    (
-        "ca-certificates",
-        "/etc/ssl/certs/ca-certificates.crt",
-        Need::Vm,
-    ),
+    ("debian-archive-keyring", "/usr/share/keyrings/debian-archive-keyring.gpg", Need::Vm),
+    ("ca-certificates", "/etc/ssl/certs/ca-certificates.crt", Need::Vm),
     ("kmod", "depmod", Need::Vm),
     ("xz-utils", "xz", Need::Vm),
     ("binutils", "strip", Need::Vm),
@@ -76,9 +68,7 @@ pub fn skip_vm() -> bool {
 /// When something is missing and cannot be installed; the message holds one line that a person can copy.
 pub fn ensure_tools() -> Result<()> {
     static DONE: OnceLock<std::result::Result<(), String>> = OnceLock::new();
-    DONE.get_or_init(|| ensure().map_err(|e| format!("{e:#}")))
-        .clone()
-        .map_err(|e| anyhow!(e))
+    DONE.get_or_init(|| ensure().map_err(|e| format!("{e:#}"))).clone().map_err(|e| anyhow!(e))
 }
 
 /// A command for `program`, with the folders of system administration in its `PATH`.
@@ -94,10 +84,7 @@ pub fn command(program: &str) -> Command {
 /// When it cannot start or does not succeed; the error carries the command and what it said.
 pub fn run(command: &mut Command) -> Result<Vec<u8>> {
     let shown = format!("{command:?}");
-    let output = command
-        .stdin(Stdio::null())
-        .output()
-        .with_context(|| format!("cannot start {shown}"))?;
+    let output = command.stdin(Stdio::null()).output().with_context(|| format!("cannot start {shown}"))?;
     if !output.status.success() {
         bail!(
             "{shown}: {}\n{}{}",
@@ -122,32 +109,21 @@ fn ensure() -> Result<()> {
     // Two test binaries may get here at once: the second waits, then finds everything there.
     let path = workspace::cache_dir()?.join("setup.lock");
     let lock = File::create(&path).with_context(|| format!("cannot create {}", path.display()))?;
-    lock.lock()
-        .with_context(|| format!("cannot lock {}", path.display()))?;
+    lock.lock().with_context(|| format!("cannot lock {}", path.display()))?;
 
     let packages = missing(is_root(), skip_vm(), present);
     if packages.is_empty() {
         return Ok(());
     }
     if !is_root() {
-        bail!(
-            "programs that the tests run are missing. Install them with:\n    {}",
-            advice(&packages)
-        );
+        bail!("programs that the tests run are missing. Install them with:\n    {}", advice(&packages));
     }
     eprintln!("setup: installing {}", packages.join(" "));
-    install(&packages).with_context(|| {
-        format!(
-            "cannot install what the tests need. Try by hand:\n    {}",
-            advice(&packages)
-        )
-    })?;
+    install(&packages)
+        .with_context(|| format!("cannot install what the tests need. Try by hand:\n    {}", advice(&packages)))?;
     let still = missing(true, skip_vm(), present);
     if !still.is_empty() {
-        bail!(
-            "installed, and yet these packages do not hold what is expected: {}",
-            still.join(" ")
-        );
+        bail!("installed, and yet these packages do not hold what is expected: {}", still.join(" "));
     }
     Ok(())
 }
@@ -169,42 +145,26 @@ fn missing(root: bool, skip_vm: bool, present: impl Fn(&str) -> bool) -> Vec<&'s
 }
 
 fn advice(packages: &[&str]) -> String {
-    format!(
-        "sudo apt-get update && sudo apt-get install -y --no-install-recommends {}",
-        packages.join(" ")
-    )
+    format!("sudo apt-get update && sudo apt-get install -y --no-install-recommends {}", packages.join(" "))
 }
 
 fn install(packages: &[&str]) -> Result<()> {
     let apt = || {
         let mut apt = command("apt-get");
-        apt.env("DEBIAN_FRONTEND", "noninteractive").args([
-            "-q",
-            "-y",
-            "-o",
-            "DPkg::Lock::Timeout=300",
-        ]);
+        apt.env("DEBIAN_FRONTEND", "noninteractive").args(["-q", "-y", "-o", "DPkg::Lock::Timeout=300"]);
         apt
     };
     run(apt().arg("update"))?;
-    run(apt()
-        .args(["install", "--no-install-recommends"])
-        .args(packages))?;
+    run(apt().args(["install", "--no-install-recommends"]).args(packages))?;
     Ok(())
 }
 
 fn present(proof: &str) -> bool {
-    if proof.starts_with('/') {
-        Path::new(proof).exists()
-    } else {
-        find(proof).is_some()
-    }
+    if proof.starts_with('/') { Path::new(proof).exists() } else { find(proof).is_some() }
 }
 
 fn find(program: &str) -> Option<PathBuf> {
-    std::env::split_paths(&search_path())
-        .map(|dir| dir.join(program))
-        .find(|path| path.is_file())
+    std::env::split_paths(&search_path()).map(|dir| dir.join(program)).find(|path| path.is_file())
 }
 
 fn search_path() -> OsString {
@@ -222,10 +182,7 @@ mod tests {
     fn a_bare_machine_misses_each_package_once() {
         let packages = missing(true, false, |_| false);
         assert!(packages.contains(&"qemu-system-x86"));
-        assert!(
-            !packages.contains(&"uidmap"),
-            "root needs no user namespace"
-        );
+        assert!(!packages.contains(&"uidmap"), "root needs no user namespace");
         assert_eq!(packages.iter().filter(|p| **p == "dosfstools").count(), 1);
     }
 
@@ -245,8 +202,7 @@ mod tests {
 
     #[test]
     fn a_failing_command_is_told_with_what_it_said() {
-        let error = run(command("sh").args(["-c", "echo out; echo err >&2; exit 3"]))
-            .expect_err("exit code 3");
+        let error = run(command("sh").args(["-c", "echo out; echo err >&2; exit 3"])).expect_err("exit code 3");
         let text = format!("{error:#}");
         assert!(text.contains("out\nerr"), "{text}");
     }

@@ -23,18 +23,13 @@ pub struct Programs {
 
 /// The root of the workspace's sources.
 pub fn source_dir() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .parent()
-        .unwrap_or(Path::new("/"))
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("/"))
 }
 
 /// Cargo's target folder: the one this very program was built into.
 pub fn target_dir() -> PathBuf {
     if let Ok(exe) = std::env::current_exe() {
-        if let Some(dir) = exe
-            .ancestors()
-            .find(|dir| dir.join("CACHEDIR.TAG").is_file())
-        {
+        if let Some(dir) = exe.ancestors().find(|dir| dir.join("CACHEDIR.TAG").is_file()) {
             return dir.to_owned();
         }
         // A target folder that cargo did not create itself has no tag: TARGET/PROFILE/deps/TEST.
@@ -63,10 +58,7 @@ pub fn cache_dir() -> Result<PathBuf> {
 /// When cargo fails; what it said went to standard error.
 pub fn programs() -> Result<Programs> {
     static BUILT: OnceLock<std::result::Result<Programs, String>> = OnceLock::new();
-    BUILT
-        .get_or_init(|| build_programs().map_err(|e| format!("{e:#}")))
-        .clone()
-        .map_err(|e| anyhow!(e))
+    BUILT.get_or_init(|| build_programs().map_err(|e| format!("{e:#}"))).clone().map_err(|e| anyhow!(e))
 }
 
 fn build_programs() -> Result<Programs> {
@@ -99,19 +91,13 @@ fn build_programs() -> Result<Programs> {
             command.env_remove(&name);
         }
     }
-    let status = command
-        .status()
-        .with_context(|| format!("cannot start {command:?}"))?;
+    let status = command.status().with_context(|| format!("cannot start {command:?}"))?;
     if !status.success() {
         bail!("{command:?}: {status}: the programs under test do not build");
     }
     let bin = |name: &str| {
         let path = target.join("debug").join(name);
-        if path.is_file() {
-            Ok(path)
-        } else {
-            Err(anyhow!("cargo built no {}", path.display()))
-        }
+        if path.is_file() { Ok(path) } else { Err(anyhow!("cargo built no {}", path.display())) }
     };
     Ok(Programs {
         update: bin("ralph-update")?,

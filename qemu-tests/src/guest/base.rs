@@ -1,0 +1,312 @@
+//! The part of the guest that all its versions share: a trimmed Debian tree, its kernel, an initrd, and the boot
+//! loaders of two Debian releases.
+
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+use anyhow::{Context, Result, anyhow};
+
+use super::{cached, fingerprint, initrd, mirror::mirror, put, remove};
+use crate::setup;
+
+/// What the base consists of. All paths lie in the cache and must not be written to.
+#[derive(Clone, Debug)]
+pub struct Base {
+    /// The root file system as a folder.
+    pub tree: PathBuf,
+    /// The kernel, a PE program.
+    pub linux: PathBuf,
+    /// The initrd that finds the slot.
+    pub initrd: PathBuf,
+    /// The same initrd, but the kernel panics in it.
+    pub initrd_that_panics: PathBuf,
+    /// A tiny initrd that prints the command line and turns the machine off.
+    pub initrd_that_prints: PathBuf,
+    /// systemd-boot 257 (Debian 13).
+    pub loader: PathBuf,
+}
+
+const PACKAGES: &str = "systemd-sysv,systemd,udev,dbus,kmod,util-linux,mount,dash,coreutils,grep,sed,procps,\
+    base-files,libc-bin,cryptsetup-bin,busybox-static,systemd-boot-efi,linux-image-cloud-amd64";
+
+/// Everything but the programs that are needed to run. `var` is a partition of its own, `boot` the ESP's business.
+const TRIM: &[&str] = &[
+    "boot/*",
+    "etc/*",
+    "media",
+    "opt",
+    "srv",
+    "usr/games",
+    "usr/include",
+    "usr/src",
+    "usr/lib/initramfs-tools",
+    "usr/lib/kernel",
+    "usr/lib/modules",
+    "usr/lib/systemd/boot",
+    "usr/lib/systemd/network",
+    "usr/lib/systemd/system-environment-generators",
+    "usr/lib/systemd/system-generators",
+    "usr/lib/systemd/system-preset",
+    "usr/lib/systemd/system/*.wants",
+    "usr/lib/systemd/user",
+    "usr/lib/systemd/user-environment-generators",
+    "usr/lib/systemd/user-generators",
+    "usr/lib/systemd/systemd-networkd",
+    "usr/lib/systemd/systemd-networkd-wait-online",
+    "usr/lib/sysusers.d",
+    "usr/lib/tmpfiles.d/debian.conf",
+    "usr/lib/tmpfiles.d/etc.conf",
+    "usr/lib/tmpfiles.d/legacy.conf",
+    "usr/lib/udev/hwdb.bin",
+    "usr/lib/udev/hwdb.d",
+    "usr/lib/x86_64-linux-gnu/gconv",
+    "usr/share/*",
+    "usr/bin/bashbug",
+    "usr/bin/systemd-analyze",
+    "usr/sbin/cryptsetup",
+    "usr/sbin/integritysetup",
+    "var/*",
+];
+
+/// Kept from `usr/share`.
+const SHARE: &str = "dbus-1";
+
+/// Modules of the running system (the initrd's are in `initrd`), with what they need.
+const MODULES: &[&str] = &[
+    "vfat",
+    "nls_cp437",
+    "nls_ascii",
+    "nls_utf8",
+    "efivarfs",
+    "virtio_net",
+    "virtio-rng",
+    "overlay",
+    "loop",
+    "i6300esb",
+];
+
+/// What starts with the system, besides the units of a release.
+const WANTS: &[(&str, &[&str])] = &[
+    (
+        "sysinit.target",
+        &[
+            "systemd-journald.service",
+            "systemd-udevd.service",
+            "systemd-udev-trigger.service",
+            "systemd-tmpfiles-setup.service",
+        ],
+    ),
+    (
+        "sockets.target",
+        &[
+            "systemd-journald.socket",
+            "systemd-journald-dev-log.socket",
+            "systemd-udevd-control.socket",
+            "systemd-udevd-kernel.socket",
+            "dbus.socket",
+        ],
+    ),
+    ("local-fs.target", &["tmp.mount"]),
+];
+
+/// Units that would do behind our back what the updater does, or are of no use without a person.
+const MASKED: &[&str] = &[
+    "systemd-bless-boot.service",
+    "systemd-boot-update.service",
+    "systemd-boot-random-seed.service",
+    "systemd-random-seed.service",
+    "systemd-remount-fs.service",
+    "systemd-update-done.service",
+    "systemd-hwdb-update.service",
+    "systemd-machine-id-commit.service",
+    "emergency.service",
+    "rescue.service",
+];
+
+/// Files of `/etc`, which is read-only in the guest.
+const ETC: &[(&str, &str)] = &[
+    ("hostname", "ralph\n"),
+    ("hosts", "127.0.0.1 localhost ralph\n"),
+    ("fstab", "# /var is mounted in the initrd\n"),
+    // Empty: systemd makes one up for each boot, and does not take every boot for the first.
+    ("machine-id", ""),
+    ("passwd", include_str!("../../guest/passwd")),
+    ("group", include_str!("../../guest/group")),
+    ("nsswitch.conf", "passwd: files\ngroup: files\nhosts: files\n"),
+    ("systemd/system.conf", "[Manager]\nDefaultTimeoutStopSec=10s\nCrashAction=reboot\n"),
+    ("systemd/journald.conf", "[Journal]\nStorage=volatile\n"),
+];
+
+/// Builds the base, once: later calls and later runs find it in the cache.
+///
+/// # Errors
+/// When a tool or the package mirror fails.
+pub fn base() -> Result<Base> {
+    static BUILT: OnceLock<std::result::Result<Base, String>> = OnceLock::new();
+    BUILT.get_or_init(|| find_base().map_err(|e| format!("{e:#}"))).clone().map_err(|e| anyhow!(e))
+}
+
+fn find_base() -> Result<Base> {
+    setup::ensure_tools()?;
+    let key =
+        fingerprint(&((PACKAGES, TRIM, SHARE, MODULES, WANTS, MASKED, ETC), initrd::RECIPE, include_str!("base.rs")));
+    let dir = cached("guest", &key, build)?;
+    Ok(Base {
+        tree: dir.join("tree"),
+        linux: dir.join("linux"),
+        initrd: dir.join("initrd"),
+        initrd_that_panics: dir.join("initrd-that-panics"),
+        initrd_that_prints: dir.join("initrd-that-prints"),
+        loader: dir.join("systemd-bootx64.efi"),
+    })
+}
+
+/// systemd-boot 252 (Debian 12), from the cache or the mirror.
+///
+/// # Errors
+/// When a tool or the package mirror fails.
+pub fn loader_252() -> Result<PathBuf> {
+    setup::ensure_tools()?;
+    let dir = cached("loader-bookworm", "1", |dir| {
+        let tree = dir.join("tree");
+        debootstrap("bookworm", "systemd-boot-efi", &tree)?;
+        copy(&tree.join("usr/lib/systemd/boot/efi/systemd-bootx64.efi"), &dir.join("systemd-bootx64.efi"))?;
+        remove(&tree)
+    })?;
+    Ok(dir.join("systemd-bootx64.efi"))
+}
+
+fn build(dir: &Path) -> Result<()> {
+    eprintln!("guest: building the base from Debian packages");
+    let full = dir.join("full");
+    debootstrap("trixie", PACKAGES, &full)?;
+    let (version, linux) = kernel(&full)?;
+    copy(&linux, &dir.join("linux"))?;
+    copy(&full.join("usr/lib/systemd/boot/efi/systemd-bootx64.efi"), &dir.join("systemd-bootx64.efi"))?;
+    initrd::build(&full, &version, dir)?;
+
+    let modules = dir.join("modules");
+    initrd::install_modules(&full, &version, MODULES, &modules)?;
+    trim(&full)?;
+    let kept = full.join("usr/lib/modules").join(&version);
+    std::fs::create_dir_all(&kept)?;
+    for name in initrd::lines(&modules.join("order"))? {
+        copy(&modules.join(&name), &kept.join(&name))?;
+    }
+    remove(&modules)?;
+    setup::run(setup::command("depmod").arg("-b").arg(&full).arg(&version))?;
+    furnish(&full)?;
+    std::fs::rename(&full, dir.join("tree"))?;
+    Ok(())
+}
+
+/// Unpacks `packages` of `suite` and what they need into `tree`. No maintainer script runs, so this works as root in a
+/// plain chroot and as a user alike.
+fn debootstrap(suite: &str, packages: &str, tree: &Path) -> Result<()> {
+    let tar = tree.with_extension("tar");
+    let mut command = setup::command("mmdebstrap");
+    command.args(["--quiet", "--variant=extract", "--architectures=amd64"]).arg(format!("--include={packages}"));
+    if setup::is_root() {
+        command.arg("--mode=root");
+    }
+    for option in apt_options() {
+        command.arg(format!("--aptopt={option}"));
+    }
+    command.arg(suite).arg(&tar).arg(format!("deb {} {suite} main", mirror()));
+    setup::run(&mut command).context("cannot get packages; RALPH_DEBIAN_MIRROR names another mirror")?;
+    std::fs::create_dir(tree).with_context(|| format!("cannot create {}", tree.display()))?;
+    setup::run(
+        setup::command("tar")
+            .args(["--extract", "--exclude=./dev/*", "--no-same-owner", "--file"])
+            .arg(&tar)
+            .arg("--directory")
+            .arg(tree),
+    )?;
+    remove(&tar)
+}
+
+/// What the host's apt was told about proxies and clocks; its mirror may need it.
+fn apt_options() -> Vec<String> {
+    let dump = setup::run(setup::command("apt-config").args(["dump", "Acquire"]));
+    String::from_utf8_lossy(&dump.unwrap_or_default())
+        .lines()
+        .filter(|line| !line.ends_with("\"\";"))
+        .filter(|line| {
+            line.starts_with("Acquire::Check-") || (line.starts_with("Acquire::http") && line.contains("Proxy"))
+        })
+        .map(|line| line.trim_end_matches(';').to_owned())
+        .collect()
+}
+
+/// The version and path of the one kernel in `tree`.
+fn kernel(tree: &Path) -> Result<(String, PathBuf)> {
+    for entry in std::fs::read_dir(tree.join("boot"))? {
+        let path = entry?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        if let Some(version) = name.strip_prefix("vmlinuz-") {
+            return Ok((version.to_owned(), path.clone()));
+        }
+    }
+    Err(anyhow!("no kernel in {}", tree.display()))
+}
+
+fn trim(tree: &Path) -> Result<()> {
+    for pattern in TRIM {
+        match pattern.split_once('*') {
+            None => remove(&tree.join(pattern))?,
+            Some((dir, suffix)) => {
+                for entry in std::fs::read_dir(tree.join(dir))?.flatten() {
+                    let name = entry.file_name();
+                    let name = name.to_string_lossy();
+                    if name.ends_with(suffix) && !(*pattern == "usr/share/*" && name == SHARE) {
+                        remove(&entry.path())?;
+                    }
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Puts in what maintainer scripts and an administrator would have.
+fn furnish(tree: &Path) -> Result<()> {
+    for (name, content) in ETC {
+        put(&tree.join("etc").join(name), content)?;
+    }
+    link("../usr/lib/os-release", &tree.join("etc/os-release"))?;
+    link("../proc/self/mounts", &tree.join("etc/mtab"))?;
+    let units = tree.join("usr/lib/systemd/system");
+    for (target, wanted) in WANTS {
+        for unit in *wanted {
+            want(&units, target, unit)?;
+        }
+    }
+    for unit in MASKED {
+        link("/dev/null", &units.join(unit))?;
+    }
+    link("multi-user.target", &units.join("default.target"))?;
+    for dir in ["dev", "proc", "sys", "run", "tmp", "var", "boot", "root"] {
+        std::fs::create_dir_all(tree.join(dir))?;
+    }
+    Ok(())
+}
+
+/// Makes `target` want `unit`.
+pub(super) fn want(units: &Path, target: &str, unit: &str) -> Result<()> {
+    link(&format!("../{unit}"), &units.join(format!("{target}.wants")).join(unit))
+}
+
+/// Makes a symbolic link in place of whatever is there.
+fn link(to: &str, at: &Path) -> Result<()> {
+    if let Some(parent) = at.parent() {
+        std::fs::create_dir_all(parent)?;
+    }
+    remove(at)?;
+    symlink(to, at).with_context(|| format!("cannot link {}", at.display()))
+}
+
+pub(super) fn copy(from: &Path, to: &Path) -> Result<()> {
+    std::fs::copy(from, to).with_context(|| format!("cannot copy {} to {}", from.display(), to.display()))?;
+    Ok(())
+}

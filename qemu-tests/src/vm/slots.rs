@@ -1,0 +1,27 @@
+//! At most two machines at once, however many threads test: under TCG a third one only slows the others down.
+
+use std::sync::{Condvar, Mutex, PoisonError};
+
+const MACHINES: usize = 2;
+
+static RUNNING: Mutex<usize> = Mutex::new(0);
+static ENDED: Condvar = Condvar::new();
+
+/// The right to run one machine, given back when dropped.
+#[derive(Debug)]
+pub(super) struct Slot(());
+
+/// Waits for a slot.
+pub(super) fn take() -> Slot {
+    let running = RUNNING.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut running = ENDED.wait_while(running, |running| *running >= MACHINES).unwrap_or_else(PoisonError::into_inner);
+    *running += 1;
+    Slot(())
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        *RUNNING.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
+        ENDED.notify_one();
+    }
+}
