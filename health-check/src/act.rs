@@ -1,0 +1,136 @@
+//! Carrying a verdict out, inside a session (HLT-30, HLT-31, HLT-40).
+
+use crate::check::Outcome;
+use crate::clock::Clock;
+use crate::machine::{Booted, Entry, Fault, Session};
+use crate::policy::{self, Another, Facts, Required, Verdict};
+use crate::reboot::Reboot;
+use crate::records::{Evidence, Records};
+
+/// The outside world without the machine's slots.
+#[derive(Clone, Copy)]
+pub struct World<'a> {
+    /// Time.
+    pub clock: &'a dyn Clock,
+    /// Records.
+    pub records: &'a dyn Records,
+}
+
+/// A verdict and whether it was carried out.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Settled {
+    /// What was decided.
+    pub verdict: Verdict,
+    /// Of what.
+    pub booted: Booted,
+    /// Was it carried out, as far as this can be known before a reboot?
+    pub done: bool,
+}
+
+/// A trial that should be committed was not.
+#[derive(Debug)]
+pub struct NotCommitted {
+    /// Why.
+    pub fault: Fault,
+}
+
+/// Gathers the facts of this session, decides, and carries the verdict out; all but the reboot, which must wait for the session's end.
+pub fn settle(
+    session: &mut dyn Session,
+    outcomes: &[Outcome],
+    required: Required,
+    world: World<'_>,
+    notes: &mut Vec<String>,
+) -> Result<Settled, NotCommitted> {
+    let booted = session.booted();
+    let facts = Facts { booted: kind(&booted), required, another: ask(session, &booted, required, notes) };
+    let verdict = policy::verdict(facts);
+    let done = match (verdict, &booted) {
+        (Verdict::Commit, Booted::Trial { entry, .. }) => {
+            notes.extend(session.commit().map_err(|fault| NotCommitted { fault })?);
+            announce(entry, world.records, notes)
+        }
+        (Verdict::RecordAndReboot | Verdict::RecordAndStay, Booted::Trial { entry, attempt }) => {
+            let detail = record(entry, *attempt, outcomes, world, notes);
+            if let Err(fault) = session.record_trial_failed(&detail) {
+                notes.push(format!("the failed trial is not in the history: {}", crate::chain(fault.as_ref())));
+            }
+            true
+        }
+        (_, Booted::Committed(entry)) => committed(session, entry, world.records, notes),
+        _ => true,
+    };
+    Ok(Settled { verdict, booted, done })
+}
+
+/// On a committed boot, whatever the checks say: `ralphd` may go on (HLT-3), and fallbacks are noticed (HLT-41).
+pub fn committed(session: &mut dyn Session, entry: &Entry, records: &dyn Records, notes: &mut Vec<String>) -> bool {
+    let announced = announce(entry, records, notes);
+    match session.note_fallbacks() {
+        Ok(noticed) => notes.extend(noticed),
+        Err(fault) => notes.push(format!("fallbacks are not recorded: {}", crate::chain(fault.as_ref()))),
+    }
+    announced
+}
+
+fn announce(entry: &Entry, records: &dyn Records, notes: &mut Vec<String>) -> bool {
+    match records.mark_committed(entry) {
+        Ok(()) => true,
+        Err(error) => {
+            notes.push(format!("ralphd cannot know that the slot is committed: {}", crate::chain(&error)));
+            false
+        }
+    }
+}
+
+/// Writes evidence; returns what the history is to say. That it cannot be written changes nothing else (HLT-40).
+pub fn record(entry: &Entry, attempt: u32, outcomes: &[Outcome], world: World<'_>, notes: &mut Vec<String>) -> String {
+    let evidence = Evidence {
+        entry: entry.clone(),
+        attempt,
+        time: world.clock.unix(),
+        boot_id: world.records.boot_id(),
+        checks: outcomes.to_vec(),
+    };
+    match world.records.keep(&evidence) {
+        Ok(path) => notes.push(format!("evidence is in {}", path.display())),
+        Err(error) => notes.push(format!("evidence is not recorded: {}", crate::chain(&error))),
+    }
+    let failed = outcomes.iter().filter(|outcome| outcome.fails_the_trial());
+    let failed: Vec<String> = failed.map(|outcome| format!("{}: {}", outcome.name, outcome.detail)).collect();
+    failed.join("; ")
+}
+
+fn ask(session: &mut dyn Session, booted: &Booted, required: Required, notes: &mut Vec<String>) -> Another {
+    if !policy::depends_on_another(kind(booted), required) {
+        return Another::No;
+    }
+    match session.another() {
+        Ok(what) => {
+            notes.push(format!("another whole entry will boot: {what}"));
+            Another::Whole
+        }
+        Err(fault) => {
+            notes.push(format!("nothing better would boot: {}", crate::chain(fault.as_ref())));
+            Another::No
+        }
+    }
+}
+
+/// The booted entry as the table has it.
+pub fn kind(booted: &Booted) -> policy::Booted {
+    match booted {
+        Booted::Trial { .. } => policy::Booted::Trial,
+        Booted::Committed(_) => policy::Booted::Committed,
+        Booted::Unknown(_) => policy::Booted::Unknown,
+    }
+}
+
+/// Reboots: in order, and if that is refused, by force. `false` if the machine stays up.
+pub fn reboot(reboot: &dyn Reboot, say: &mut dyn FnMut(&str)) -> bool {
+    let Err(error) = reboot.orderly() else { return true };
+    say(&format!("cannot reboot in order, now by force: {}", crate::chain(&error)));
+    let Err(error) = reboot.forced() else { return true };
+    say(&format!("cannot reboot: {}", crate::chain(&error)));
+    false
+}

@@ -1,0 +1,268 @@
+//! What a configuration may hold (HLT-10 … HLT-13); the refused ones are in `tests/fixtures/refused`.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+
+use super::*;
+use proptest::prelude::*;
+
+/// File name without its ending, and what the error must say.
+const REFUSED: &[(&str, &str)] = &[
+    ("command-as-a-shell-line", "expected a sequence"),
+    ("command-empty", "`c`: command: it is empty"),
+    ("command-missing", "kind = \"command\" needs `command`"),
+    ("command-of-a-unit", "`command` does not belong to kind = \"unit\""),
+    ("command-relative", "not an absolute path"),
+    ("command-with-nul", "NUL byte"),
+    ("deadline-a-number", "expected a string"),
+    ("deadline-bad-duration", "check `c`: deadline: \"1.5s\" is not a length of time"),
+    ("deadline-too-long", "deadline 31min is not between 1s and 30min"),
+    ("deadline-too-short", "deadline 999ms is not between 1s and 30min"),
+    ("default-stable-for-beyond-the-deadline", "stable-for 5s is not less than the deadline 3s"),
+    ("name-empty", "the check `` is not"),
+    ("name-in-upper-case", "the check `Ralphd` is not"),
+    ("name-of-our-own", "`commit` is taken"),
+    ("no-checks", "no required check in "),
+    ("no-kind", "missing field `kind`"),
+    ("not-toml", "TOML parse error"),
+    ("not-utf8", "is not UTF-8"),
+    ("overall-deadline-bad-duration", "policy: overall-deadline: \"soon\" is not"),
+    ("overall-deadline-too-long", "overall-deadline 61min is not between 1s and 60min"),
+    ("same-name-twice-in-a-file", "duplicate key"),
+    ("stable-for-as-long-as-the-deadline", "stable-for 1min is not less than the deadline 1min"),
+    ("stable-for-of-a-command", "`stable-for` does not belong to kind = \"command\""),
+    ("unit-missing", "kind = \"unit\" needs `unit`"),
+    ("unit-of-a-command", "`unit` does not belong to kind = \"command\""),
+    ("unit-pattern", "is not the full name of one systemd unit"),
+    ("unit-that-is-an-option", "is not the full name of one systemd unit"),
+    ("unit-without-its-kind", "is not the full name of one systemd unit"),
+    ("unknown-key", "unknown field `stable_for`"),
+    ("unknown-kind", "unknown variant `http`"),
+    ("unknown-level", "unknown variant `optional`"),
+    ("unknown-policy-key", "unknown field `reboot`"),
+    ("unknown-table", "unknown field `checks`"),
+    ("wanted-checks-alone", "no required check in "),
+];
+
+fn fixtures() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/refused")
+}
+
+#[test]
+fn each_refused_configuration_says_why_and_where() {
+    for (name, said) in REFUSED {
+        let file = fixtures().join(format!("{name}.toml"));
+        let errors = load(&[Place::Given(file.clone())]).expect_err(name);
+        let text = errors.to_string();
+        assert_eq!(errors.0.len(), 1, "{name}: {text}");
+        assert!(text.contains(said), "{name}: {text}");
+        assert!(text.contains(&file.display().to_string()), "{name}: {text}");
+    }
+    let mut names: Vec<String> = fs::read_dir(fixtures())
+        .unwrap()
+        .map(|entry| entry.unwrap().path().file_stem().unwrap().to_str().unwrap().to_owned())
+        .collect();
+    names.sort();
+    let listed: Vec<&str> = REFUSED.iter().map(|(name, _)| *name).collect();
+    assert_eq!(names, listed, "every fixture is listed, and in order");
+}
+
+/// A system with files in both folders: (`usr` or `etc`, name, text).
+fn system(files: &[(&str, &str, &str)]) -> tempfile::TempDir {
+    let root = tempfile::tempdir().unwrap();
+    for (place, name, text) in files {
+        let place = INSTALLED[usize::from(*place == "etc")];
+        let folder = root.path().join(&place[1..]);
+        fs::create_dir_all(&folder).unwrap();
+        fs::write(folder.join(name), text).unwrap();
+    }
+    root
+}
+
+fn load_from(root: &tempfile::TempDir) -> Result<Config, ConfigErrors> {
+    load(&installed(root.path()))
+}
+
+fn of(name: &str) -> String {
+    format!("[check.{name}]\nkind = \"command\"\ncommand = [\"/usr/bin/true\"]\n")
+}
+
+fn names(config: &Config) -> Vec<&str> {
+    config.checks.iter().map(|check| check.name.as_str()).collect()
+}
+
+#[test]
+fn all_keys_and_their_defaults_hlt_11() {
+    let text = "
+        [policy]
+        overall-deadline = \"10min\"
+        [check.full]
+        kind = \"unit\"
+        level = \"wanted\"
+        deadline = \"2min\"
+        unit = \"a-b@c\\\\x2d.service\"
+        stable-for = \"500ms\"
+        [check.short]
+        kind = \"unit\"
+        unit = \"ralphd.service\"
+        [check.command]
+        kind = \"command\"
+        command = [\"/usr/bin/test\", \"-e\", \"/x y\"]
+    ";
+    let config = load_from(&system(&[("usr", "a.toml", text)])).unwrap();
+    let check = |name: &str, level, deadline, kind| Check { name: name.into(), level, deadline, kind };
+    let expected = Config {
+        checks: vec![
+            check(
+                "command",
+                Level::Required,
+                Span::seconds(60),
+                Kind::Command { program: "/usr/bin/test".into(), args: vec!["-e".into(), "/x y".into()] },
+            ),
+            check(
+                "full",
+                Level::Wanted,
+                Span::seconds(120),
+                Kind::Unit { unit: "a-b@c\\x2d.service".into(), stable_for: Span::parse("500ms").unwrap() },
+            ),
+            check(
+                "short",
+                Level::Required,
+                Span::seconds(60),
+                Kind::Unit { unit: "ralphd.service".into(), stable_for: Span::seconds(5) },
+            ),
+        ],
+        overall_deadline: Span::seconds(600),
+    };
+    assert_eq!(config, expected);
+}
+
+#[test]
+fn the_overall_deadline_is_five_minutes_if_nobody_says_otherwise_hlt_12() {
+    let config = load_from(&system(&[("usr", "a.toml", &of("a"))])).unwrap();
+    assert_eq!(config.overall_deadline, Span::seconds(300));
+    let config = load_from(&system(&[("usr", "a.toml", &format!("[policy]\n{}", of("a")))])).unwrap();
+    assert_eq!(config.overall_deadline, Span::seconds(300));
+}
+
+#[test]
+fn files_are_read_in_the_order_of_their_names_from_both_folders_hlt_10() {
+    let files = [
+        ("usr", "50-b.toml", &*of("b")),
+        ("etc", "60-c.toml", &of("c")),
+        ("etc", "10-a.toml", &of("a")),
+        ("etc", "README", "not a configuration"),
+    ];
+    assert_eq!(names(&load_from(&system(&files)).unwrap()), ["a", "b", "c"]);
+}
+
+#[test]
+fn a_file_in_etc_replaces_its_namesake_and_an_empty_one_removes_it_hlt_10() {
+    let vendor = [("usr", "50-a.toml", &*of("a")), ("usr", "60-b.toml", &of("b"))];
+    let with = |text| system(&[vendor[0], vendor[1], ("etc", "50-a.toml", text)]);
+    let mine = of("mine");
+    assert_eq!(names(&load_from(&with(&mine)).unwrap()), ["mine", "b"]);
+    assert_eq!(names(&load_from(&with("")).unwrap()), ["b"]);
+    // What is replaced is not looked at.
+    let broken = system(&[("usr", "50-a.toml", "broken"), vendor[1], ("etc", "50-a.toml", "")]);
+    assert_eq!(names(&load_from(&broken).unwrap()), ["b"]);
+    // A link to /dev/null empties it as well.
+    let linked = system(&[vendor[0], vendor[1], ("etc", "x.toml", "")]);
+    symlink("/dev/null", linked.path().join(&INSTALLED[1][1..]).join("50-a.toml")).unwrap();
+    assert_eq!(names(&load_from(&linked).unwrap()), ["b"]);
+}
+
+#[test]
+fn an_override_that_removes_the_last_check_is_refused_hlt_10() {
+    let root = system(&[("usr", "50-a.toml", &of("a")), ("etc", "50-a.toml", "")]);
+    assert!(matches!(load_from(&root).unwrap_err().0[..], [ConfigError::NothingRequired(_)]));
+}
+
+#[test]
+fn no_configuration_at_all_is_refused_hlt_10() {
+    let root = tempfile::tempdir().unwrap();
+    let text = load_from(&root).unwrap_err().to_string();
+    assert!(text.contains(INSTALLED[0]) && text.contains(INSTALLED[1]), "{text}");
+}
+
+#[test]
+fn a_name_stands_once_over_all_files_hlt_11() {
+    let errors = load_from(&system(&[("usr", "1.toml", &of("a")), ("etc", "2.toml", &of("a"))])).unwrap_err();
+    let [ConfigError::Duplicate { name, first, second }] = &errors.0[..] else { panic!("{errors}") };
+    assert!(name == "a" && first.ends_with("1.toml") && second.ends_with("2.toml"));
+}
+
+#[test]
+fn one_file_holds_the_policy_hlt_12() {
+    let policy = "[policy]\noverall-deadline = \"2min\"\n";
+    let root = system(&[("usr", "1.toml", &format!("{policy}{}", of("a"))), ("usr", "2.toml", policy)]);
+    assert!(matches!(load_from(&root).unwrap_err().0[..], [ConfigError::SecondPolicy { .. }]));
+}
+
+#[test]
+fn all_errors_are_told_at_once() {
+    let two = "[check.X]\nkind = \"unit\"\nunit = \"a.service\"\n[check.y]\nkind = \"unit\"\n";
+    let errors = load_from(&system(&[("usr", "1.toml", two), ("usr", "2.toml", "?"), ("usr", "3.toml", &of("a"))]));
+    assert_eq!(errors.unwrap_err().0.len(), 3);
+}
+
+#[test]
+fn what_is_not_a_file_is_refused_and_never_waited_for() {
+    let root = system(&[("usr", "1.toml", &of("a"))]);
+    let folder = root.path().join(&INSTALLED[0][1..]);
+    fs::create_dir(folder.join("2.toml")).unwrap();
+    nix::unistd::mkfifo(&folder.join("3.toml"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    symlink("/nonexistent", folder.join("4.toml")).unwrap();
+    symlink("/dev/zero", folder.join("5.toml")).unwrap();
+    let errors = load_from(&root).unwrap_err().0;
+    assert!(
+        matches!(
+            errors[..],
+            [
+                ConfigError::NotAFile { .. },
+                ConfigError::NotAFile { .. },
+                ConfigError::Read { .. },
+                ConfigError::NotAFile { .. }
+            ]
+        ),
+        "{errors:?}"
+    );
+}
+
+#[test]
+fn a_file_without_end_is_refused() {
+    let root = system(&[("usr", "1.toml", &"#".repeat(300_000))]);
+    assert!(matches!(load_from(&root).unwrap_err().0[..], [ConfigError::TooLarge { .. }]));
+}
+
+#[test]
+fn what_somebody_names_must_exist() {
+    let place = Place::Given("/nonexistent/checks.d".into());
+    assert!(matches!(load(&[place]).unwrap_err().0[..], [ConfigError::Read { .. }, ..]));
+}
+
+proptest! {
+    #[test]
+    fn no_text_breaks_the_parser(text in any::<String>()) {
+        let _ = raw::parse(&text);
+    }
+
+    #[test]
+    fn what_is_accepted_keeps_the_rules(
+        name in "[a-zA-Z0-9_-]{0,70}",
+        deadline in "[0-9]{1,4}(ms|s|min|h)",
+        stable in "[0-9]{1,4}(ms|s|min)",
+        unit in "[-a-z*@.]{0,12}(\\.service|\\.mount|)",
+    ) {
+        let text = format!("[check.\"{name}\"]\nkind=\"unit\"\nunit=\"{unit}\"\ndeadline=\"{deadline}\"\nstable-for=\"{stable}\"");
+        if let Ok(file) = raw::parse(&text) {
+            let check = &file.checks[0];
+            prop_assert!((1..=64).contains(&check.name.len()));
+            prop_assert!(check.name.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-')));
+            prop_assert!(check.deadline >= Span::seconds(1) && check.deadline <= Span::seconds(1800));
+            let Kind::Unit { unit, stable_for } = &check.kind else { panic!("{check:?}") };
+            prop_assert!(*stable_for < check.deadline);
+            prop_assert!(!unit.starts_with('-') && !unit.contains('*') && unit.contains('.'));
+        }
+    }
+}

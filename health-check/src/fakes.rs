@@ -1,0 +1,268 @@
+//! Fakes of every seam. They write what is asked of them into one log, because the order is what the tests compare.
+
+use std::collections::VecDeque;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use crate::clock::Clock;
+use crate::machine::{Booted, Entry, Fault, Machine, OpenError, Session};
+use crate::reboot::Reboot;
+use crate::records::{Evidence, FileRecords, RecordError, Records};
+use crate::systemd::{Systemd, SystemdError, UnitShow};
+
+/// What happened, in order.
+#[derive(Debug, Clone, Default)]
+pub struct Log(Arc<Mutex<Vec<String>>>);
+
+impl Log {
+    pub fn add(&self, event: impl Into<String>) {
+        self.0.lock().unwrap().push(event.into());
+    }
+
+    pub fn events(&self) -> Vec<String> {
+        self.0.lock().unwrap().clone()
+    }
+}
+
+/// A clock that jumps when somebody sleeps.
+#[derive(Debug, Default)]
+pub struct FakeClock {
+    now: Mutex<Duration>,
+    log: Log,
+}
+
+impl FakeClock {
+    pub fn at(now: Duration) -> Self {
+        Self { now: Mutex::new(now), log: Log::default() }
+    }
+
+    pub fn logging(log: &Log) -> Self {
+        Self { now: Mutex::default(), log: log.clone() }
+    }
+}
+
+impl Clock for FakeClock {
+    fn monotonic(&self) -> Duration {
+        *self.now.lock().unwrap()
+    }
+
+    fn unix(&self) -> u64 {
+        1_700_000_000
+    }
+
+    fn sleep(&self, how_long: Duration) {
+        *self.now.lock().unwrap() += how_long;
+        self.log.add(format!("sleep {} ms", how_long.as_millis()));
+    }
+}
+
+/// A systemd that tells a unit's story; the last part of it is repeated for ever. `None`: systemd does not answer.
+#[derive(Debug)]
+pub struct FakeSystemd(Mutex<VecDeque<Option<UnitShow>>>);
+
+impl FakeSystemd {
+    pub fn telling(story: impl IntoIterator<Item = Option<UnitShow>>) -> Self {
+        Self(Mutex::new(story.into_iter().collect()))
+    }
+}
+
+impl Systemd for FakeSystemd {
+    fn show(&self, _unit: &str, _within: Duration) -> Result<UnitShow, SystemdError> {
+        let mut story = self.0.lock().unwrap();
+        let part = if story.len() > 1 { story.pop_front().unwrap() } else { story[0].clone() };
+        part.ok_or_else(|| SystemdError::Failed { how: "exited with code 1".into(), output: "no bus".into() })
+    }
+}
+
+pub fn entry() -> Entry {
+    Entry { slot: "b".into(), generation: 7, system: "5e".repeat(32) }
+}
+
+pub fn trial() -> Booted {
+    Booted::Trial { entry: entry(), attempt: 1 }
+}
+
+/// A machine whose state is `booted`, with things that can be made to go wrong.
+#[derive(Debug)]
+pub struct FakeMachine {
+    pub log: Log,
+    /// What each session finds; the last one is found for ever.
+    pub booted: Vec<Booted>,
+    /// The first sessions fail so.
+    pub refusals: Mutex<VecDeque<Refusal>>,
+    /// The first commits fail.
+    pub failing_commits: usize,
+    /// Would something better boot?
+    pub another: bool,
+    /// The history takes no events.
+    pub history_fails: bool,
+    /// The ESP does not unmount.
+    pub close_fails: bool,
+    sessions: Mutex<usize>,
+    commits: Mutex<usize>,
+}
+
+/// How a session is refused.
+#[derive(Debug, Clone, Copy)]
+pub enum Refusal {
+    Busy,
+    Broken,
+    /// Not refused: to let the first sessions pass.
+    Not,
+}
+
+impl FakeMachine {
+    pub fn new(log: &Log, booted: Booted) -> Self {
+        Self {
+            log: log.clone(),
+            booted: vec![booted],
+            refusals: Mutex::default(),
+            failing_commits: 0,
+            another: true,
+            history_fails: false,
+            close_fails: false,
+            sessions: Mutex::default(),
+            commits: Mutex::default(),
+        }
+    }
+
+    pub fn refusing(self, refusals: impl IntoIterator<Item = Refusal>) -> Self {
+        Self { refusals: Mutex::new(refusals.into_iter().collect()), ..self }
+    }
+}
+
+impl Machine for FakeMachine {
+    fn session(&self, work: &mut dyn FnMut(&mut dyn Session)) -> Result<Option<Fault>, OpenError> {
+        match self.refusals.lock().unwrap().pop_front() {
+            Some(Refusal::Busy) => {
+                self.log.add("busy");
+                return Err(OpenError::Busy("held by process 99".into()));
+            }
+            Some(Refusal::Broken) => {
+                self.log.add("broken");
+                return Err(OpenError::Other("input/output error".into()));
+            }
+            Some(Refusal::Not) | None => {}
+        }
+        let mut sessions = self.sessions.lock().unwrap();
+        let booted = self.booted[(*sessions).min(self.booted.len() - 1)].clone();
+        *sessions += 1;
+        self.log.add("open");
+        work(&mut FakeSession { machine: self, booted });
+        self.log.add("close");
+        Ok(self.close_fails.then(|| "target is busy".into()))
+    }
+}
+
+struct FakeSession<'a> {
+    machine: &'a FakeMachine,
+    booted: Booted,
+}
+
+impl Session for FakeSession<'_> {
+    fn booted(&self) -> Booted {
+        self.booted.clone()
+    }
+
+    fn commit(&mut self) -> Result<Vec<String>, Fault> {
+        let mut commits = self.machine.commits.lock().unwrap();
+        *commits += 1;
+        if *commits <= self.machine.failing_commits {
+            self.machine.log.add("commit fails");
+            return Err("read-only file system".into());
+        }
+        self.machine.log.add("commit");
+        Ok(Vec::new())
+    }
+
+    fn another(&mut self) -> Result<String, Fault> {
+        self.machine.log.add("ask the model");
+        if self.machine.another { Ok("generation 6 in slot a".into()) } else { Err("slot a is fenced".into()) }
+    }
+
+    fn note_fallbacks(&mut self) -> Result<Vec<String>, Fault> {
+        self.machine.log.add("note fallbacks");
+        Ok(Vec::new())
+    }
+
+    fn record_trial_failed(&mut self, detail: &str) -> Result<(), Fault> {
+        if self.machine.history_fails {
+            self.machine.log.add("history fails");
+            return Err("no space left on device".into());
+        }
+        self.machine.log.add(format!("history: trial-failed: {detail}"));
+        Ok(())
+    }
+}
+
+/// Records that are only logged.
+#[derive(Debug)]
+pub struct FakeRecords {
+    pub log: Log,
+    pub evidence_fails: bool,
+    pub mark_fails: bool,
+    pub kept: Mutex<Vec<Evidence>>,
+}
+
+impl FakeRecords {
+    pub fn new(log: &Log) -> Self {
+        Self { log: log.clone(), evidence_fails: false, mark_fails: false, kept: Mutex::default() }
+    }
+
+    /// A real error, from a folder that cannot be made.
+    fn error() -> RecordError {
+        FileRecords::below("/dev/null".as_ref()).mark_committed(&entry()).unwrap_err()
+    }
+}
+
+impl Records for FakeRecords {
+    fn boot_id(&self) -> String {
+        "boot".into()
+    }
+
+    fn keep(&self, evidence: &Evidence) -> Result<PathBuf, RecordError> {
+        if self.evidence_fails {
+            self.log.add("evidence fails");
+            return Err(Self::error());
+        }
+        self.log.add("evidence");
+        self.kept.lock().unwrap().push(evidence.clone());
+        Ok(PathBuf::from("/evidence.json"))
+    }
+
+    fn mark_committed(&self, _entry: &Entry) -> Result<(), RecordError> {
+        if self.mark_fails {
+            self.log.add("mark fails");
+            return Err(Self::error());
+        }
+        self.log.add("tell ralphd");
+        Ok(())
+    }
+}
+
+/// A machine that can refuse to reboot.
+#[derive(Debug)]
+pub struct FakeReboot {
+    pub log: Log,
+    pub orderly_fails: bool,
+    pub forced_fails: bool,
+}
+
+impl FakeReboot {
+    fn ask(&self, event: &str, fails: bool) -> Result<(), SystemdError> {
+        self.log.add(event);
+        let refused = || SystemdError::Failed { how: "exited with code 1".into(), output: "refused".into() };
+        if fails { Err(refused()) } else { Ok(()) }
+    }
+}
+
+impl Reboot for FakeReboot {
+    fn orderly(&self) -> Result<(), SystemdError> {
+        self.ask("reboot", self.orderly_fails)
+    }
+
+    fn forced(&self) -> Result<(), SystemdError> {
+        self.ask("reboot --force", self.forced_fails)
+    }
+}

@@ -1,0 +1,68 @@
+//! The machine's slots and entries, as a seam: what is booted, commit, and what would boot instead.
+
+use std::error::Error;
+
+use serde::Serialize;
+
+/// The entry the machine was booted from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Entry {
+    /// `a` or `b`.
+    pub slot: String,
+    /// Generation of the entry.
+    pub generation: u32,
+    /// System id, 64 hex digits.
+    pub system: String,
+}
+
+/// How the machine was booted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Booted {
+    /// From an entry with a counter.
+    Trial {
+        /// The entry.
+        entry: Entry,
+        /// Which attempt this is: the counter's DONE.
+        attempt: u32,
+    },
+    /// From an entry without one.
+    Committed(Entry),
+    /// It is not known, for this reason.
+    Unknown(String),
+}
+
+/// An error of the updater, behind the seam.
+pub type Fault = Box<dyn Error + Send + Sync>;
+
+/// Why the machine's state cannot be worked with.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Another program holds the lock.
+    #[error("another program holds the update lock")]
+    Busy(#[source] Fault),
+    /// Anything else.
+    #[error("cannot read the state of slots and entries")]
+    Other(#[source] Fault),
+}
+
+/// A machine with two slots.
+pub trait Machine {
+    /// Takes the lock, opens the ESP, reads the state and lets `work` at it; closes and unlocks in every case.
+    /// `Ok(Some(…))`: the work was done and closing went wrong.
+    fn session(&self, work: &mut dyn FnMut(&mut dyn Session)) -> Result<Option<Fault>, OpenError>;
+}
+
+/// The state under the lock.
+pub trait Session {
+    /// How the machine was booted.
+    fn booted(&self) -> Booted;
+    /// Tidies, then commits the booted slot (UPD-21); what is worth telling.
+    fn commit(&mut self) -> Result<Vec<String>, Fault>;
+    /// Asks the model whether something whole boots if the booted entry is bad (UPD-50): what it is, or why there is nothing.
+    fn another(&mut self) -> Result<String, Fault>;
+    /// Records fallbacks that nobody has recorded yet (UPD-43); what they are.
+    fn note_fallbacks(&mut self) -> Result<Vec<String>, Fault>;
+    /// Appends `trial-failed` to the history (HLT-40).
+    fn record_trial_failed(&mut self, detail: &str) -> Result<(), Fault>;
+}

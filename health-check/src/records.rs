@@ -1,0 +1,196 @@
+//! What the health check writes: evidence of failed trials, and the sign that the booted slot is committed.
+
+#[cfg(test)]
+mod tests;
+
+use std::fs::{self, File};
+use std::io::{ErrorKind, Write};
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use crate::check::Outcome;
+use crate::machine::Entry;
+
+/// Where evidence goes (HLT-40).
+const EVIDENCE: &str = "var/lib/ralph-update/evidence";
+/// The sign that the booted slot is committed (HLT-3).
+const COMMITTED: &str = "run/ralphos/committed";
+/// The kernel's name for this boot.
+const BOOT_ID: &str = "proc/sys/kernel/random/boot_id";
+/// Files of evidence that are kept (HLT-40).
+const KEPT: usize = 32;
+
+/// Evidence of a failed trial (HLT-40).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Evidence {
+    /// The booted entry.
+    #[serde(flatten)]
+    pub entry: Entry,
+    /// Which attempt of the trial this was.
+    pub attempt: u32,
+    /// Seconds since 1970, as the clock said.
+    pub time: u64,
+    /// The kernel's id of this boot; empty if it could not be read.
+    pub boot_id: String,
+    /// What the checks found.
+    pub checks: Vec<Outcome>,
+}
+
+/// Why something was not recorded.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {what} {}", path.display())]
+pub struct RecordError {
+    what: &'static str,
+    path: PathBuf,
+    source: std::io::Error,
+}
+
+/// Where records go, as a seam.
+pub trait Records {
+    /// The kernel's id of this boot; empty if it cannot be read.
+    fn boot_id(&self) -> String;
+    /// Keeps evidence; returns its path. When this returns, it is on the medium.
+    fn keep(&self, evidence: &Evidence) -> Result<PathBuf, RecordError>;
+    /// Says to `ralphd` that the booted slot is committed.
+    fn mark_committed(&self, entry: &Entry) -> Result<(), RecordError>;
+}
+
+/// Records in the file systems below a root.
+#[derive(Debug)]
+pub struct FileRecords {
+    root: PathBuf,
+}
+
+impl FileRecords {
+    /// Below `root`, which is `/` but for tests.
+    pub fn below(root: &Path) -> Self {
+        Self { root: root.to_owned() }
+    }
+}
+
+impl Records for FileRecords {
+    fn boot_id(&self) -> String {
+        fs::read_to_string(self.root.join(BOOT_ID)).unwrap_or_default().trim().to_owned()
+    }
+
+    fn keep(&self, evidence: &Evidence) -> Result<PathBuf, RecordError> {
+        let folder = self.root.join(EVIDENCE);
+        let name = FileName { generation: evidence.entry.generation, attempt: evidence.attempt };
+        let path = folder.join(name.text());
+        make_folders(&folder)?;
+        let mut text = serde_json::to_vec_pretty(evidence).map_err(|error| RecordError {
+            what: "write as JSON",
+            path: path.clone(),
+            source: error.into(),
+        })?;
+        text.push(b'\n');
+        replace(&folder, &path, &text)?;
+        // Only now that the new file is safe; that an old one stays is not worth an error.
+        forget_old(&folder, name);
+        Ok(path)
+    }
+
+    fn mark_committed(&self, entry: &Entry) -> Result<(), RecordError> {
+        let path = self.root.join(COMMITTED);
+        let fail = |what, path: &Path| {
+            let path = path.to_owned();
+            move |source| RecordError { what, path, source }
+        };
+        if let Some(folder) = path.parent() {
+            fs::create_dir_all(folder).map_err(fail("make the folder", folder))?;
+        }
+        // Its existence is the sign; the text is for people. Nothing to sync: it ends with the boot.
+        let text = format!("slot {} generation {}\n", entry.slot, entry.generation);
+        fs::write(&path, text).map_err(fail("write", &path))
+    }
+}
+
+/// Makes a folder and those above it; each new name is synced into the folder that holds it, lest a power cut take the way to the evidence.
+fn make_folders(folder: &Path) -> Result<(), RecordError> {
+    let error = |what, path: &Path, source| RecordError { what, path: path.to_owned(), source };
+    match fs::create_dir(folder) {
+        Ok(()) => {}
+        Err(found) if found.kind() == ErrorKind::AlreadyExists && folder.is_dir() => return Ok(()),
+        Err(missing) if missing.kind() == ErrorKind::NotFound => {
+            let above = folder.parent().ok_or_else(|| error("make the folder", folder, missing))?;
+            make_folders(above)?;
+            fs::create_dir(folder).map_err(|source| error("make the folder", folder, source))?;
+        }
+        Err(source) => return Err(error("make the folder", folder, source)),
+    }
+    match folder.parent() {
+        Some(above) => sync_folder(above),
+        None => Ok(()),
+    }
+}
+
+fn sync_folder(folder: &Path) -> Result<(), RecordError> {
+    File::open(folder).and_then(|folder| folder.sync_all()).map_err(|source| RecordError {
+        what: "sync the folder",
+        path: folder.to_owned(),
+        source,
+    })
+}
+
+/// Writes `text` to `path` so that at every instant either the old file or the new one stands there, whole.
+fn replace(folder: &Path, path: &Path, text: &[u8]) -> Result<(), RecordError> {
+    let temporary = path.with_extension("json.new");
+    let at = |what, path: &Path| {
+        let path = path.to_owned();
+        move |source| RecordError { what, path, source }
+    };
+    let written = File::create(&temporary).map_err(at("create", &temporary)).and_then(|mut file| {
+        file.write_all(text).map_err(at("write", &temporary))?;
+        file.sync_all().map_err(at("sync", &temporary))
+    });
+    if let Err(error) = written {
+        // A full disk should not keep half a file as well.
+        let _ = fs::remove_file(&temporary);
+        return Err(error);
+    }
+    fs::rename(&temporary, path).map_err(at("rename the temporary file to", path))?;
+    sync_folder(folder)
+}
+
+/// `g<generation>-try<done>.json`; in the order of age.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct FileName {
+    generation: u32,
+    attempt: u32,
+}
+
+impl FileName {
+    fn text(self) -> String {
+        format!("g{}-try{}.json", self.generation, self.attempt)
+    }
+
+    fn parse(name: &str) -> Option<Self> {
+        let (generation, attempt) = name.strip_prefix('g')?.strip_suffix(".json")?.split_once("-try")?;
+        let parsed = Self { generation: generation.parse().ok()?, attempt: attempt.parse().ok()? };
+        // Only names that we would write: no leading zeros, no signs.
+        (parsed.text() == name).then_some(parsed)
+    }
+}
+
+/// Removes temporary files that a power cut left, and the oldest evidence beyond [`KEPT`]. `newest` stays in any case: on a disk that was
+/// installed anew generations begin anew.
+fn forget_old(folder: &Path, newest: FileName) {
+    let Ok(entries) = fs::read_dir(folder) else { return };
+    let mut kept = Vec::new();
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        let Some(name) = name.to_str() else { continue };
+        if name.strip_suffix(".new").is_some_and(|name| FileName::parse(name).is_some()) {
+            let _ = fs::remove_file(entry.path());
+        } else if let Some(name) = FileName::parse(name).filter(|name| *name != newest) {
+            kept.push(name);
+        }
+    }
+    kept.sort_unstable();
+    let surplus = (kept.len() + 1).saturating_sub(KEPT);
+    for name in &kept[..surplus] {
+        let _ = fs::remove_file(folder.join(name.text()));
+    }
+}

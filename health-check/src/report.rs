@@ -1,0 +1,180 @@
+//! What people and programs are told (HLT-52).
+
+#[cfg(test)]
+mod tests;
+
+use std::fmt::Write as _;
+
+use serde::Serialize;
+
+use crate::check::Outcome;
+use crate::config::{Config, ConfigErrors, Kind};
+use crate::machine::{Booted, Entry};
+use crate::policy::Verdict;
+use crate::run::Ran;
+
+const FORMAT: u32 = 1;
+
+/// The document of `run --json` and `check --json`.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Report<'a> {
+    /// Fields are added, never renamed or removed, within a format.
+    format: u32,
+    /// `None` for `check`, which gives no verdict.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    verdict: Option<Verdict>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    booted: Option<BootedReport<'a>>,
+    /// Is all well (exit code 0)?
+    healthy: bool,
+    checks: &'a [Outcome],
+    notes: &'a [String],
+}
+
+#[derive(Debug, Serialize)]
+#[serde(tag = "state", rename_all = "kebab-case")]
+enum BootedReport<'a> {
+    Trial {
+        #[serde(flatten)]
+        entry: &'a Entry,
+        attempt: u32,
+    },
+    Committed {
+        #[serde(flatten)]
+        entry: &'a Entry,
+    },
+    Unknown {
+        why: &'a str,
+    },
+}
+
+impl<'a> Report<'a> {
+    /// Of `run`.
+    pub fn of_run(ran: &'a Ran, healthy: bool) -> Self {
+        let booted = match &ran.settled.booted {
+            Booted::Trial { entry, attempt } => BootedReport::Trial { entry, attempt: *attempt },
+            Booted::Committed(entry) => BootedReport::Committed { entry },
+            Booted::Unknown(why) => BootedReport::Unknown { why },
+        };
+        Self {
+            format: FORMAT,
+            verdict: Some(ran.settled.verdict),
+            booted: Some(booted),
+            healthy,
+            checks: &ran.outcomes,
+            notes: &ran.notes,
+        }
+    }
+
+    /// Of `check`.
+    pub fn of_check(outcomes: &'a [Outcome], healthy: bool) -> Self {
+        Self { format: FORMAT, verdict: None, booted: None, healthy, checks: outcomes, notes: &[] }
+    }
+
+    /// One JSON document.
+    pub fn json(&self) -> String {
+        document(self)
+    }
+
+    /// One line a check, a line for each note, and one for the verdict.
+    pub fn text(&self) -> String {
+        let mut text = String::new();
+        for check in self.checks {
+            check_lines(&mut text, check);
+        }
+        for note in self.notes {
+            line(&mut text, &format!("note: {note}"));
+        }
+        if let (Some(verdict), Some(booted)) = (self.verdict, &self.booted) {
+            line(&mut text, &format!("verdict: {}", sentence(verdict, booted, self.healthy)));
+        }
+        text
+    }
+}
+
+/// The document of `validate --json`.
+#[derive(Debug, Serialize)]
+struct Validation {
+    format: u32,
+    valid: bool,
+    errors: Vec<String>,
+    checks: Vec<String>,
+}
+
+/// What `validate --json` prints.
+pub fn validation(config: &Result<Config, ConfigErrors>) -> String {
+    let (errors, checks) = match config {
+        Ok(config) => (Vec::new(), config.checks.iter().map(|check| check.name.clone()).collect()),
+        Err(errors) => (errors.0.iter().map(|error| crate::chain(error)).collect(), Vec::new()),
+    };
+    document(&Validation { format: FORMAT, valid: config.is_ok(), errors, checks })
+}
+
+/// What `validate` prints of a valid configuration.
+pub fn summary(config: &Config) -> String {
+    let mut text = String::new();
+    for check in &config.checks {
+        let what = match &check.kind {
+            Kind::Unit { unit, stable_for } => format!("{unit} active for {stable_for}"),
+            Kind::Command { program, args } => format!("{} {}", program.display(), args.join(" ")),
+        };
+        line(&mut text, &format!("{} ({}, deadline {}): {}", check.name, check.level, check.deadline, what.trim_end()));
+    }
+    line(&mut text, &format!("valid; overall deadline {}", config.overall_deadline));
+    text
+}
+
+/// Our documents hold strings, numbers and lists alone; serde_json refuses none of these.
+fn document<T: Serialize>(of: &T) -> String {
+    serde_json::to_string_pretty(of).unwrap_or_else(|error| format!("{{\"error\": \"{error}\"}}")) + "\n"
+}
+
+fn check_lines(text: &mut String, check: &Outcome) {
+    let word = if check.passed { "pass" } else { "FAIL" };
+    let reason = match check.reason {
+        // Its JSON spelling is the stable one.
+        Some(reason) => serde_json::to_string(&reason).unwrap_or_default().replace('"', "") + ": ",
+        None => String::new(),
+    };
+    let head = format!("{word} {} ({}, {} ms): {reason}{}", check.name, check.level, check.milliseconds, check.detail);
+    line(text, &head);
+    if !check.passed {
+        for output in check.output.lines() {
+            line(text, &format!("     | {output}"));
+        }
+    }
+}
+
+fn sentence(verdict: Verdict, booted: &BootedReport<'_>, healthy: bool) -> String {
+    let what = match booted {
+        BootedReport::Trial { entry, attempt } => {
+            format!("generation {} in slot {}, attempt {attempt}", entry.generation, entry.slot)
+        }
+        BootedReport::Committed { entry } => format!("generation {} in slot {}", entry.generation, entry.slot),
+        BootedReport::Unknown { why } => (*why).to_owned(),
+    };
+    match verdict {
+        Verdict::Commit if healthy => format!("commit: the trial passed and is committed ({what})"),
+        Verdict::Commit => format!("commit: the trial passed and is committed, but ralphd was not told ({what})"),
+        Verdict::RecordAndReboot => format!("reboot: the trial failed and something better will boot ({what})"),
+        Verdict::RecordAndStay => format!("stay up: the trial failed and nothing better would boot ({what})"),
+        Verdict::Healthy if healthy => format!("healthy ({what})"),
+        Verdict::Healthy => format!("healthy, but ralphd was not told that the slot is committed ({what})"),
+        Verdict::Report => format!("unhealthy, and committed: nothing is changed ({what})"),
+        Verdict::Unknown => format!("unknown: nothing is changed, because it is not known what is booted ({what})"),
+    }
+}
+
+/// One line whatever it holds: the output of a check may hold anything, and a terminal obeys control characters.
+fn line(text: &mut String, content: &str) {
+    for c in content.chars() {
+        if c.is_control() {
+            // Writing to a String does not fail.
+            let _ = write!(text, "{}", c.escape_default());
+        } else {
+            text.push(c);
+        }
+    }
+    text.push('\n');
+}

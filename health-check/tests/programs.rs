@@ -1,0 +1,148 @@
+//! The program as it is installed: `validate` and `check`, their output and exit codes (HLT-50 … HLT-52).
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::time::{Duration, Instant};
+
+const HEALTHY: i32 = 0;
+const FAILED: i32 = 1;
+const USAGE: i32 = 2;
+const INVALID: i32 = 3;
+
+fn program(args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_ralph-health-check")).args(args).output().expect("the program starts")
+}
+
+fn text(bytes: &[u8]) -> &str {
+    std::str::from_utf8(bytes).expect("it prints UTF-8")
+}
+
+fn here(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
+}
+
+/// A folder with one configuration file.
+fn configured(content: &str) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("50-test.toml"), content).unwrap();
+    folder
+}
+
+fn command(name: &str, level: &str, deadline: &str, script: &str) -> String {
+    format!(
+        "[check.{name}]\nkind = \"command\"\nlevel = \"{level}\"\ndeadline = \"{deadline}\"\ncommand = [\"/bin/sh\", \"-c\", '''{script}''']\n"
+    )
+}
+
+#[test]
+fn the_shipped_policy_is_valid() {
+    let shipped = here("units/checks.d");
+    let out = program(&["validate", shipped.to_str().unwrap()]);
+    assert_eq!(out.status.code(), Some(HEALTHY), "{}", text(&out.stderr));
+    let expected = "ralphd (required, deadline 1min): ralphd.service active for 5s\nvalid; overall deadline 5min\n";
+    assert_eq!(text(&out.stdout), expected);
+}
+
+#[test]
+fn every_refused_configuration_exits_3_and_names_its_file() {
+    let mut seen = 0;
+    for entry in std::fs::read_dir(here("tests/fixtures/refused")).unwrap() {
+        let path = entry.unwrap().path();
+        let path = path.to_str().unwrap();
+        let out = program(&["validate", path]);
+        assert_eq!(out.status.code(), Some(INVALID), "{path}");
+        assert!(text(&out.stderr).contains(path), "{path}: {}", text(&out.stderr));
+        assert!(out.stdout.is_empty(), "{path}");
+        seen += 1;
+    }
+    assert!(seen > 30);
+}
+
+#[test]
+fn validate_takes_files_and_directories_and_reports_in_json() {
+    let folder = configured(&command("one", "required", "5s", "exit 0"));
+    let other = configured(&command("two", "wanted", "5s", "exit 0"));
+    let file = other.path().join("50-test.toml");
+    let both = [folder.path().to_str().unwrap(), file.to_str().unwrap()];
+    let out = program(&["validate", "--json", both[0], both[1]]);
+    assert_eq!(out.status.code(), Some(HEALTHY));
+    let document: serde_json::Value = serde_json::from_slice(&out.stdout).unwrap();
+    let expected = serde_json::json!({ "format": 1, "valid": true, "errors": [], "checks": ["one", "two"] });
+    assert_eq!(document, expected);
+
+    let out = program(&["--json", "validate", "/nonexistent.toml"]);
+    assert_eq!(out.status.code(), Some(INVALID));
+    let document: serde_json::Value = serde_json::from_slice(&out.stdout).unwrap();
+    assert_eq!(document["valid"], false);
+    assert!(document["errors"][0].as_str().unwrap().contains("/nonexistent.toml: No such file"));
+}
+
+#[test]
+fn check_tells_by_its_exit_code() {
+    let healthy = configured(&(command("a", "required", "5s", "exit 0") + &command("b", "wanted", "5s", "exit 9")));
+    let out = program(&["check", healthy.path().to_str().unwrap()]);
+    assert_eq!(out.status.code(), Some(HEALTHY));
+    let lines: Vec<&str> = text(&out.stdout).lines().collect();
+    assert_eq!(lines.len(), 2);
+    assert!(lines[0].starts_with("pass a (required, ") && lines[0].ends_with("): exited with code 0"), "{lines:?}");
+    assert!(lines[1].starts_with("FAIL b (wanted, "), "{lines:?}");
+
+    let failing = configured(&command("a", "required", "5s", "echo reason; exit 4"));
+    let out = program(&["check", failing.path().to_str().unwrap()]);
+    assert_eq!(out.status.code(), Some(FAILED));
+    assert!(text(&out.stdout).contains("exit-code: exited with code 4\n     | reason\n"), "{}", text(&out.stdout));
+
+    let out = program(&["check", "--json", here("tests/fixtures/refused/no-checks.toml").to_str().unwrap()]);
+    assert_eq!(out.status.code(), Some(INVALID));
+    let document: serde_json::Value = serde_json::from_slice(&out.stdout).unwrap();
+    assert_eq!(document["checks"][0]["name"], "configuration", "HLT-13");
+    assert_eq!(document["healthy"], false);
+}
+
+#[test]
+fn what_a_check_started_is_gone_when_the_program_is_also_in_a_session_of_its_own() {
+    // Each `sleep` has a length of its own, by which /proc finds it: two levels deep, one daemonised, output inherited or closed.
+    let script = r#"trap "" TERM
+setsid sh -c 'trap "" TERM; sleep 6011.5 & exec sleep 6012.5' &
+setsid -f sleep 6013.5 >/dev/null 2>&1 </dev/null
+sleep 6014.5 &
+exec sleep 6015.5"#;
+    let folder = configured(&command("escape", "required", "1s", script));
+    let begin = Instant::now();
+    let out = program(&["check", folder.path().to_str().unwrap()]);
+    assert_eq!(out.status.code(), Some(FAILED));
+    assert!(begin.elapsed() < Duration::from_secs(15), "{:?}", begin.elapsed());
+    assert!(text(&out.stdout).contains("deadline: still ran after 1000 ms and was killed"), "{}", text(&out.stdout));
+    assert!(text(&out.stderr).starts_with("killed "), "{}", text(&out.stderr));
+    for sleep in ["6011.5", "6012.5", "6013.5", "6014.5", "6015.5"] {
+        assert!(!runs(sleep), "sleep {sleep} still runs");
+    }
+}
+
+/// Does a `sleep` of this length run?
+fn runs(length: &str) -> bool {
+    let wanted = format!("sleep\0{length}\0");
+    std::fs::read_dir("/proc")
+        .unwrap()
+        .flatten()
+        .any(|entry| std::fs::read(entry.path().join("cmdline")).is_ok_and(|line| line == wanted.as_bytes()))
+}
+
+#[test]
+fn a_reader_that_goes_away_is_no_crash() {
+    let folder = configured(&command("a", "required", "5s", "exit 0"));
+    let mut child = Command::new(env!("CARGO_BIN_EXE_ralph-health-check"))
+        .args(["check", folder.path().to_str().unwrap()])
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    assert_eq!(child.wait().unwrap().code(), Some(HEALTHY));
+}
+
+#[test]
+fn usage_is_exit_code_2() {
+    assert_eq!(program(&[]).status.code(), Some(USAGE));
+    assert_eq!(program(&["commit"]).status.code(), Some(USAGE));
+    assert_eq!(program(&["run", "extra"]).status.code(), Some(USAGE));
+}
