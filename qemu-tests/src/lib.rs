@@ -7,12 +7,14 @@
 //! - [`workspace`] finds the build folder and builds the programs under test;
 //! - [`guest`] makes the root file system, the initrd and the boot loaders;
 //! - [`vm`] runs one guest and drives it through its [`agent`], [`transcript`] keeps what it printed;
-//! - [`esp`] looks at its boot entries from outside, [`http`] serves it images.
+//! - [`esp`] looks at its boot entries from outside, [`http`] serves it images;
+//! - [`lab`] puts these together into keys, images and a disk: what a scenario starts from.
 
 pub mod agent;
 pub mod esp;
 pub mod guest;
 pub mod http;
+pub mod lab;
 pub mod setup;
 pub mod transcript;
 pub mod vm;
