@@ -1,0 +1,283 @@
+//! The ESP where the kernel has it mounted.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use nix::dir::Dir;
+use nix::errno::Errno;
+use nix::fcntl::{AtFlags, OFlag, open, openat};
+use nix::sys::stat::{Mode, SFlag, fstatat, mkdirat};
+use nix::sys::statvfs::fstatvfs;
+use nix::unistd::{UnlinkatFlags, fsync, syncfs, unlinkat};
+
+use super::uncached::{Uncached, hash};
+use super::{DirItem, Esp, EspError, EspPath, Op, Space, WriteError, copy_exactly};
+use crate::fat::{self, ClusterFault, FatError, Volume};
+
+/// Takes the ESP's mount away and brings it back, for repairs that the mounted file system does not allow (`ENT-22`).
+pub trait Remount: std::fmt::Debug {
+    /// Unmounts the volume; nothing may use it any more when this succeeds.
+    ///
+    /// # Errors
+    /// When something still uses it.
+    fn unmount(&mut self) -> io::Result<()>;
+
+    /// Mounts it again at the same place.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    fn mount(&mut self) -> io::Result<()>;
+}
+
+/// The block device under the mount.
+#[derive(Debug)]
+struct Medium {
+    /// The partition itself: only its page cache is the one the file system uses too.
+    device: PathBuf,
+    remount: Box<dyn Remount>,
+}
+
+/// A mounted ESP. Every path is resolved below the mount's own directory, and symbolic links are not followed.
+#[derive(Debug)]
+pub struct KernelEsp {
+    dir: PathBuf,
+    /// None only after the volume could not be mounted again.
+    root: Option<OwnedFd>,
+    medium: Option<Medium>,
+}
+
+impl KernelEsp {
+    /// The ESP mounted at `dir`, from the partition `device`.
+    ///
+    /// # Errors
+    /// When `dir` cannot be opened.
+    pub fn mounted(dir: &Path, device: &Path, remount: Box<dyn Remount>) -> Result<KernelEsp, EspError> {
+        let mut esp = KernelEsp::directory(dir)?;
+        esp.medium = Some(Medium { device: device.to_owned(), remount });
+        Ok(esp)
+    }
+
+    /// A directory of another file system, used as if it were an ESP: it has no FAT, so no clusters are checked.
+    ///
+    /// # Errors
+    /// When `dir` cannot be opened.
+    pub fn directory(dir: &Path) -> Result<KernelEsp, EspError> {
+        Ok(KernelEsp { dir: dir.to_owned(), root: Some(open_root(dir)?), medium: None })
+    }
+
+    fn root(&self) -> io::Result<BorrowedFd<'_>> {
+        self.root.as_ref().map(AsFd::as_fd).ok_or_else(|| io::Error::other("the volume is not mounted any more"))
+    }
+
+    /// Opens the directory that holds the last part of `path`, and gives that part.
+    fn parent<'a>(&self, path: &'a EspPath) -> io::Result<(OwnedFd, &'a str)> {
+        let mut dir = self.root()?.try_clone_to_owned()?;
+        let mut parts = path.parts().peekable();
+        loop {
+            // A path has at least one part.
+            let part = parts.next().unwrap_or_default();
+            if parts.peek().is_none() {
+                return Ok((dir, part));
+            }
+            dir = open_dir(&dir, part)?;
+        }
+    }
+
+    fn open(&self, path: &EspPath, flags: OFlag) -> io::Result<OwnedFd> {
+        let (dir, name) = self.parent(path)?;
+        let flags = flags | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let fd = openat(&dir, name, flags, Mode::from_bits_truncate(0o600))?;
+        Ok(fd)
+    }
+
+    fn uncached(&self, path: &EspPath) -> io::Result<Uncached> {
+        Uncached::new(self.open(path, OFlag::O_RDONLY)?)
+    }
+
+    fn fill(&self, path: &EspPath, size: u64, content: &mut dyn Read, fd: OwnedFd) -> Result<(), WriteError> {
+        let mut file = File::from(fd);
+        copy_exactly(path, size, content, &mut |bytes| file.write_all(bytes))?;
+        file.sync_all().map_err(|error| EspError::io(Op::Write, path, error))?;
+        Ok(())
+    }
+}
+
+fn open_root(dir: &Path) -> Result<OwnedFd, EspError> {
+    open(dir, OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty()).map_err(|errno| EspError::Io {
+        op: Op::Open,
+        path: dir.display().to_string(),
+        source: errno.into(),
+    })
+}
+
+fn open_dir(dir: &OwnedFd, name: &str) -> nix::Result<OwnedFd> {
+    openat(dir, name, OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC, Mode::empty())
+}
+
+impl Esp for KernelEsp {
+    fn list(&mut self, dir: &EspPath) -> Result<Vec<DirItem>, EspError> {
+        let list = || -> io::Result<Vec<DirItem>> {
+            let (parent, name) = self.parent(dir)?;
+            let fd = open_dir(&parent, name)?;
+            let mut items = Vec::new();
+            for item in Dir::from_fd(fd.try_clone()?)?.iter() {
+                let item = item?;
+                let name = item.file_name();
+                if name == c"." || name == c".." {
+                    continue;
+                }
+                let stat = fstatat(&fd, name, AtFlags::AT_SYMLINK_NOFOLLOW)?;
+                let is_dir = SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT == SFlag::S_IFDIR;
+                let size = if is_dir { 0 } else { u64::try_from(stat.st_size).unwrap_or(0) };
+                items.push(DirItem { name: name.to_string_lossy().into_owned(), size, is_dir });
+            }
+            Ok(items)
+        };
+        match list() {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+            other => other.map_err(|error| EspError::io(Op::List, dir, error)),
+        }
+    }
+
+    fn exists(&mut self, path: &EspPath) -> Result<bool, EspError> {
+        let stat = self.parent(path).and_then(|(dir, name)| Ok(fstatat(&dir, name, AtFlags::AT_SYMLINK_NOFOLLOW)?));
+        match stat {
+            Ok(_) => Ok(true),
+            // ENOTDIR: a part on the way is a file.
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(false),
+            Err(error) => Err(EspError::io(Op::Read, path, error)),
+        }
+    }
+
+    fn read(&mut self, path: &EspPath, limit: u64) -> Result<Vec<u8>, EspError> {
+        let read = |error| EspError::io(Op::Read, path, error);
+        let mut bytes = Vec::new();
+        let mut file = self.uncached(path).map_err(read)?;
+        (&mut file).take(limit).read_to_end(&mut bytes).map_err(read)?;
+        match io::copy(&mut file, &mut io::sink()).map_err(read)? {
+            0 => Ok(bytes),
+            more => Err(EspError::TooLong { path: path.clone(), size: limit + more, limit }),
+        }
+    }
+
+    fn read_head(&mut self, path: &EspPath, length: usize) -> Result<Vec<u8>, EspError> {
+        let mut bytes = Vec::new();
+        self.uncached(path)
+            .and_then(|file| file.take(length as u64).read_to_end(&mut bytes))
+            .map_err(|error| EspError::io(Op::Read, path, error))?;
+        Ok(bytes)
+    }
+
+    fn write_new(&mut self, path: &EspPath, size: u64, content: &mut dyn Read) -> Result<(), WriteError> {
+        let fd = self
+            .open(path, OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL)
+            .map_err(|error| EspError::io(Op::Write, path, error))?;
+        let written = self.fill(path, size, content, fd);
+        if written.is_err() {
+            // The first error is the one to tell; a partial file that stays is found by the next fence.
+            let _ = self.remove(path);
+        }
+        written
+    }
+
+    fn overwrite_byte(&mut self, path: &EspPath, offset: u64, from: u8, to: u8) -> Result<(), EspError> {
+        let io = |error| EspError::io(Op::Overwrite, path, error);
+        let file = File::from(self.open(path, OFlag::O_RDWR).map_err(io)?);
+        let mut byte = [0];
+        file.read_exact_at(&mut byte, offset).map_err(io)?;
+        if byte[0] != from {
+            return Err(EspError::OtherByte { path: path.clone(), offset, expected: from, found: byte[0] });
+        }
+        file.write_all_at(&[to], offset).map_err(io)?;
+        file.sync_all().map_err(io)
+    }
+
+    fn remove(&mut self, path: &EspPath) -> Result<(), EspError> {
+        self.parent(path)
+            .and_then(|(dir, name)| Ok(unlinkat(&dir, name, UnlinkatFlags::NoRemoveDir)?))
+            .map_err(|error| EspError::io(Op::Remove, path, error))
+    }
+
+    fn make_dir(&mut self, path: &EspPath) -> Result<(), EspError> {
+        let make = || -> io::Result<()> {
+            let mut dir = self.root()?.try_clone_to_owned()?;
+            for part in path.parts() {
+                match mkdirat(&dir, part, Mode::from_bits_truncate(0o755)) {
+                    Ok(()) | Err(Errno::EEXIST) => {}
+                    Err(errno) => return Err(errno.into()),
+                }
+                dir = open_dir(&dir, part)?;
+            }
+            Ok(())
+        };
+        make().map_err(|error| EspError::io(Op::MakeDir, path, error))
+    }
+
+    /// `ENT-23`: `syncfs` writes data, FAT and directories but leaves them in the device's cache; on vfat it is the
+    /// `fsync` of a file or directory that flushes that too.
+    fn flush(&mut self) -> Result<(), EspError> {
+        let flush = || -> io::Result<()> {
+            let root = self.root()?;
+            syncfs(root)?;
+            Ok(fsync(root)?)
+        };
+        flush().map_err(|error| EspError::volume(Op::Flush, error))
+    }
+
+    fn hash_file(&mut self, path: &EspPath) -> Result<([u8; 32], u64), EspError> {
+        self.uncached(path).and_then(|mut file| hash(&mut file)).map_err(|error| EspError::io(Op::Read, path, error))
+    }
+
+    fn space(&mut self) -> Result<Space, EspError> {
+        let space = || -> io::Result<Space> {
+            let stat = fstatvfs(self.root()?)?;
+            // vfat gives the cluster size as both block sizes.
+            let cluster_size = u32::try_from(stat.fragment_size()).map_err(io::Error::other)?;
+            Ok(Space { cluster_size, free_clusters: stat.blocks_available() })
+        };
+        space().map_err(|error| EspError::volume(Op::Space, error))
+    }
+
+    fn cluster_faults(&mut self, dirs: &[EspPath]) -> Result<Vec<ClusterFault>, EspError> {
+        // Directory slots are filled in when inodes are written back: without a flush the raw FAT is not up to date.
+        self.flush()?;
+        let Some(medium) = &self.medium else { return Ok(Vec::new()) };
+        let device = File::open(&medium.device).map_err(|source| device_error(Op::CheckClusters, medium, source))?;
+        let faults = Volume::open(device).and_then(|mut volume| fat::cluster_faults(&mut volume, dirs));
+        faults.map_err(|source| EspError::Fat { source })
+    }
+
+    fn drop_name(&mut self, path: &EspPath) -> Result<(), EspError> {
+        let Some(medium) = &mut self.medium else { return Err(EspError::CannotRepair { path: path.clone() }) };
+        self.root = None;
+        let unmounted = medium.remount.unmount();
+        let repaired = match unmounted {
+            Ok(()) => {
+                let repaired = drop_raw(medium, path);
+                let mounted = medium.remount.mount().map_err(|source| device_error(Op::Open, medium, source));
+                repaired.and(mounted)
+            }
+            Err(source) => Err(EspError::Busy { path: path.clone(), source }),
+        };
+        self.root = open_root(&self.dir).ok();
+        repaired
+    }
+}
+
+fn device_error(op: Op, medium: &Medium, source: io::Error) -> EspError {
+    EspError::Io { op, path: medium.device.display().to_string(), source }
+}
+
+fn drop_raw(medium: &Medium, path: &EspPath) -> Result<(), EspError> {
+    let io = |source| device_error(Op::DropName, medium, source);
+    let device = OpenOptions::new().read(true).write(true).open(&medium.device).map_err(io)?;
+    let dropped = Volume::open(&device).and_then(|mut volume| volume.drop_name(path.as_str()));
+    dropped.map_err(|source| match source {
+        FatError::Missing(_) => EspError::Missing { op: Op::DropName, path: path.clone() },
+        source => EspError::Fat { source },
+    })?;
+    device.sync_all().map_err(io)
+}
