@@ -1,17 +1,38 @@
 //! What a scenario starts from: a folder of its own, the programs under test, keys, images and a disk, all made by
 //! those programs as a release engineer would.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Context, Result};
 
-use crate::setup;
+use crate::guest::{self, Release};
+use crate::setup::{self, run};
 use crate::workspace;
 
 /// The kernel options of every image: a console to record, a reboot after a panic (HLT-62), and what makes software
 /// emulation faster.
 pub const OPTIONS: &str = "console=ttyS0 panic=1 quiet systemd.show_status=true mitigations=off \
     cryptomgr.notests no_timer_check tsc=reliable random.trust_cpu=on apparmor=0 selinux=0 nokaslr";
+
+/// The shipped check of `ralphd`, but with less patience: a scenario boots a machine up to five times.
+const CHECKS: &str = r#"
+[check.ralphd]
+kind = "unit"
+level = "required"
+unit = "ralphd.service"
+stable-for = "2s"
+deadline = "60s"
+"#;
+
+/// A key pair: two PEM files.
+#[derive(Clone, Debug)]
+pub struct Keys {
+    /// Signs images.
+    pub private: PathBuf,
+    /// Goes into the system.
+    pub public: PathBuf,
+}
 
 /// A scenario's folder and what was made in it.
 #[derive(Debug)]
@@ -24,13 +45,13 @@ pub struct Lab {
 ///
 /// # Errors
 /// What the scenario says.
-pub fn scenario(name: &str, run: impl FnOnce(&Lab) -> Result<()>) -> Result<()> {
+pub fn scenario(name: &str, steps: impl FnOnce(&Lab) -> Result<()>) -> Result<()> {
     if setup::skip_vm() {
         eprintln!("{name}: not run, because RALPH_SKIP_VM=1 asks for that");
         return Ok(());
     }
     let lab = Lab::new(name)?;
-    run(&lab).inspect_err(|_| lab.print_boots())
+    steps(&lab).inspect_err(|_| lab.print_boots())
 }
 
 impl Lab {
@@ -63,6 +84,79 @@ impl Lab {
         Ok(dir)
     }
 
+    /// Makes the key pair of this lab's images.
+    ///
+    /// # Errors
+    /// When `ralph-image` fails.
+    pub fn keygen(&self) -> Result<Keys> {
+        let name = self.path("release");
+        run(image()?.args(["keygen", "--out"]).arg(&name))?;
+        Ok(Keys { private: self.path("release.pem"), public: self.path("release.pub.pem") })
+    }
+
+    /// Builds and signs the image of a release, which trusts `keys` for the next one: `vVERSION.zst`.
+    ///
+    /// # Errors
+    /// When a tool or `ralph-image` fails.
+    pub fn image(&self, release: &Release, keys: &Keys) -> Result<PathBuf> {
+        let public = std::fs::read(&keys.public).with_context(|| format!("cannot read {}", keys.public.display()))?;
+        let extra: [(&str, &[u8]); 3] = [
+            ("usr/lib/ralph-update/keys/release.pem", &public),
+            ("usr/lib/ralph-update/update.toml", b"os-id = \"ralphos\"\n"),
+            ("etc/ralph-health-check/checks.d/50-ralphd.toml", CHECKS.as_bytes()),
+        ];
+        let parts = self.path(&format!("v{}", release.version));
+        let built = release.build(&workspace::programs()?, &extra, &parts)?;
+        let path = self.path(&format!("v{}.zst", release.version));
+        run(image()?
+            .arg("build")
+            .arg("--root")
+            .arg(&built.root)
+            .arg("--linux")
+            .arg(&built.linux)
+            .arg("--initrd")
+            .arg(&built.initrd)
+            .args(["--os-id", "ralphos", "--arch", "x86_64", "--epoch", "1"])
+            .args(["--version", &release.version])
+            .args(["--title", &format!("RalphOS {}", release.version)])
+            .args(["--cmdline", OPTIONS])
+            .arg("--key")
+            .arg(&keys.private)
+            .arg("-o")
+            .arg(&path))?;
+        Ok(path)
+    }
+
+    /// Makes the disk of a new machine, with `image` in slot A.
+    ///
+    /// # Errors
+    /// When `ralph-image` fails.
+    pub fn disk(&self, image_file: &Path, keys: &Keys) -> Result<PathBuf> {
+        let path = self.path("disk.raw");
+        run(image()?
+            .arg("disk")
+            .arg("--image")
+            .arg(image_file)
+            .arg("--trust")
+            .arg(&keys.public)
+            .arg("--loader")
+            .arg(guest::base()?.loader)
+            .args(["--slot-size", "160M", "--var-size", "64M", "--esp-size", "128M"])
+            .arg("-o")
+            .arg(&path))?;
+        Ok(path)
+    }
+
+    /// Runs `ralph-update --disk DISK ARGS FILES` on the host.
+    ///
+    /// # Errors
+    /// When it fails.
+    pub fn update_disk(&self, disk: &Path, args: &[&str], files: &[&Path]) -> Result<String> {
+        let mut update = Command::new(workspace::programs()?.update);
+        let output = run(update.arg("--disk").arg(disk).args(args).args(files))?;
+        Ok(String::from_utf8_lossy(&output).into_owned())
+    }
+
     fn print_boots(&self) {
         for machine in std::fs::read_dir(&self.dir).into_iter().flatten().flatten() {
             let path = machine.path().join("last-boot.txt");
@@ -71,4 +165,9 @@ impl Lab {
             }
         }
     }
+}
+
+/// The program under test, as a release engineer runs it.
+fn image() -> Result<Command> {
+    Ok(Command::new(workspace::programs()?.image))
 }

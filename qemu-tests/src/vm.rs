@@ -91,12 +91,20 @@ impl Vm {
     /// Waits until the guest of a new boot can be talked to, and gives its boot id.
     ///
     /// # Errors
-    /// When that takes longer than `timeout`; the error carries the transcript of the last boot.
+    /// When that takes longer than `timeout`, or a script that was to end in a reboot fails instead; the error carries
+    /// the transcript of the last boot.
     pub fn wait_boot(&mut self, timeout: Duration) -> Result<String> {
         let end = Instant::now() + timeout;
+        let mut said = Vec::new();
         loop {
-            if let FromGuest::Hello(boot) = self.next(end, "the guest's agent to start")? {
-                return Ok(boot);
+            match self.next(end, "the guest's agent to start")? {
+                FromGuest::Hello(boot) => return Ok(boot),
+                FromGuest::Out(_, text) | FromGuest::Err(_, text) => said.extend(text),
+                // A shutdown that ends the script by a signal is what was asked for.
+                FromGuest::Exit(_, 0 | 128..) => {}
+                FromGuest::Exit(_, code) => {
+                    bail!("in the guest: exit code {code} in place of a reboot\n{}", String::from_utf8_lossy(&said))
+                }
             }
         }
     }
@@ -147,6 +155,14 @@ impl Vm {
             bail!("in the guest: {script}: exit code {}\n{}{}", ran.code, ran.stdout, ran.stderr);
         }
         Ok(ran.stdout)
+    }
+
+    /// Starts a script in the guest that ends in a reboot, and does not wait for it.
+    ///
+    /// # Errors
+    /// When QEMU is gone.
+    pub fn start_script(&mut self, script: &str) -> Result<()> {
+        self.send(script).map(drop)
     }
 
     /// Reboots the guest as an operator does, and waits for the next boot's agent.

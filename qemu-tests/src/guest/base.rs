@@ -279,7 +279,7 @@ fn furnish(tree: &Path) -> Result<()> {
     let units = tree.join("usr/lib/systemd/system");
     for (target, wanted) in WANTS {
         for unit in *wanted {
-            want(&units, target, unit)?;
+            pull_in(&units, target, "wants", unit)?;
         }
     }
     for unit in MASKED {
@@ -292,9 +292,9 @@ fn furnish(tree: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Makes `target` want `unit`.
-pub(super) fn want(units: &Path, target: &str, unit: &str) -> Result<()> {
-    link(&format!("../{unit}"), &units.join(format!("{target}.wants")).join(unit))
+/// Makes `target` pull in `unit`: `how` is `wants` or `requires`.
+pub(super) fn pull_in(units: &Path, target: &str, how: &str, unit: &str) -> Result<()> {
+    link(&format!("../{unit}"), &units.join(format!("{target}.{how}")).join(unit))
 }
 
 /// Makes a symbolic link in place of whatever is there.

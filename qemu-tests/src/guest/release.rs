@@ -4,10 +4,10 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-use super::base::{Base, base, want};
+use super::base::{Base, base, copy, pull_in};
 use super::{put, remove};
 use crate::setup;
-use crate::workspace::Programs;
+use crate::workspace::{self, Programs};
 
 /// Same for every image, so that equal trees give equal images.
 const EROFS_UUID: &str = "7261ffff-7068-4f53-8000-000000000000";
@@ -113,11 +113,24 @@ impl Release {
         let units = tree.join("usr/lib/systemd/system");
         for (name, target, content) in UNITS {
             put(&units.join(name), content)?;
-            want(&units, target, name)?;
+            pull_in(&units, target, "wants", name)?;
         }
+        add_health_check(tree, &units)?;
         for (path, content) in extra {
             put(&tree.join(path), content)?;
         }
         Ok(())
     }
+}
+
+/// Installs the health check as its own folder says, by links in place of `systemctl enable`.
+fn add_health_check(tree: &Path, units: &Path) -> Result<()> {
+    const UNIT: &str = "ralph-health-check.service";
+    let shipped = workspace::source_dir().join("health-check/units");
+    copy(&shipped.join(UNIT), &units.join(UNIT))?;
+    pull_in(units, "boot-complete.target", "requires", UNIT)?;
+    pull_in(units, "multi-user.target", "wants", UNIT)?;
+    let checks = tree.join("usr/lib/ralph-health-check/checks.d");
+    std::fs::create_dir_all(&checks)?;
+    copy(&shipped.join("checks.d/50-ralphd.toml"), &checks.join("50-ralphd.toml"))
 }

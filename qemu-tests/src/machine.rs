@@ -1,0 +1,118 @@
+//! A machine of a scenario: running, with a server that it can fetch images from.
+
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use serde_json::Value;
+
+use crate::esp::Esp;
+use crate::guest::Release;
+use crate::http::{Answer, Server};
+use crate::lab::{Keys, Lab};
+use crate::vm::{BOOT_TIMEOUT, OnReset, Vm};
+
+/// A machine that is switched on, and a server that it can reach.
+#[derive(Debug)]
+pub struct Machine {
+    /// The machine itself.
+    pub vm: Vm,
+    /// Its ESP, seen from outside.
+    pub esp: Esp,
+    keys: Keys,
+    server: Server,
+}
+
+impl Machine {
+    /// A new machine with `release` in slot A.
+    ///
+    /// # Errors
+    /// When a program or the machine fails.
+    pub fn with(lab: &Lab, release: &Release) -> Result<Self> {
+        let keys = lab.keygen()?;
+        let image = lab.image(release, &keys)?;
+        let disk = lab.disk(&image, &keys)?;
+        Self::on(lab, &disk, keys)
+    }
+
+    /// Switches on a machine with this disk, and waits until it can be talked to.
+    ///
+    /// # Errors
+    /// When it does not come up.
+    pub fn on(lab: &Lab, disk: &Path, keys: Keys) -> Result<Self> {
+        let esp = Esp::of_disk(disk)?;
+        let mut vm = Vm::start(disk, &lab.machine("machine")?, OnReset::Reboot)?;
+        vm.wait_boot(BOOT_TIMEOUT)?;
+        Ok(Self { vm, esp, keys, server: Server::start()? })
+    }
+
+    /// Builds the image of a release and gives its URL for the guest.
+    ///
+    /// # Errors
+    /// When a program fails.
+    pub fn serve(&self, lab: &Lab, release: &Release) -> Result<String> {
+        let image = lab.image(release, &self.keys)?;
+        Ok(self.server.serve(&format!("v{}.zst", release.version), Answer::File(image)))
+    }
+
+    /// Serves a built image with one bit of the byte at `offset` flipped.
+    ///
+    /// # Errors
+    /// When the image cannot be read.
+    pub fn serve_tampered(&self, lab: &Lab, image: &str, offset: usize) -> Result<String> {
+        let mut bytes = std::fs::read(lab.path(image))?;
+        *bytes.get_mut(offset).context("the image is too short")? ^= 1;
+        let name = format!("tampered-{offset}-{image}");
+        std::fs::write(lab.path(&name), bytes)?;
+        Ok(self.server.serve(&name, Answer::File(lab.path(&name))))
+    }
+
+    /// The boot entries, seen from outside.
+    ///
+    /// # Errors
+    /// When mtools fails.
+    pub fn entries(&self) -> Result<Vec<String>> {
+        self.esp.entries()
+    }
+
+    /// The slot that the running kernel was started from.
+    ///
+    /// # Errors
+    /// When the guest does not answer.
+    pub fn slot(&mut self) -> Result<String> {
+        let line = self.vm.ok("cat /proc/cmdline")?;
+        let slot = line.split_whitespace().find_map(|word| word.strip_prefix("ralph.slot="));
+        Ok(slot.context("no ralph.slot on the command line")?.to_owned())
+    }
+
+    /// What `ralph-update --json status` says in the guest.
+    ///
+    /// # Errors
+    /// When it fails.
+    pub fn status(&mut self) -> Result<Value> {
+        let text = self.vm.ok("ralph-update --json status")?;
+        serde_json::from_str(&text).with_context(|| format!("not JSON: {text}"))
+    }
+
+    /// The status once everything that starts at boot has ended, the health check included.
+    ///
+    /// # Errors
+    /// When the guest does not answer, or starts again.
+    pub fn settled_status(&mut self) -> Result<Value> {
+        self.vm.run("systemctl is-system-running --wait")?;
+        self.status()
+    }
+
+    /// The events in the history, oldest first.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn events(&mut self) -> Result<Vec<String>> {
+        let text = self.vm.ok("cat /var/lib/ralph-update/history.jsonl")?;
+        text.lines()
+            .map(|line| {
+                let event: Value = serde_json::from_str(line).with_context(|| format!("not JSON: {line}"))?;
+                Ok(event["event"].as_str().context("no event")?.to_owned())
+            })
+            .collect()
+    }
+}
