@@ -185,7 +185,7 @@ mod tests {
             ("byte order mark", b"\xEF\xBB\xBF{\"n\":1}", "byte order mark"),
             ("not utf-8 in a string", b"{\"n\":1,\"x\":\"\xff\"}", "not UTF-8"),
             ("utf-16", b"{\0\"\0n\0", "key must be a string"),
-            ("lone surrogate", b"{\"n\":1,\"x\":\"\\ud800\"}", "surrogate"),
+            ("lone surrogate", b"{\"n\":1,\"x\":\"\\ud800\"}", "hex escape"),
             ("raw control character", b"{\"n\":1,\"x\":\"a\nb\"}", "control character"),
             ("duplicate key", b"{\"n\":1,\"n\":1}", "duplicate key \"n\""),
             ("duplicate key by escape", b"{\"n\":1,\"\\u006e\":1}", "duplicate key \"n\""),
