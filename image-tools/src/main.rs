@@ -1,2 +1,58 @@
-//! Placeholder.
-fn main() {}
+//! `ralph-image`: builds, signs, inspects and verifies images, and makes bootable disks of them.
+//!
+//! Nothing here needs root, loop devices or mounts.
+
+mod build;
+mod disk;
+mod exit;
+mod extract;
+mod inspect;
+mod keygen;
+mod keys;
+mod output;
+mod progress;
+mod sign;
+mod source;
+mod verify;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Build, sign, inspect and verify RalphOS images, and make bootable disks of them.
+#[derive(Debug, Parser)]
+#[command(name = "ralph-image", version, after_help = exit::HELP)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Keygen(keygen::Args),
+    Build(build::Args),
+    Sign(sign::Args),
+    Inspect(inspect::Args),
+    Verify(verify::Args),
+    Extract(extract::Args),
+    Disk(disk::Args),
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Keygen(args) => keygen::run(&args),
+        Command::Build(args) => build::run(&args),
+        Command::Sign(args) => sign::run(&args),
+        Command::Inspect(args) => inspect::run(&args),
+        Command::Verify(args) => verify::run(&args),
+        Command::Extract(args) => extract::run(&args),
+        Command::Disk(args) => disk::run(&args),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("ralph-image: {error:#}");
+            exit::code(&error)
+        }
+    }
+}

@@ -1,0 +1,169 @@
+//! `ralph-image disk`: a bootable disk with an image in slot A, committed, and an empty slot B.
+
+mod esp;
+mod root;
+mod var;
+
+use std::fmt::Write as _;
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use disk_layout::{Architecture, DiskLayout, FileWindow, NewDisk, PlannedDisk, Seed, Slot, parse_size};
+use image_format::{Manifest, PayloadKind, SystemId, pe_machine};
+
+use crate::keys::TrustArgs;
+use crate::output::{self, NewFile, OutputArgs};
+use crate::progress::Progress;
+use crate::source;
+
+const MIB: u64 = 1 << 20;
+/// `DSK-22`: the slot is at least this long unless told otherwise.
+const SMALLEST_DEFAULT_SLOT: u64 = 1 << 30;
+/// No boot loader is longer.
+const LOADER_MAX: u64 = 16 * MIB;
+
+/// Make a bootable disk image: EFI partition, the image in slot A, an empty slot B, /var
+///
+/// The image is verified as a device would. Without --seed every disk gets GUIDs of its own; with it the same inputs
+/// give the same disk, byte for byte. Needs mke2fs and debugfs (Debian package e2fsprogs).
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The image for slot A; "-" is standard input.
+    #[arg(long, value_name = "IMAGE")]
+    image: PathBuf,
+    #[command(flatten)]
+    trust: TrustArgs,
+    /// systemd-boot for the image's architecture, such as /usr/lib/systemd/boot/efi/systemd-bootx64.efi.
+    #[arg(long, value_name = "FILE")]
+    loader: PathBuf,
+    /// Length of each slot. Default: twice what the image needs, at least 1G.
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    slot_size: Option<u64>,
+    /// Length of the partition for /var.
+    #[arg(long, value_name = "SIZE", value_parser = parse_size, default_value = "1G")]
+    var_size: u64,
+    /// Length of the EFI system partition.
+    #[arg(long, value_name = "SIZE", value_parser = parse_size, default_value = "512M")]
+    esp_size: u64,
+    /// Bytes in a logical sector of the disk, 512 or 4096.
+    #[arg(long, value_name = "BYTES", default_value = "512")]
+    sector_size: u64,
+    /// Derive all GUIDs from this number, for a reproducible disk. Never use two such disks in one machine.
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+/// Runs the command.
+pub fn run(args: &Args) -> Result<()> {
+    let tools = var::Tools::find()?;
+    let policy = args.trust.policy()?;
+    let loader = read_loader(&args.loader)?;
+    let mut image = source::open_verified(&args.image, &policy)?;
+    let (manifest, system_id) = (image.manifest().clone(), image.system_id());
+    check_loader(args, &loader, &manifest)?;
+    let seed = args.seed.map_or(Seed::Random, Seed::Fixed);
+    let planned = plan(args, &manifest, seed)?;
+    let layout = planned.layout();
+
+    let mut new = NewFile::create(&args.output)?;
+    let place = args.output.output.display();
+    let cannot_write = || format!("cannot write {place}");
+    // Everything that is not written stays a hole.
+    planned.set_len(new.file()).with_context(cannot_write)?;
+    let refused = || format!("cannot make a disk of {}", args.image.display());
+    let progress = Progress::new("writing", manifest.payloads.iter().map(|p| p.size).sum());
+    let window = FileWindow::new(duplicate(&mut new)?, layout.esp.start, layout.esp.len);
+    let mut esp = esp::NewEsp::format(window.with_context(cannot_write)?, layout, seed)?;
+    esp.put_loader(&loader, manifest.architecture)?;
+    while let Some(payload) = image.next_payload().with_context(refused)? {
+        match payload.payload().kind.clone() {
+            PayloadKind::Root(verity) => root::write(payload, &verity, new.path(), layout, &progress),
+            PayloadKind::Linux { .. } => esp.put_kernel(payload, manifest.architecture),
+            PayloadKind::Initrd => esp.put_initrd(payload),
+            PayloadKind::Unknown(_) => payload.drain().map_err(Into::into),
+        }
+        .with_context(refused)?;
+    }
+    image.finish().with_context(refused)?;
+    esp.put_entry(&manifest, system_id, layout.slot(Slot::A))?;
+    drop(progress);
+    if let Some(var) = &layout.var {
+        tools.make_var(new.file(), var, seed).context("cannot make the file system for /var")?;
+    }
+    // Last: a disk that was cut short has no partition table and is taken for a disk by nobody.
+    planned.write_table(new.file()).with_context(cannot_write)?;
+    new.finish()?;
+    output::print(summary(&place.to_string(), layout, &manifest, system_id).as_bytes())
+}
+
+fn duplicate(new: &mut NewFile) -> Result<File> {
+    new.file().try_clone().context("cannot duplicate a file handle")
+}
+
+fn read_loader(path: &Path) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(path)
+        .and_then(|file| file.take(LOADER_MAX + 1).read_to_end(&mut bytes))
+        .with_context(|| format!("cannot read the boot loader {}", path.display()))?;
+    if bytes.len() as u64 > LOADER_MAX {
+        bail!("the boot loader {} is longer than {}", path.display(), output::size(LOADER_MAX));
+    }
+    Ok(bytes)
+}
+
+/// A loader for another machine would be ignored by the firmware: the disk would not boot, and nobody would be told why.
+fn check_loader(args: &Args, loader: &[u8], manifest: &Manifest) -> Result<()> {
+    let shown = args.loader.display();
+    let found = pe_machine(loader).with_context(|| format!("{shown} is not an EFI boot loader"))?;
+    if found != manifest.architecture {
+        bail!("the boot loader {shown} is for {found}, but the image is for {}", manifest.architecture);
+    }
+    Ok(())
+}
+
+fn architecture(manifest: &Manifest) -> Architecture {
+    match manifest.architecture {
+        image_format::Architecture::X86_64 => Architecture::X86_64,
+        image_format::Architecture::Aarch64 => Architecture::Aarch64,
+    }
+}
+
+fn plan(args: &Args, manifest: &Manifest, seed: Seed) -> Result<PlannedDisk> {
+    let needed = manifest.slot_bytes;
+    let slot_len = args.slot_size.unwrap_or_else(|| (2 * needed).max(SMALLEST_DEFAULT_SLOT));
+    if slot_len < needed {
+        bail!(
+            "a slot of {} is too small: the image needs {} of it (--slot-size {}M)",
+            output::size(slot_len),
+            output::size(needed),
+            needed.div_ceil(MIB),
+        );
+    }
+    let disk = NewDisk {
+        architecture: architecture(manifest),
+        sector_size: args.sector_size,
+        esp_len: args.esp_size,
+        slot_len,
+        var_len: args.var_size,
+        seed,
+    };
+    disk.plan().context("cannot lay out the disk")
+}
+
+fn summary(place: &str, layout: &DiskLayout, manifest: &Manifest, system_id: SystemId) -> String {
+    let mut text = format!("{place}: {}\n", output::size(layout.disk_len));
+    let [a, b] = Slot::ALL.map(|slot| layout.slot(slot));
+    let slot_a = format!("{} {}, committed", manifest.os_id, manifest.version);
+    let rows = [(&layout.esp, "boot loader, kernel, initrd"), (a, &slot_a), (b, "empty")];
+    for (partition, content) in rows.into_iter().chain(layout.var.as_ref().map(|var| (var, "ext4"))) {
+        let (number, label, guid) = (partition.number, &partition.label, partition.unique_guid);
+        // Writing to a String cannot fail.
+        let _ = writeln!(text, "  {number} {label:8} {:>9}  {guid}  {content}", output::size(partition.len));
+    }
+    let _ = writeln!(text, "  system id  {system_id}");
+    text
+}
