@@ -1,1 +1,28 @@
-//! Placeholder, replaced by the first real commit of this crate.
+//! The life of an update on a machine or on a disk image file: `ralph-update`, and what `ralph-health-check` shares with it.
+//!
+//! Gather once, decide purely, act separately: [`host`] is the seam to the machine, [`session`] reads the boot state under
+//! the lock and acts on entries, [`status`] tells. With the feature `apply`: [`refuse`] decides whether an image may be
+//! applied, [`apply`] carries it out, phase by phase. The rules are in `specs/boot-entries.md`.
+
+pub mod exit;
+pub mod history;
+pub mod host;
+mod inhibit;
+pub mod session;
+pub mod status;
+mod vars;
+
+#[cfg(feature = "apply")]
+pub mod apply;
+#[cfg(feature = "apply")]
+pub mod config;
+#[cfg(feature = "apply")]
+mod preflight;
+#[cfg(feature = "apply")]
+pub mod progress;
+#[cfg(feature = "apply")]
+pub mod refuse;
+#[cfg(feature = "apply")]
+mod slot_content;
+#[cfg(feature = "apply")]
+pub mod source;

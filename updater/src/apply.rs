@@ -1,0 +1,348 @@
+//! `apply`: an image into the target slot, in the order of specs/boot-entries.md section 5.
+//!
+//! Each step is a type, made only by the step before it: what was not verified cannot be written, what was not fenced
+//! cannot be overwritten, and what was not read back cannot be staged. The order is forced by what a power cut at any
+//! instant may leave; the story stands at each step.
+
+use std::io::Read;
+
+use boot_entries::{ChangeError, Entry, Fenced, Generation, PayloadKind, Staged, WrittenPayload, fence, stage};
+use disk_layout::{SlotError, UpdateLock};
+use image_format::{
+    Architecture, ChunkError, FinishError, HeadError, Manifest, PE_HEAD_LEN, PeError, TrustPolicy, UnverifiedImage,
+    VerifiedImage, VerifyError, pe_machine,
+};
+
+use crate::config::Policy;
+use crate::history::{EventKind, HistoryError};
+use crate::host::{Access, Host, HostError, TargetSlot};
+use crate::inhibit::Inhibitor;
+use crate::preflight::{self, Preflight};
+use crate::progress::{Progress, Step};
+use crate::refuse::{Downgrade, KnownBad, Refusal};
+use crate::session::{self, SessionError, event};
+use crate::slot_content::{self, Proven, SlotContentError, Written};
+
+/// What the operator asks for.
+#[derive(Debug)]
+pub struct Request<'a> {
+    /// Whom to trust.
+    pub trust: &'a TrustPolicy,
+    /// What the machine accepts.
+    pub policy: &'a Policy,
+    /// Older images.
+    pub downgrade: Downgrade,
+    /// Images that failed here.
+    pub known_bad: KnownBad,
+}
+
+/// What became of it.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The new system is staged and boots next.
+    Staged(Summary),
+    /// Nothing to do: it runs.
+    AlreadyRunning,
+    /// Nothing to do: it is staged.
+    AlreadyStaged,
+}
+
+/// A staged system.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Summary {
+    /// Its entry as written.
+    pub entry: Entry,
+    /// The entry's file name.
+    pub file_name: String,
+    /// What could not be recorded, for a person.
+    pub notes: Vec<String>,
+}
+
+/// Why nothing was applied. Up to [`ApplyError::Refused`] nothing was changed; after that the target slot is fenced and
+/// the running system untouched.
+#[derive(Debug, thiserror::Error)]
+pub enum ApplyError {
+    /// Not an image, or a damaged one.
+    #[error("this is not a usable image")]
+    Head(#[from] HeadError),
+    /// Not signed as the machine demands, or inconsistent.
+    #[error("the image is not trusted")]
+    Untrusted(#[from] VerifyError),
+    /// A rule is against it.
+    #[error("the image is refused")]
+    Refused(#[from] Refusal),
+    /// The machine, before the fence.
+    #[error(transparent)]
+    Session(#[from] SessionError),
+    /// The history says what must not be passed over, and cannot be read.
+    #[error(transparent)]
+    History(#[from] HistoryError),
+    /// Something failed once the slot was fenced.
+    #[error("slot {slot} is fenced and cannot boot; the running system is untouched; mend the cause and apply again")]
+    Fenced {
+        /// The slot.
+        slot: disk_layout::Slot,
+        /// What failed.
+        source: Box<FencedError>,
+    },
+}
+
+/// What can fail once the slot is fenced.
+#[derive(Debug, thiserror::Error)]
+pub enum FencedError {
+    /// The image broke off or is damaged.
+    #[error("the image cannot be used")]
+    Image(#[from] ChunkError),
+    /// The image does not end where it should.
+    #[error("the image cannot be used")]
+    End(#[from] FinishError),
+    /// The slot's content.
+    #[error(transparent)]
+    Content(#[from] SlotContentError),
+    /// The slot cannot be opened.
+    #[error(transparent)]
+    Slot(#[from] SlotError),
+    /// The ESP cannot be opened.
+    #[error(transparent)]
+    Host(#[from] HostError),
+    /// The ESP cannot be changed.
+    #[error("the boot entry cannot be staged")]
+    Change(#[from] ChangeError),
+    /// The kernel is no program the firmware starts.
+    #[error("the kernel in the image cannot be started by this machine's firmware")]
+    Kernel(#[from] PeError),
+    /// The kernel is for another machine.
+    #[error("the kernel in the image is for {kernel}, this machine is {machine}")]
+    KernelMachine {
+        /// By its PE header.
+        kernel: Architecture,
+        /// By its slots.
+        machine: Architecture,
+    },
+    /// The image lacks a payload, which its manifest excludes.
+    #[error("the image carries no {0}")]
+    Missing(PayloadKind),
+}
+
+/// What every step needs.
+struct Context<'c> {
+    host: &'c dyn Host,
+    lock: &'c UpdateLock,
+    progress: &'c mut dyn Progress,
+}
+
+/// What will be staged where; decided before anything is changed.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    pub(crate) target: TargetSlot,
+    pub(crate) generation: Generation,
+    pub(crate) entry: Entry,
+    /// The history has to hear that a failed system is tried again.
+    pub(crate) retried: bool,
+}
+
+/// Applies the image that `source` holds. The lock is held by the caller, from before the first look to the end.
+pub fn apply(
+    host: &dyn Host,
+    lock: &UpdateLock,
+    source: Box<dyn Read>,
+    request: &Request<'_>,
+    progress: &mut dyn Progress,
+) -> Result<Outcome, ApplyError> {
+    let mut context = Context { host, lock, progress };
+    context.progress.begin(Step::Check, None);
+    let image = UnverifiedImage::read_head(source)?.verify(request.trust)?;
+    let checked = match Checked::new(image, &context, request)? {
+        Ok(checked) => checked,
+        Err(nothing_to_do) => return Ok(nothing_to_do),
+    };
+    let slot = checked.plan.target.slot();
+    let fenced = |error| ApplyError::Fenced { slot, source: Box::new(error) };
+    let manifest = checked.image.manifest().clone();
+    let staged = checked
+        .fence(&mut context)
+        .and_then(|it| it.write(&mut context, &manifest))
+        .and_then(|it| it.read_back(&mut context, &manifest))
+        .and_then(|it| it.payloads(&mut context, &manifest))
+        .and_then(|it| it.stage(&mut context))
+        .map_err(fenced)?;
+    context.progress.end();
+    Ok(Outcome::Staged(staged.record(&context)))
+}
+
+type Image = VerifiedImage<Box<dyn Read>>;
+
+/// UPD-1 holds: the image is trusted and nothing speaks against it. Nothing was changed.
+#[must_use]
+struct Checked {
+    image: Image,
+    plan: Plan,
+}
+
+impl Checked {
+    fn new(image: Image, context: &Context<'_>, request: &Request<'_>) -> Result<Result<Self, Outcome>, ApplyError> {
+        let system = image.system_id();
+        match preflight::look(context.host, context.lock, image.manifest(), system, request)? {
+            Preflight::Go(plan) => Ok(Ok(Checked { image, plan })),
+            Preflight::AlreadyRunning => Ok(Err(Outcome::AlreadyRunning)),
+            Preflight::AlreadyStaged => Ok(Err(Outcome::AlreadyStaged)),
+        }
+    }
+
+    /// UPD-2. Power lost while the slot is half written must find no entry that starts it.
+    fn fence(self, context: &mut Context<'_>) -> Result<SlotFenced, FencedError> {
+        context.progress.begin(Step::Fence, None);
+        let mut esp = context.host.open_esp(Access::ReadWrite)?;
+        let fenced = fence(context.lock, esp.esp(), self.plan.target.slot())?;
+        esp.close()?;
+        Ok(SlotFenced { image: self.image, plan: self.plan, fenced })
+    }
+}
+
+/// No entry starts the target slot.
+#[must_use]
+struct SlotFenced {
+    image: Image,
+    plan: Plan,
+    fenced: Fenced,
+}
+
+impl SlotFenced {
+    /// UPD-3.
+    fn write(mut self, context: &mut Context<'_>, manifest: &Manifest) -> Result<SlotWritten, FencedError> {
+        let (payload, verity) = manifest.root();
+        context.progress.begin(Step::Write, Some(payload.size));
+        let mut slot = context.host.open_slot(self.plan.target)?;
+        let root = self.image.next_payload()?.ok_or_else(|| FencedError::Image(missing_root()))?;
+        let mut root = root.leave_digest_to_verity();
+        let written = slot_content::write(&mut root, verity, &mut *slot, |bytes| context.progress.done(bytes))?;
+        Ok(SlotWritten { image: self.image, plan: self.plan, fenced: self.fenced, written })
+    }
+}
+
+/// The manifest promises a root as first payload (IMG-14), so this is never seen.
+fn missing_root() -> ChunkError {
+    ChunkError::Unfinished { payload: "root".to_owned() }
+}
+
+/// The slot was written and flushed.
+#[must_use]
+struct SlotWritten {
+    image: Image,
+    plan: Plan,
+    fenced: Fenced,
+    written: Written,
+}
+
+impl SlotWritten {
+    /// UPD-4. Disks lie; without this dm-verity would find out only on the trial boot.
+    fn read_back(self, context: &mut Context<'_>, manifest: &Manifest) -> Result<SlotProven, FencedError> {
+        context.progress.begin(Step::ReadBack, Some(manifest.slot_bytes));
+        let mut slot = context.host.open_slot(self.plan.target)?;
+        let proven = self.written.read_back(&mut *slot, |bytes| context.progress.done(bytes))?;
+        Ok(SlotProven { image: self.image, plan: self.plan, fenced: self.fenced, proven })
+    }
+}
+
+/// The medium holds the signed root and its tree.
+#[must_use]
+struct SlotProven {
+    image: Image,
+    plan: Plan,
+    fenced: Fenced,
+    proven: Proven,
+}
+
+impl SlotProven {
+    /// UPD-5. The loader counts a try and then parks the machine in the firmware when a kernel is no program or an initrd
+    /// is missing (LDR-6): neither may ever be staged.
+    fn payloads(mut self, context: &mut Context<'_>, manifest: &Manifest) -> Result<Ready, FencedError> {
+        context.progress.begin(Step::Payloads, Some(manifest.esp_bytes));
+        let mut esp = context.host.open_esp(Access::ReadWrite)?;
+        let (mut linux, mut initrd) = (None, None);
+        let mut done = 0;
+        while let Some(mut reader) = self.image.next_payload()? {
+            let payload = reader.payload().clone();
+            let kind = match payload.kind {
+                image_format::PayloadKind::Linux { .. } => PayloadKind::Linux,
+                image_format::PayloadKind::Initrd => PayloadKind::Initrd,
+                // The manifest has exactly one root, and it is behind us; what is unknown is authenticated and dropped (IMG-14).
+                image_format::PayloadKind::Root(_) | image_format::PayloadKind::Unknown(_) => {
+                    reader.drain()?;
+                    continue;
+                }
+            };
+            let written = self.fenced.write_payload(
+                context.lock,
+                esp.esp(),
+                kind,
+                self.plan.generation,
+                payload.size,
+                &mut reader,
+                *payload.sha256.as_bytes(),
+            )?;
+            done += payload.size;
+            context.progress.done(done);
+            match kind {
+                PayloadKind::Linux => linux = Some(written),
+                PayloadKind::Initrd => initrd = Some(written),
+            }
+        }
+        let linux = linux.ok_or(FencedError::Missing(PayloadKind::Linux))?;
+        let initrd = initrd.ok_or(FencedError::Missing(PayloadKind::Initrd))?;
+        let head = esp.esp().read_head(&linux.name().path(), PE_HEAD_LEN).map_err(ChangeError::Esp)?;
+        let (kernel, machine) = (pe_machine(&head)?, preflight::image_architecture(context.host.layout().architecture));
+        if kernel != machine {
+            return Err(FencedError::KernelMachine { kernel, machine });
+        }
+        esp.close()?;
+        // Nothing of the image is left unread: its end is part of what was promised (IMG-3).
+        self.image.finish()?;
+        Ok(Ready { plan: self.plan, fenced: self.fenced, proven: self.proven, linux, initrd })
+    }
+}
+
+/// Everything the new system needs is on the medium.
+#[must_use]
+struct Ready {
+    plan: Plan,
+    fenced: Fenced,
+    proven: Proven,
+    linux: WrittenPayload,
+    initrd: WrittenPayload,
+}
+
+impl Ready {
+    /// UPD-6: the entry whole but inert, then one byte in place.
+    fn stage(self, context: &mut Context<'_>) -> Result<Live, FencedError> {
+        context.progress.begin(Step::Stage, None);
+        // The proof ends here: only what was read back is staged.
+        let Proven { .. } = self.proven;
+        let _inhibitor = context.host.booted().map(|_| Inhibitor::take("staging a new boot entry"));
+        let mut esp = context.host.open_esp(Access::ReadWrite)?;
+        let staged = stage(context.lock, esp.esp(), self.fenced, &self.linux, &self.initrd, &self.plan.entry)?;
+        esp.close()?;
+        Ok(Live { plan: self.plan, staged })
+    }
+}
+
+/// The new system boots next, on trial.
+#[must_use]
+struct Live {
+    plan: Plan,
+    staged: Staged,
+}
+
+impl Live {
+    /// UPD-7. A history that cannot be written changes nothing else.
+    fn record(self, context: &Context<'_>) -> Summary {
+        let records = context.host.records();
+        let mut notes = Vec::new();
+        let kinds = self.plan.retried.then_some(EventKind::Retried).into_iter().chain([EventKind::Applied]);
+        for kind in kinds {
+            session::note(&mut notes, records.append(event(kind, &self.plan.entry, self.staged.name.to_string())));
+        }
+        notes.dedup();
+        Summary { entry: self.plan.entry, file_name: self.staged.name.to_string(), notes }
+    }
+}

@@ -1,0 +1,100 @@
+//! The command line of `ralph-update`.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use disk_layout::Slot;
+
+use crate::progress::Mode;
+use crate::source::Source;
+
+/// Keeps a two-slot machine up to date: streams signed images into the slot that is not running and stages them on
+/// trial.
+#[derive(Debug, Parser)]
+#[command(
+    name = "ralph-update",
+    version,
+    max_term_width = 100,
+    after_help = "\
+Exit codes: 0 done, 1 failed, 2 usage, 3 refused by a rule (nothing changed), 4 nothing to do, 5 another program is at work."
+)]
+pub struct Cli {
+    /// Work on a disk image file instead of this machine; needs no root
+    #[arg(long, value_name = "FILE", global = true)]
+    pub disk: Option<PathBuf>,
+    /// Print one JSON object on standard output
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Take policy (update.toml) and keys (keys/*.pem) from this folder only
+    #[arg(long, value_name = "DIR", global = true)]
+    pub config: Option<PathBuf>,
+    /// What to do
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Write an image into the slot that is not running and stage it for a trial boot
+    Apply(Apply),
+    /// Tell which slot runs, what each slot holds, and what boots next
+    Status,
+    /// Read an image to its end and check every byte, as `apply` would; changes nothing
+    Verify(Verify),
+    /// Mark the running system bad, so that the other slot boots next
+    Rollback {
+        /// Reboot at once
+        #[arg(long)]
+        reboot: bool,
+    },
+    /// Commit the running trial by hand (the health check does it by itself)
+    Commit,
+    /// Mark a slot bad
+    Reject {
+        /// The slot, a or b
+        slot: Slot,
+    },
+    /// Tell what happened on this machine
+    History,
+}
+
+/// Arguments of `apply`.
+#[derive(Debug, Args)]
+pub struct Apply {
+    /// A file, - for standard input, or an http(s) address
+    #[arg(value_name = "IMAGE|-|URL")]
+    pub image: Source,
+    #[command(flatten)]
+    pub trust: Trust,
+    /// Accept an image older than the running system (never one below the security floor)
+    #[arg(long)]
+    pub allow_downgrade: bool,
+    /// Accept an image that failed on this machine before
+    #[arg(long)]
+    pub retry_failed: bool,
+    /// Reboot into the trial when all is staged
+    #[arg(long)]
+    pub reboot: bool,
+    /// How to tell the progress, on standard error
+    #[arg(long, value_enum, default_value = "auto")]
+    pub progress: Mode,
+}
+
+/// Arguments of `verify`.
+#[derive(Debug, Args)]
+pub struct Verify {
+    /// A file, - for standard input, or an http(s) address
+    #[arg(value_name = "IMAGE|-|URL")]
+    pub image: Source,
+    #[command(flatten)]
+    pub trust: Trust,
+}
+
+/// Whom to trust.
+#[derive(Debug, Args)]
+pub struct Trust {
+    /// Trust this public key (PEM) instead of the configured ones; may be repeated
+    #[arg(long = "trust", value_name = "PUB.pem")]
+    pub keys: Vec<PathBuf>,
+}

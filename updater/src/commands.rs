@@ -1,0 +1,261 @@
+//! What each command does: open the machine, take the lock, call the library, put the result into words.
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::Command as Process;
+
+use anyhow::{Context, bail};
+use disk_layout::{Slot, SysRoot};
+use image_format::{TrustPolicy, UnverifiedImage};
+use serde_json::json;
+use updater::apply::{ApplyError, Outcome, Request, apply};
+use updater::config::{self, LOCAL_DIR, Policy, VENDOR_DIR};
+use updater::host::{Device, Host, ImageFile};
+use updater::progress;
+use updater::refuse::{Downgrade, KnownBad};
+use updater::session::{Fencing, GivenUp, Session, hex};
+use updater::source::Source;
+use updater::status;
+
+use crate::cli::{Apply, Cli, Command, Trust, Verify};
+use crate::report::Answer;
+
+/// Runs the command.
+pub fn run(cli: &Cli) -> anyhow::Result<Answer> {
+    match &cli.command {
+        Command::Apply(args) => apply_image(cli, args),
+        Command::Status => tell_status(cli),
+        Command::Verify(args) => verify(cli, args),
+        Command::Rollback { reboot } => rollback(cli, *reboot),
+        Command::Commit => commit(cli),
+        Command::Reject { slot } => reject(cli, *slot),
+        Command::History => history(cli),
+    }
+}
+
+fn host(cli: &Cli) -> anyhow::Result<Box<dyn Host>> {
+    Ok(match &cli.disk {
+        Some(file) => Box::new(ImageFile::open(file)?),
+        None => Box::new(Device::find(SysRoot::real())?),
+    })
+}
+
+/// Where policy and keys come from (IFC-12).
+fn config_dirs(cli: &Cli) -> Vec<PathBuf> {
+    match (&cli.config, &cli.disk) {
+        (Some(dir), _) => vec![dir.clone()],
+        (None, Some(_)) => Vec::new(),
+        (None, None) => vec![VENDOR_DIR.into(), LOCAL_DIR.into()],
+    }
+}
+
+fn trust(cli: &Cli, named: &Trust) -> anyhow::Result<(Policy, TrustPolicy)> {
+    let dirs = config_dirs(cli);
+    let dirs: Vec<&Path> = dirs.iter().map(PathBuf::as_path).collect();
+    if dirs.is_empty() && named.keys.is_empty() {
+        bail!(
+            "with --disk no keys are taken from this machine: name the trusted ones with --trust PUB.pem or --config DIR"
+        );
+    }
+    let policy = config::load_policy(&dirs)?;
+    let trust = config::load_trust(&dirs, &named.keys, policy.threshold)?;
+    Ok((policy, trust))
+}
+
+fn apply_image(cli: &Cli, args: &Apply) -> anyhow::Result<Answer> {
+    if args.reboot && cli.disk.is_some() {
+        bail!("--reboot makes no sense with --disk: nothing runs from a disk image");
+    }
+    let (policy, trust) = trust(cli, &args.trust)?;
+    let host = host(cli)?;
+    let lock = host.lock()?;
+    let stream = args.image.open()?;
+    let request = Request {
+        trust: &trust,
+        policy: &policy,
+        downgrade: if args.allow_downgrade { Downgrade::Allow } else { Downgrade::Refuse },
+        known_bad: if args.retry_failed { KnownBad::Retry } else { KnownBad::Refuse },
+    };
+    let mut reporter = progress::reporter(args.progress);
+    let outcome = apply(&*host, &lock, stream.reader, &request, &mut *reporter)
+        .with_context(|| format!("{} was not applied", args.image))?;
+    // Bar and result do not share a line.
+    drop(reporter);
+    let summary = match outcome {
+        Outcome::Staged(summary) => summary,
+        Outcome::AlreadyRunning => return Ok(Answer::nothing("this very system runs already")),
+        Outcome::AlreadyStaged => return Ok(Answer::nothing("this very system is staged already: reboot to try it")),
+    };
+    drop(lock);
+    let entry = &summary.entry;
+    let mut text = format!(
+        "version {} is in slot {} and boots next, on trial ({})",
+        entry.os_version(),
+        entry.slot(),
+        summary.file_name
+    );
+    push_notes(&mut text, &summary.notes);
+    let fields = json!({
+        "slot": entry.slot().to_string(),
+        "generation": entry.generation().get(),
+        "version": entry.os_version(),
+        "system_id": hex(&entry.options.system),
+        "root_hash": hex(&entry.options.root_hash),
+        "entry": summary.file_name,
+        "notes": summary.notes,
+        "rebooting": args.reboot,
+    });
+    if args.reboot {
+        reboot()?;
+        text.push_str("\nrebooting");
+    }
+    Ok(Answer::done(text, fields))
+}
+
+fn tell_status(cli: &Cli) -> anyhow::Result<Answer> {
+    let status = status::gather(&*host(cli)?)?;
+    Ok(Answer::done(status::text(&status), serde_json::to_value(&status)?))
+}
+
+fn verify(cli: &Cli, args: &Verify) -> anyhow::Result<Answer> {
+    let (_, trust) = trust(cli, &args.trust)?;
+    let context = || format!("{} is not a usable image", args.image);
+    let id = read_through(&args.image, &trust).with_context(context)?;
+    let fields = json!({ "version": id.1, "system_id": id.0 });
+    Ok(Answer::done(format!("{}: version {}, system {}: every byte is as signed", args.image, id.1, id.0), fields))
+}
+
+fn read_through(image: &Source, trust: &TrustPolicy) -> anyhow::Result<(String, String)> {
+    let reader: Box<dyn Read> = image.open()?.reader;
+    let mut image =
+        UnverifiedImage::read_head(reader).map_err(ApplyError::from)?.verify(trust).map_err(ApplyError::from)?;
+    while let Some(mut payload) = image.next_payload()? {
+        while payload.next_chunk()?.is_some() {}
+    }
+    let id = (image.system_id().to_string(), image.manifest().version.clone());
+    image.finish()?;
+    Ok(id)
+}
+
+fn rollback(cli: &Cli, and_reboot: bool) -> anyhow::Result<Answer> {
+    if and_reboot && cli.disk.is_some() {
+        bail!("--reboot makes no sense with --disk: nothing runs from a disk image");
+    }
+    let host = host(cli)?;
+    let lock = host.lock()?;
+    let mut session = Session::open(&*host, &lock, Fencing::None)?;
+    let done = session.rollback()?;
+    session.close()?;
+    let mut answer = given_up(&done);
+    if and_reboot {
+        reboot()?;
+        answer.text.push_str("\nrebooting");
+    }
+    Ok(answer)
+}
+
+fn reject(cli: &Cli, slot: Slot) -> anyhow::Result<Answer> {
+    let host = host(cli)?;
+    let lock = host.lock()?;
+    let mut session = Session::open(&*host, &lock, Fencing::None)?;
+    let done = session.reject(slot)?;
+    session.close()?;
+    Ok(match done {
+        Some(done) => given_up(&done),
+        None => Answer::nothing(format!("slot {slot} has nothing that would boot: it is empty, fenced or bad already")),
+    })
+}
+
+fn given_up(done: &GivenUp) -> Answer {
+    let mut text = format!("slot {} is bad; next boot: {}", done.name.slot, done.fallback.file_name);
+    push_notes(&mut text, &done.notes);
+    let fields = json!({
+        "slot": done.name.slot.to_string(),
+        "entry": done.name.to_string(),
+        "fallback": done.fallback.file_name,
+        "notes": done.notes,
+    });
+    Answer::done(text, fields)
+}
+
+fn commit(cli: &Cli) -> anyhow::Result<Answer> {
+    let host = host(cli)?;
+    let lock = host.lock()?;
+    let mut session = Session::open(&*host, &lock, Fencing::None)?;
+    let done = session.commit()?;
+    session.close()?;
+    if done.already {
+        return Ok(Answer::nothing(format!("slot {} is committed already ({})", done.name.slot, done.name)));
+    }
+    let mut text = format!("slot {} is committed ({})", done.name.slot, done.name);
+    push_notes(&mut text, &done.notes);
+    let fields = json!({ "slot": done.name.slot.to_string(), "entry": done.name.to_string(), "notes": done.notes });
+    Ok(Answer::done(text, fields))
+}
+
+fn history(cli: &Cli) -> anyhow::Result<Answer> {
+    let host = host(cli)?;
+    if !host.records().available() {
+        bail!("the history is kept on the machine, in /var: it cannot be read from a disk image");
+    }
+    let events = host.records().events()?;
+    let mut text = String::new();
+    for e in &events {
+        let detail = if e.detail.is_empty() { String::new() } else { format!(" ({})", e.detail) };
+        let name = e.event.as_str();
+        text.push_str(&format!(
+            "{}  {name:12}  slot {}, generation {}, version {}{detail}\n",
+            when(e.time),
+            e.slot,
+            e.generation,
+            e.version
+        ));
+    }
+    if events.is_empty() {
+        text.push_str("nothing is recorded\n");
+    }
+    Ok(Answer::done(text, json!({ "events": events })))
+}
+
+/// Seconds since 1970 as a date in UTC.
+fn when(seconds: u64) -> String {
+    let (days, rest) = (seconds / 86_400, seconds % 86_400);
+    // Days to a civil date, with years that begin in March so that a leap day is the last of its year.
+    let shifted = days + 719_468;
+    let (era, of_era) = (shifted / 146_097, shifted % 146_097);
+    let year_of_era = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let march_month = (5 * of_year + 2) / 153;
+    let day = of_year - (153 * march_month + 2) / 5 + 1;
+    let month = if march_month < 10 { march_month + 3 } else { march_month - 9 };
+    let year = year_of_era + era * 400 + u64::from(month <= 2);
+    format!("{year:04}-{month:02}-{day:02} {:02}:{:02}:{:02}Z", rest / 3600, rest / 60 % 60, rest % 60)
+}
+
+fn push_notes(text: &mut String, notes: &[String]) {
+    for note in notes {
+        text.push_str("\nnote: ");
+        text.push_str(note);
+    }
+}
+
+/// Through systemd, so that services end in order.
+fn reboot() -> anyhow::Result<()> {
+    let status = Process::new("systemctl").arg("reboot").status().context("cannot run systemctl to reboot")?;
+    if !status.success() {
+        bail!("systemctl reboot failed ({status}): reboot by hand");
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::when;
+
+    #[test]
+    fn dates() {
+        assert_eq!(when(0), "1970-01-01 00:00:00Z");
+        assert_eq!(when(951_782_400), "2000-02-29 00:00:00Z");
+        assert_eq!(when(1_795_219_199), "2026-11-20 23:59:59Z");
+    }
+}

@@ -1,0 +1,303 @@
+//! What a run works on: the machine it runs on, or a disk image file. One seam for both, and for the tests' fake.
+
+use std::path::{Path, PathBuf};
+
+use boot_entries::esp::Remount;
+use boot_entries::options::OptionsError;
+use boot_entries::{BootOptions, Esp, EspError, ImageEsp, KernelEsp, LoaderVars};
+use disk_layout::{
+    BootedDisk, BootedError, Clash, DEVICE_LOCK, DiskLayout, FileWindow, LayoutError, LockError, MountError, MountMode,
+    PrivateMount, Slot, SlotError, SlotFile, SlotIo, SysError, SysRoot, UpdateLock, find_booted,
+};
+
+use crate::history::Records;
+use crate::vars;
+
+/// Where history and floor are kept on a device.
+pub const RECORDS_DIR: &str = "/var/lib/ralph-update";
+
+/// The slot that does not run: the only one that can be opened for writing. Made by [`crate::session`] alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TargetSlot(Slot);
+
+impl TargetSlot {
+    pub(crate) fn beside(running: Slot) -> Self {
+        TargetSlot(!running)
+    }
+
+    /// Which one it is.
+    pub fn slot(self) -> Slot {
+        self.0
+    }
+}
+
+/// What the ESP is opened for.
+pub type Access = MountMode;
+
+/// The seam. A run opens the ESP and the slot only while it uses them.
+pub trait Host {
+    /// Takes the update lock (DSK-40).
+    fn lock(&self) -> Result<UpdateLock, LockError>;
+    /// The partitions.
+    fn layout(&self) -> &DiskLayout;
+    /// What the running kernel was started with; `None` for a disk image file, from which nothing runs.
+    fn booted(&self) -> Option<&BootOptions>;
+    /// The loader's variables.
+    fn loader_vars(&self) -> LoaderVars;
+    /// Where things are recorded.
+    fn records(&self) -> &Records;
+    /// Opens the ESP (ENT-25).
+    fn open_esp(&self, access: Access) -> Result<Box<dyn OpenEsp>, HostError>;
+    /// Opens the slot that does not run, for writing (DSK-41 to DSK-43).
+    fn open_slot(&self, slot: TargetSlot) -> Result<Box<dyn SlotIo>, SlotError>;
+    /// Does the slot begin with zeros only? `None` when that cannot be told.
+    fn is_blank(&self, slot: Slot) -> Option<bool>;
+}
+
+/// An ESP in use.
+pub trait OpenEsp {
+    /// The ESP.
+    fn esp(&mut self) -> &mut dyn Esp;
+    /// Unmounts it, if it was mounted for this.
+    fn close(self: Box<Self>) -> Result<(), HostError>;
+}
+
+/// Why the machine or the disk image cannot be worked on.
+#[derive(Debug, thiserror::Error)]
+pub enum HostError {
+    /// The booted disk is not found, or something about it contradicts itself.
+    #[error("cannot tell what this machine runs from")]
+    Booted(#[from] BootedError),
+    /// The kernel's files cannot be read.
+    #[error("cannot look at this machine")]
+    Sys(#[from] SysError),
+    /// Another disk might be taken for ours (DSK-33).
+    #[error("nothing is written while two disks could be taken for one another")]
+    Clash(#[from] Clash),
+    /// The command line is not one of our entries'.
+    #[error("the running kernel was not started from one of our entries (/proc/cmdline)")]
+    CommandLine(#[source] OptionsError),
+    /// The disk image has no RalphOS layout.
+    #[error("{} cannot be worked on", path.display())]
+    Image {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: LayoutError,
+    },
+    /// The disk image cannot be opened.
+    #[error("cannot open {} for reading and writing", path.display())]
+    OpenImage {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The ESP cannot be mounted or unmounted.
+    #[error("the EFI partition cannot be used")]
+    Mount(#[from] MountError),
+    /// The system has the ESP mounted read-only.
+    #[error("the EFI partition is mounted read-only on {}: its file system may be damaged; unmount it, check it with fsck.vfat, and try again", .0.display())]
+    ReadOnly(PathBuf),
+    /// The ESP's root directory cannot be opened.
+    #[error("the EFI partition cannot be used")]
+    Esp(#[from] EspError),
+}
+
+/// The machine this runs on.
+#[derive(Debug)]
+pub struct Device {
+    sys: SysRoot,
+    disk: BootedDisk,
+    options: BootOptions,
+    records: Records,
+}
+
+impl Device {
+    /// Finds the booted disk and checks everything that must agree before anything is written (DSK-30 to DSK-32).
+    pub fn find(sys: SysRoot) -> Result<Self, HostError> {
+        let disk = find_booted(&sys)?;
+        let options = BootOptions::parse(&sys.command_line()?).map_err(HostError::CommandLine)?;
+        disk.check_command_line(options.slot, options.partuuid)?;
+        disk.check_loader_partition(&sys)?;
+        let boot_id = sys.boot_id().map(|id| id.to_string()).unwrap_or_default();
+        let records = Records::in_dir(RECORDS_DIR, boot_id);
+        Ok(Device { sys, disk, options, records })
+    }
+}
+
+impl Host for Device {
+    fn lock(&self) -> Result<UpdateLock, LockError> {
+        UpdateLock::acquire(DEVICE_LOCK)
+    }
+
+    fn layout(&self) -> &DiskLayout {
+        &self.disk.layout
+    }
+
+    fn booted(&self) -> Option<&BootOptions> {
+        Some(&self.options)
+    }
+
+    fn loader_vars(&self) -> LoaderVars {
+        vars::read(Path::new(vars::EFIVARS))
+    }
+
+    fn records(&self) -> &Records {
+        &self.records
+    }
+
+    fn open_esp(&self, access: Access) -> Result<Box<dyn OpenEsp>, HostError> {
+        if access == Access::ReadWrite
+            && let Some(clash) = self.disk.clashes(&self.sys)?.into_iter().next()
+        {
+            return Err(clash.into());
+        }
+        let device = self.disk.esp_dev();
+        match self.disk.esp_mount(&self.sys)? {
+            Some(mount) if mount.read_only && access == Access::ReadWrite => Err(HostError::ReadOnly(mount.point)),
+            Some(mount) => {
+                let esp = KernelEsp::mounted(&mount.point, device, Box::new(MountedByOthers))?;
+                Ok(Box::new(OnDevice { esp }))
+            }
+            None => {
+                let mount = PrivateMount::esp(device, access)?;
+                let point = mount.point().to_owned();
+                let ours = Ours { device: device.to_owned(), access, mount: Some(mount) };
+                Ok(Box::new(OnDevice { esp: KernelEsp::mounted(&point, device, Box::new(ours))? }))
+            }
+        }
+    }
+
+    fn open_slot(&self, slot: TargetSlot) -> Result<Box<dyn SlotIo>, SlotError> {
+        let slot = slot.slot();
+        Ok(Box::new(SlotFile::open_partition(self.disk.slot_dev(slot), self.disk.layout.slot(slot))?))
+    }
+
+    fn is_blank(&self, slot: Slot) -> Option<bool> {
+        SlotFile::open_partition(self.disk.slot_dev(slot), self.disk.layout.slot(slot)).ok()?.is_blank().ok()
+    }
+}
+
+#[derive(Debug)]
+struct OnDevice {
+    /// Holds the mount, too, inside its [`Remount`].
+    esp: KernelEsp,
+}
+
+impl OpenEsp for OnDevice {
+    fn esp(&mut self) -> &mut dyn Esp {
+        &mut self.esp
+    }
+
+    fn close(self: Box<Self>) -> Result<(), HostError> {
+        // Everything was flushed file by file; the mount goes with the value that holds it.
+        drop(self.esp);
+        Ok(())
+    }
+}
+
+/// The private mount of this run.
+#[derive(Debug)]
+struct Ours {
+    device: PathBuf,
+    access: Access,
+    mount: Option<PrivateMount>,
+}
+
+impl Remount for Ours {
+    fn unmount(&mut self) -> std::io::Result<()> {
+        match self.mount.take() {
+            Some(mount) => mount.unmount().map_err(std::io::Error::other),
+            None => Ok(()),
+        }
+    }
+
+    fn mount(&mut self) -> std::io::Result<()> {
+        self.mount = Some(PrivateMount::esp(&self.device, self.access).map_err(std::io::Error::other)?);
+        Ok(())
+    }
+}
+
+/// The system's own mount is used and left (ENT-25), so a repair that needs the volume unmounted is not possible.
+#[derive(Debug)]
+struct MountedByOthers;
+
+impl Remount for MountedByOthers {
+    fn unmount(&mut self) -> std::io::Result<()> {
+        Err(std::io::Error::other("the system has it mounted"))
+    }
+
+    fn mount(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A disk image file (UPD-60).
+#[derive(Debug)]
+pub struct ImageFile {
+    path: PathBuf,
+    layout: DiskLayout,
+    records: Records,
+}
+
+impl ImageFile {
+    /// Opens a disk image and reads its layout.
+    pub fn open(path: &Path) -> Result<Self, HostError> {
+        let layout = DiskLayout::open(path).map_err(|source| HostError::Image { path: path.to_owned(), source })?;
+        Ok(ImageFile { path: path.to_owned(), layout, records: Records::none() })
+    }
+}
+
+impl Host for ImageFile {
+    fn lock(&self) -> Result<UpdateLock, LockError> {
+        UpdateLock::acquire_image(&self.path)
+    }
+
+    fn layout(&self) -> &DiskLayout {
+        &self.layout
+    }
+
+    fn booted(&self) -> Option<&BootOptions> {
+        None
+    }
+
+    fn loader_vars(&self) -> LoaderVars {
+        LoaderVars::default()
+    }
+
+    fn records(&self) -> &Records {
+        &self.records
+    }
+
+    fn open_esp(&self, access: Access) -> Result<Box<dyn OpenEsp>, HostError> {
+        let open = |source| HostError::OpenImage { path: self.path.clone(), source };
+        let file =
+            std::fs::OpenOptions::new().read(true).write(access == Access::ReadWrite).open(&self.path).map_err(open)?;
+        let window = FileWindow::new(file, self.layout.esp.start, self.layout.esp.len).map_err(open)?;
+        Ok(Box::new(InImage { esp: ImageEsp::new(window) }))
+    }
+
+    fn open_slot(&self, slot: TargetSlot) -> Result<Box<dyn SlotIo>, SlotError> {
+        Ok(Box::new(SlotFile::open_image(&self.path, &self.layout, slot.slot())?))
+    }
+
+    fn is_blank(&self, slot: Slot) -> Option<bool> {
+        SlotFile::open_image(&self.path, &self.layout, slot).ok()?.is_blank().ok()
+    }
+}
+
+#[derive(Debug)]
+struct InImage {
+    esp: ImageEsp<FileWindow>,
+}
+
+impl OpenEsp for InImage {
+    fn esp(&mut self) -> &mut dyn Esp {
+        &mut self.esp
+    }
+
+    fn close(self: Box<Self>) -> Result<(), HostError> {
+        Ok(())
+    }
+}

@@ -1,0 +1,175 @@
+//! UPD-1, gathering: what must be known before the decision of [`crate::refuse`], and the refusals that need the ESP.
+
+use boot_entries::{BootOptions, Counter, Entry, Liveness, OurEntry, Prediction, Wholeness, is_whole};
+use disk_layout::UpdateLock;
+use image_format::{Architecture, Manifest, SystemId, UpdaterVersion};
+
+use crate::apply::{ApplyError, Plan, Request};
+use crate::history::{Event, known_bad};
+use crate::host::Host;
+use crate::refuse::{Decision, Facts, Refusal, decide};
+use crate::session::{Fencing, Running, Session, SessionError, describe, floor, hex, is_untried, next_generation};
+
+/// What the look before the fence found.
+#[derive(Debug)]
+pub(crate) enum Preflight {
+    /// Nothing speaks against it.
+    Go(Plan),
+    /// It runs.
+    AlreadyRunning,
+    /// It is staged.
+    AlreadyStaged,
+}
+
+/// Looks at machine and image. Changes nothing but what a cut left half done (UPD-24).
+pub(crate) fn look(
+    host: &dyn Host,
+    lock: &UpdateLock,
+    manifest: &Manifest,
+    system: SystemId,
+    request: &Request<'_>,
+) -> Result<Preflight, ApplyError> {
+    let mut session = Session::open(host, lock, Fencing::Target)?;
+    let running = session.running()?;
+    let past = host.records().events()?;
+    let facts = facts(host, &mut session, &running, &past, &system.to_string(), request)?;
+    match decide(manifest, &system.to_string(), &facts, request.downgrade, request.known_bad)? {
+        Decision::Apply => {}
+        Decision::AlreadyRunning => return Ok(Preflight::AlreadyRunning),
+        Decision::AlreadyStaged => return Ok(Preflight::AlreadyStaged),
+    }
+    fallback_is_whole(&mut session, &running)?;
+    let plan = Plan {
+        target: running.target(),
+        generation: next_generation(session.state(), host.booted(), &past)
+            .ok_or_else(|| Refusal::PlanBroken { why: "all generations are used up".to_owned() })?,
+        entry: Entry {
+            title: manifest.title.trim().to_owned(),
+            architecture: session.architecture(),
+            options: BootOptions {
+                root_hash: *manifest.root().1.root_hash.as_bytes(),
+                partuuid: host.layout().slot(running.target().slot()).unique_guid,
+                hash_offset: manifest.root().1.hash_offset,
+                slot: running.target().slot(),
+                generation: boot_entries::Generation::FIRST,
+                system: *system.as_bytes(),
+                epoch: manifest.epoch,
+                os_version: manifest.version.clone(),
+                failed: None,
+                extra: manifest.options.split_ascii_whitespace().collect::<Vec<_>>().join(" "),
+            },
+            linux_sha256: *manifest.linux().sha256.as_bytes(),
+            initrd_sha256: *manifest.initrd().sha256.as_bytes(),
+        },
+        retried: facts.known_bad.is_some(),
+    };
+    let plan = with_generation(plan);
+    loader_agrees(&session, &running, &plan)?;
+    session.close()?;
+    Ok(Preflight::Go(plan))
+}
+
+fn with_generation(mut plan: Plan) -> Plan {
+    plan.entry.options.generation = plan.generation;
+    plan
+}
+
+fn facts(
+    host: &dyn Host,
+    session: &mut Session<'_>,
+    running: &Running,
+    past: &[Event],
+    system: &str,
+    request: &Request<'_>,
+) -> Result<Facts, ApplyError> {
+    let target = running.target().slot();
+    let space = session.esp().space().map_err(SessionError::State)?;
+    let state = session.state();
+    let in_target = state.live(target);
+    Ok(Facts {
+        policy: request.policy.clone(),
+        architecture: image_architecture(host.layout().architecture),
+        updater: this_version(),
+        running_version: running.entry().os_version().to_owned(),
+        running_system: hex(&running.entry().options.system),
+        staged_system: in_target.and_then(staged_system),
+        floor: floor(state, host.records()),
+        known_bad: why_known_bad(state.ours.iter(), past, system),
+        slot_len: host.layout().slot(target).len,
+        cluster_size: u64::from(space.cluster_size),
+        free_clusters: space.free_clusters,
+        freed_clusters: state.freed_by_fence(target, space),
+        // A trial whose other slot is bad or empty has nothing to lose by a new one there (UPD-1).
+        running_on_trial: running.is_trial() && in_target.is_some_and(|ours| !ours.name.is_exhausted()),
+    })
+}
+
+fn staged_system(ours: &OurEntry) -> Option<String> {
+    let untried = ours.name.counter.is_some_and(is_untried);
+    ours.entry.as_ref().ok().filter(|_| untried).map(|entry| hex(&entry.options.system))
+}
+
+/// UPD-42.
+fn why_known_bad<'e>(ours: impl Iterator<Item = &'e OurEntry>, past: &[Event], system: &str) -> Option<String> {
+    let readable = ours.filter_map(|ours| ours.entry.as_ref().ok());
+    let mut marked = readable.filter(|entry| hex(&entry.options.system) == system);
+    if let Some(reason) = marked.find_map(|entry| entry.options.failed.clone()) {
+        return Some(reason);
+    }
+    let event = known_bad(past, system)?;
+    let detail = if event.detail.is_empty() { String::new() } else { format!(": {}", event.detail) };
+    Some(format!("{}{detail}", event.event.as_str()))
+}
+
+/// The running system is what the machine falls back to, so it has to be proven before its only other way to boot is taken away.
+fn fallback_is_whole(session: &mut Session<'_>, running: &Running) -> Result<(), ApplyError> {
+    let (esp, _) = session.esp_and_state();
+    match is_whole(esp, running.ours()).map_err(SessionError::State)? {
+        Wholeness::Whole => Ok(()),
+        why => Err(Refusal::FallbackNotWhole { why: why.to_string() }.into()),
+    }
+}
+
+/// Asks the loader model both ways: staged, the new entry must boot; once it is bad, the running system must.
+fn loader_agrees(session: &Session<'_>, running: &Running, plan: &Plan) -> Result<(), ApplyError> {
+    let entry = &plan.entry;
+    let name = entry.name(Some(Counter::fresh()));
+    if Entry::parse(&entry.render(Liveness::Live)).map(|(parsed, _)| parsed).as_ref() != Ok(entry) {
+        return Err(broken("the image's title or options cannot stand in a boot entry; build it anew".to_owned()));
+    }
+    let (state, vars, architecture) = (session.state(), session.vars(), session.architecture());
+    let staged = state.predict_staged(entry, Counter::fresh(), vars, architecture);
+    if !staged.boots(name) {
+        return Err(broken(instead("the new system would not be tried", &staged)));
+    }
+    let failed = state.predict_staged(entry, Counter::bad(), vars, architecture);
+    // A running system without tries left is no better than the new one would be then: nothing is lost.
+    if !running.name().is_exhausted() && !failed.boots(running.name()) {
+        return Err(broken(instead("if the new system failed, the running one would not come back", &failed)));
+    }
+    Ok(())
+}
+
+fn broken(why: String) -> ApplyError {
+    Refusal::PlanBroken { why }.into()
+}
+
+fn instead(what: &str, prediction: &Prediction) -> String {
+    format!(
+        "{what}; the loader would boot {}: remove what stands in the way (an EFI variable: `bootctl set-default ''`, `bootctl set-oneshot ''`; an entry or line: from the EFI partition)",
+        describe(prediction)
+    )
+}
+
+/// The architecture as images call it.
+pub(crate) fn image_architecture(architecture: disk_layout::Architecture) -> Architecture {
+    match architecture {
+        disk_layout::Architecture::X86_64 => Architecture::X86_64,
+        disk_layout::Architecture::Aarch64 => Architecture::Aarch64,
+    }
+}
+
+/// This program's version.
+pub fn this_version() -> UpdaterVersion {
+    env!("CARGO_PKG_VERSION").parse().unwrap_or(UpdaterVersion(0, 0, 0))
+}

@@ -1,0 +1,442 @@
+//! One look at the machine's boot state, under the lock, and the acts on entries that follow from it: commit, rollback,
+//! reject (specs/boot-entries.md sections 6 to 9). `apply` has phases of its own, in [`crate::apply`].
+
+use std::fmt::Write as _;
+
+use boot_entries::{
+    BootOptions, ChangeError, Counter, Entry, EntryArchitecture, EntryName, Esp, EspState, Fallback, Generation,
+    LoaderVars, NoFallback, OurEntry, Prediction, another_whole_entry_boots, commit, mark_bad, tidy,
+};
+use disk_layout::{Architecture, Slot, UpdateLock};
+
+use crate::history::{Event, EventKind, HistoryError, Records};
+use crate::host::{Access, Host, HostError, OpenEsp, TargetSlot};
+use crate::inhibit::Inhibitor;
+
+/// The system that runs: on a device what is booted; of a disk image the committed system that boots when no entry is on
+/// trial (UPD-60).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Running {
+    ours: OurEntry,
+    entry: Entry,
+}
+
+impl Running {
+    /// Its entry's name; a counter means that it is on trial (ENT-2).
+    pub fn name(&self) -> EntryName {
+        self.ours.name
+    }
+
+    /// Is it on trial?
+    pub fn is_trial(&self) -> bool {
+        self.ours.name.counter.is_some()
+    }
+
+    /// What its entry says.
+    pub fn entry(&self) -> &Entry {
+        &self.entry
+    }
+
+    /// The entry with its file name.
+    pub fn ours(&self) -> &OurEntry {
+        &self.ours
+    }
+
+    /// The other slot.
+    pub fn target(&self) -> TargetSlot {
+        TargetSlot::beside(self.entry.slot())
+    }
+}
+
+/// Why something could not be found out or done. Display never repeats the source.
+#[derive(Debug, thiserror::Error)]
+pub enum SessionError {
+    /// The machine or the disk.
+    #[error(transparent)]
+    Host(#[from] HostError),
+    /// The ESP cannot be read.
+    #[error("the boot state cannot be read")]
+    State(#[source] boot_entries::EspError),
+    /// The ESP cannot be changed.
+    #[error("the boot entries cannot be changed")]
+    Change(#[from] ChangeError),
+    /// No live entry is the running system's.
+    #[error(
+        "no boot entry is that of the running system (slot {slot}, generation {generation}): nothing is written; it may have been removed by hand"
+    )]
+    NoEntry {
+        /// The booted slot.
+        slot: Slot,
+        /// The booted generation.
+        generation: Generation,
+    },
+    /// The entry of the booted slot and generation describes another system.
+    #[error("{file_name} is not the entry this system was started from: its {what} differs; nothing is written")]
+    OtherSystem {
+        /// The entry's file.
+        file_name: String,
+        /// What differs.
+        what: &'static str,
+    },
+    /// A disk image without a committed system.
+    #[error("no slot of this disk is committed: boot it, or make it anew with `ralph-image disk`")]
+    NothingCommitted,
+    /// Nothing would boot, or nothing of ours.
+    #[error("the boot loader would boot no entry of ours: {0}")]
+    NothingBoots(String),
+    /// Marking the entry bad would leave nothing to boot (UPD-23).
+    #[error("slot {slot} is not given up: no other whole system would boot")]
+    NoFallback {
+        /// The slot.
+        slot: Slot,
+        /// What would happen instead.
+        source: NoFallback,
+    },
+    /// The history cannot be written.
+    #[error(transparent)]
+    History(#[from] HistoryError),
+}
+
+/// What a commit did.
+#[derive(Debug)]
+pub struct CommitOutcome {
+    /// The entry, now without a counter.
+    pub name: EntryName,
+    /// It was committed before.
+    pub already: bool,
+    /// What could not be recorded, for a person.
+    pub notes: Vec<String>,
+}
+
+/// What marking bad did.
+#[derive(Debug)]
+pub struct GivenUp {
+    /// The entry that is bad now.
+    pub name: EntryName,
+    /// What boots instead.
+    pub fallback: Fallback,
+    /// What could not be recorded, for a person.
+    pub notes: Vec<String>,
+}
+
+/// The boot state, read under the lock, with the ESP open.
+pub struct Session<'h> {
+    host: &'h dyn Host,
+    lock: &'h UpdateLock,
+    esp: Box<dyn OpenEsp>,
+    state: EspState,
+    vars: LoaderVars,
+}
+
+impl std::fmt::Debug for Session<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Session").field("state", &self.state).field("vars", &self.vars).finish_non_exhaustive()
+    }
+}
+
+impl<'h> Session<'h> {
+    /// Opens the ESP for writing, puts right what a cut left (UPD-24), and reads the state. Live entries of an older
+    /// generation are an error unless they lie in the slot that `fenced` names, which the caller is going to fence.
+    pub fn open(host: &'h dyn Host, lock: &'h UpdateLock, fenced: Fencing) -> Result<Self, SessionError> {
+        let mut esp = host.open_esp(Access::ReadWrite)?;
+        let tidied = tidy(lock, esp.esp())?;
+        let state = EspState::read(esp.esp()).map_err(SessionError::State)?;
+        let session = Session { host, lock, esp, state, vars: host.loader_vars() };
+        let excepted = match fenced {
+            Fencing::None => None,
+            Fencing::Target => session.running().ok().map(|running| running.target().slot()),
+        };
+        tidied.refuse_older(excepted)?;
+        Ok(session)
+    }
+
+    /// The running system (see [`Running`]).
+    pub fn running(&self) -> Result<Running, SessionError> {
+        running(&self.state, self.host.booted())
+    }
+
+    /// The state as it was read.
+    pub fn state(&self) -> &EspState {
+        &self.state
+    }
+
+    /// The loader's variables as they were read.
+    pub fn vars(&self) -> &LoaderVars {
+        &self.vars
+    }
+
+    /// The open ESP.
+    pub fn esp(&mut self) -> &mut dyn Esp {
+        self.esp.esp()
+    }
+
+    /// The ESP and the state read from it.
+    pub fn esp_and_state(&mut self) -> (&mut dyn Esp, &EspState) {
+        (self.esp.esp(), &self.state)
+    }
+
+    /// What the loader would do next.
+    pub fn prediction(&self) -> Prediction {
+        self.state.predict(&self.vars, self.architecture())
+    }
+
+    /// The machine, as entries call it.
+    pub fn architecture(&self) -> EntryArchitecture {
+        entry_architecture(self.host.layout().architecture)
+    }
+
+    /// Would another whole entry boot if the running one were bad (UPD-50)?
+    pub fn fallback_if_running_bad(&mut self) -> Result<Fallback, SessionError> {
+        let name = self.running()?.name();
+        self.fallback_if_bad(name)
+    }
+
+    fn fallback_if_bad(&mut self, name: EntryName) -> Result<Fallback, SessionError> {
+        let architecture = self.architecture();
+        another_whole_entry_boots(self.esp.esp(), &self.state, name, &self.vars, architecture)
+            .map_err(|source| SessionError::NoFallback { slot: name.slot, source })
+    }
+
+    /// Commits the running system: takes its counter away (UPD-21), raises the floor (UPD-40), records it. What cannot be
+    /// recorded is a note, not a failure: `/var` may be lost.
+    pub fn commit(&mut self) -> Result<CommitOutcome, SessionError> {
+        let subject = self.subject()?;
+        let _inhibitor = self.inhibitor("committing the boot slot");
+        let done = commit(self.lock, self.esp.esp(), &subject.ours)?;
+        self.reread()?;
+        let records = self.host.records();
+        let mut notes = Vec::new();
+        note(&mut notes, records.raise_floor(subject.entry.options.epoch));
+        if done.changed {
+            note(&mut notes, records.append(event(EventKind::Committed, &subject.entry, String::new())));
+        }
+        Ok(CommitOutcome { name: done.name, already: !done.changed, notes: told_once(notes) })
+    }
+
+    /// Marks the running system bad, so that the other slot boots next (UPD-23).
+    pub fn rollback(&mut self) -> Result<GivenUp, SessionError> {
+        let subject = self.subject()?;
+        self.give_up(&subject, EventKind::RolledBack, "rolled-back")
+    }
+
+    /// Marks a slot's entry bad (UPD-23). `None`: it has no entry, or one that is bad already.
+    pub fn reject(&mut self, slot: Slot) -> Result<Option<GivenUp>, SessionError> {
+        let Some(ours) = self.state.live(slot).cloned() else { return Ok(None) };
+        let running = self.running().is_ok_and(|running| running.name().same_system(ours.name));
+        if ours.name.is_exhausted() && !running {
+            return Ok(None);
+        }
+        let subject = readable(&ours)?;
+        self.give_up(&subject, EventKind::Rejected, "rejected").map(Some)
+    }
+
+    fn give_up(&mut self, subject: &Running, kind: EventKind, reason: &str) -> Result<GivenUp, SessionError> {
+        let fallback = self.fallback_if_bad(subject.name())?;
+        let _inhibitor = self.inhibitor("marking a boot slot bad");
+        let marked = mark_bad(self.lock, self.esp.esp(), &subject.ours, Some(reason))?;
+        self.reread()?;
+        let detail = format!("{} boots instead", fallback.file_name);
+        let mut notes = Vec::new();
+        note(&mut notes, self.host.records().append(event(kind, &subject.entry, detail)));
+        Ok(GivenUp { name: marked.name, fallback, notes })
+    }
+
+    /// Records that the verdict on the running trial was against it. Written before the reboot that follows.
+    pub fn record_trial_failed(&self, detail: &str) -> Result<(), SessionError> {
+        let running = self.running()?;
+        let failed = event(EventKind::TrialFailed, running.entry(), detail.to_owned());
+        Ok(self.host.records().append(failed)?)
+    }
+
+    /// Records fallbacks that happened while nobody looked (UPD-43), and returns them.
+    pub fn note_fallbacks(&self) -> Result<Vec<Event>, HistoryError> {
+        let records = self.host.records();
+        let past = records.events()?;
+        let running = self.running().ok().map(|running| running.name());
+        let mut found = Vec::new();
+        for slot in Slot::ALL {
+            let Some(ours) = self.state.live(slot) else { continue };
+            let (Some(counter), Ok(entry)) = (ours.name.counter, &ours.entry) else { continue };
+            let runs = running.is_some_and(|name| name.same_system(ours.name));
+            let known = past.iter().any(|event| closes(event, ours.name));
+            if runs || known || !counter.is_exhausted() || entry.options.failed.is_some() {
+                continue;
+            }
+            let detail = format!("no try of {} was committed; the other slot runs", counter.done());
+            let event = event(EventKind::FellBack, entry, detail);
+            records.append(event.clone())?;
+            found.push(event);
+        }
+        Ok(found)
+    }
+
+    /// Closes the ESP.
+    pub fn close(self) -> Result<(), SessionError> {
+        Ok(self.esp.close()?)
+    }
+
+    /// What commit and rollback are about: the booted system, or with a disk image the one that would boot next (UPD-60).
+    fn subject(&self) -> Result<Running, SessionError> {
+        if self.host.booted().is_some() {
+            return self.running();
+        }
+        match self.prediction() {
+            Prediction::Boots { file_name, entry: Some(_), .. } => {
+                let ours = self.state.ours.iter().find(|ours| ours.file_name == file_name);
+                readable(ours.ok_or(SessionError::NothingCommitted)?)
+            }
+            other => Err(SessionError::NothingBoots(describe(&other))),
+        }
+    }
+
+    fn reread(&mut self) -> Result<(), SessionError> {
+        self.state = EspState::read(self.esp.esp()).map_err(SessionError::State)?;
+        Ok(())
+    }
+
+    fn inhibitor(&self, why: &str) -> Option<Inhibitor> {
+        self.host.booted().map(|_| Inhibitor::take(why))
+    }
+}
+
+/// Which slot's leftovers a writing run is going to remove anyway.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fencing {
+    /// None.
+    None,
+    /// Those of the slot that does not run.
+    Target,
+}
+
+/// Finds the running system's entry in a state.
+pub fn running(state: &EspState, booted: Option<&BootOptions>) -> Result<Running, SessionError> {
+    let Some(options) = booted else {
+        let committed = Slot::ALL.into_iter().filter_map(|slot| state.live(slot)).filter(|e| e.name.counter.is_none());
+        let newest = committed.max_by_key(|ours| ours.name.generation).ok_or(SessionError::NothingCommitted)?;
+        return readable(newest);
+    };
+    let same = |ours: &&OurEntry| (ours.name.slot, ours.name.generation) == (options.slot, options.generation);
+    let ours = state.live(options.slot).filter(same);
+    let ours = ours.ok_or(SessionError::NoEntry { slot: options.slot, generation: options.generation })?;
+    let found = readable(ours)?;
+    // Slot and generation name the entry; a system that was started by other means must not be committed by it.
+    let theirs = &found.entry.options;
+    for (what, same) in [
+        ("root hash", theirs.root_hash == options.root_hash),
+        ("partition", theirs.partuuid == options.partuuid),
+        ("system id", theirs.system == options.system),
+    ] {
+        if !same {
+            return Err(SessionError::OtherSystem { file_name: ours.file_name.clone(), what });
+        }
+    }
+    Ok(found)
+}
+
+fn readable(ours: &OurEntry) -> Result<Running, SessionError> {
+    match &ours.entry {
+        Ok(entry) => Ok(Running { ours: ours.clone(), entry: entry.clone() }),
+        Err(source) => Err(SessionError::Change(ChangeError::Unreadable {
+            file_name: ours.file_name.clone(),
+            source: source.clone(),
+        })),
+    }
+}
+
+/// The floor: what this machine accepts at least (UPD-40).
+pub fn floor(state: &EspState, records: &Records) -> u32 {
+    let committed = Slot::ALL.into_iter().filter_map(|slot| state.live(slot)).filter(|e| e.name.counter.is_none());
+    let epochs = committed.filter_map(|ours| Some(ours.entry.as_ref().ok()?.options.epoch));
+    epochs.chain([records.floor()]).max().unwrap_or(0)
+}
+
+/// The generation for a new entry (ENT-4).
+pub fn next_generation(state: &EspState, booted: Option<&BootOptions>, past: &[Event]) -> Option<Generation> {
+    let history = past.iter().filter_map(|event| Generation::new(event.generation));
+    let booted = booted.map(|options| options.generation);
+    match history.chain(booted).chain(state.highest_generation()).max() {
+        None => Some(Generation::FIRST),
+        Some(highest) => highest.next(),
+    }
+}
+
+/// The architecture as entries call it.
+pub fn entry_architecture(architecture: Architecture) -> EntryArchitecture {
+    match architecture {
+        Architecture::X86_64 => EntryArchitecture::X64,
+        Architecture::Aarch64 => EntryArchitecture::Aa64,
+    }
+}
+
+/// A sentence about what the loader will do.
+pub fn describe(prediction: &Prediction) -> String {
+    match prediction {
+        Prediction::Boots { file_name, reason, .. } => format!("{file_name} ({})", reason_text(*reason)),
+        Prediction::Nothing => "it finds nothing to boot and waits for a person".to_owned(),
+        Prediction::Unknown { because } => {
+            let mut text = "what it does cannot be predicted because of".to_owned();
+            for path in because {
+                let _ = write!(text, " {path}");
+            }
+            text
+        }
+    }
+}
+
+/// Why the loader takes an entry.
+pub fn reason_text(reason: boot_entries::loader::ChoiceReason) -> &'static str {
+    use boot_entries::loader::ChoiceReason;
+    match reason {
+        ChoiceReason::OneShot => "the EFI variable LoaderEntryOneShot names it, for one boot",
+        ChoiceReason::DefaultVariable => "the EFI variable LoaderEntryDefault names it",
+        ChoiceReason::DefaultInConf => "the default line of loader.conf names it",
+        ChoiceReason::First => "it is the first in the loader's order",
+    }
+}
+
+/// An event about the system of an entry.
+pub fn event(kind: EventKind, entry: &Entry, detail: String) -> Event {
+    Event {
+        time: 0,
+        boot_id: String::new(),
+        event: kind,
+        slot: entry.slot(),
+        generation: entry.generation().get(),
+        version: entry.os_version().to_owned(),
+        system: hex(&entry.options.system),
+        detail,
+    }
+}
+
+/// Lower-case hexadecimal.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+pub(crate) fn note(notes: &mut Vec<String>, result: Result<(), HistoryError>) {
+    if let Err(error) = result {
+        let mut text = error.to_string();
+        if let Some(source) = std::error::Error::source(&error) {
+            let _ = write!(text, ": {source}");
+        }
+        notes.push(text);
+    }
+}
+
+fn told_once(mut notes: Vec<String>) -> Vec<String> {
+    notes.dedup();
+    notes
+}
+
+fn closes(event: &Event, name: EntryName) -> bool {
+    let kind = matches!(event.event, EventKind::FellBack | EventKind::RolledBack | EventKind::Rejected);
+    kind && event.slot == name.slot && event.generation == name.generation.get()
+}
+
+/// Has the entry been tried, or is it still as it was staged?
+pub fn is_untried(counter: Counter) -> bool {
+    counter.done() == 0 && !counter.is_exhausted()
+}
