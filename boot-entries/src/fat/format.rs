@@ -93,5 +93,10 @@ pub(crate) fn tidy_new_directory<T: Read + Write + Seek>(storage: T, path: &str)
         let slot = slot.ok_or_else(|| FatError::Directory(path.to_owned()))?;
         new[to..to + 32].copy_from_slice(slot);
     }
+    if !path.contains('/') {
+        // The root directory is named by cluster 0 here, whatever cluster it lies in; the library writes the latter.
+        new[32 + 20..32 + 22].fill(0);
+        new[32 + 26..32 + 28].fill(0);
+    }
     volume.write_at(offset, &new)
 }
