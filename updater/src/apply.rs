@@ -6,7 +6,7 @@
 
 use std::io::Read;
 
-use boot_entries::{ChangeError, Entry, Fenced, Generation, PayloadKind, Staged, WrittenPayload, fence, stage};
+use boot_entries::{ChangeError, Entry, Fenced, PayloadKind, Staged, WrittenPayload, fence, stage};
 use disk_layout::{SlotError, UpdateLock};
 use image_format::{
     Architecture, ChunkError, FinishError, HeadError, Manifest, PE_HEAD_LEN, PeError, TrustPolicy, UnverifiedImage,
@@ -40,7 +40,7 @@ pub struct Request<'a> {
 #[derive(Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// The new system is staged and boots next.
-    Staged(Summary),
+    Staged(Box<Summary>),
     /// Nothing to do: it runs.
     AlreadyRunning,
     /// Nothing to do: it is staged.
@@ -135,7 +135,6 @@ struct Context<'c> {
 #[derive(Debug)]
 pub(crate) struct Plan {
     pub(crate) target: TargetSlot,
-    pub(crate) generation: Generation,
     pub(crate) entry: Entry,
     /// The history has to hear that a failed system is tried again.
     pub(crate) retried: bool,
@@ -167,7 +166,7 @@ pub fn apply(
         .and_then(|it| it.stage(&mut context))
         .map_err(fenced)?;
     context.progress.end();
-    Ok(Outcome::Staged(staged.record(&context)))
+    Ok(Outcome::Staged(Box::new(staged.record(&context))))
 }
 
 type Image = VerifiedImage<Box<dyn Read>>;
@@ -183,7 +182,7 @@ impl Checked {
     fn new(image: Image, context: &Context<'_>, request: &Request<'_>) -> Result<Result<Self, Outcome>, ApplyError> {
         let system = image.system_id();
         match preflight::look(context.host, context.lock, image.manifest(), system, request)? {
-            Preflight::Go(plan) => Ok(Ok(Checked { image, plan })),
+            Preflight::Go(plan) => Ok(Ok(Checked { image, plan: *plan })),
             Preflight::AlreadyRunning => Ok(Err(Outcome::AlreadyRunning)),
             Preflight::AlreadyStaged => Ok(Err(Outcome::AlreadyStaged)),
         }
@@ -276,7 +275,7 @@ impl SlotProven {
                 context.lock,
                 esp.esp(),
                 kind,
-                self.plan.generation,
+                self.plan.entry.generation(),
                 payload.size,
                 &mut reader,
                 *payload.sha256.as_bytes(),

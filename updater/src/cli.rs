@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use disk_layout::Slot;
 
-use crate::progress::Mode;
-use crate::source::Source;
+use updater::progress::Mode;
+use updater::source::Source;
 
 /// Keeps a two-slot machine up to date: streams signed images into the slot that is not running and stages them on
 /// trial.

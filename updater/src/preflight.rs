@@ -14,7 +14,7 @@ use crate::session::{Fencing, Running, Session, SessionError, describe, floor, h
 #[derive(Debug)]
 pub(crate) enum Preflight {
     /// Nothing speaks against it.
-    Go(Plan),
+    Go(Box<Plan>),
     /// It runs.
     AlreadyRunning,
     /// It is staged.
@@ -39,39 +39,30 @@ pub(crate) fn look(
         Decision::AlreadyStaged => return Ok(Preflight::AlreadyStaged),
     }
     fallback_is_whole(&mut session, &running)?;
-    let plan = Plan {
-        target: running.target(),
-        generation: next_generation(session.state(), host.booted(), &past)
-            .ok_or_else(|| Refusal::PlanBroken { why: "all generations are used up".to_owned() })?,
-        entry: Entry {
-            title: manifest.title.trim().to_owned(),
-            architecture: session.architecture(),
-            options: BootOptions {
-                root_hash: *manifest.root().1.root_hash.as_bytes(),
-                partuuid: host.layout().slot(running.target().slot()).unique_guid,
-                hash_offset: manifest.root().1.hash_offset,
-                slot: running.target().slot(),
-                generation: boot_entries::Generation::FIRST,
-                system: *system.as_bytes(),
-                epoch: manifest.epoch,
-                os_version: manifest.version.clone(),
-                failed: None,
-                extra: manifest.options.split_ascii_whitespace().collect::<Vec<_>>().join(" "),
-            },
-            linux_sha256: *manifest.linux().sha256.as_bytes(),
-            initrd_sha256: *manifest.initrd().sha256.as_bytes(),
+    let generation = next_generation(session.state(), host.booted(), &past)
+        .ok_or_else(|| Refusal::PlanBroken { why: "all generations are used up".to_owned() })?;
+    let target = running.target();
+    let entry = Entry {
+        title: manifest.title.trim().to_owned(),
+        architecture: session.architecture(),
+        options: BootOptions {
+            root_hash: *manifest.root().1.root_hash.as_bytes(),
+            partuuid: host.layout().slot(target.slot()).unique_guid,
+            hash_offset: manifest.root().1.hash_offset,
+            slot: target.slot(),
+            generation,
+            system: *system.as_bytes(),
+            epoch: manifest.epoch,
+            os_version: manifest.version.clone(),
+            failed: None,
+            extra: manifest.options.split_ascii_whitespace().collect::<Vec<_>>().join(" "),
         },
-        retried: facts.known_bad.is_some(),
+        linux_sha256: *manifest.linux().sha256.as_bytes(),
+        initrd_sha256: *manifest.initrd().sha256.as_bytes(),
     };
-    let plan = with_generation(plan);
-    loader_agrees(&session, &running, &plan)?;
+    loader_agrees(&session, &running, &entry)?;
     session.close()?;
-    Ok(Preflight::Go(plan))
-}
-
-fn with_generation(mut plan: Plan) -> Plan {
-    plan.entry.options.generation = plan.generation;
-    plan
+    Ok(Preflight::Go(Box::new(Plan { target, entry, retried: facts.known_bad.is_some() })))
 }
 
 fn facts(
@@ -131,8 +122,7 @@ fn fallback_is_whole(session: &mut Session<'_>, running: &Running) -> Result<(),
 }
 
 /// Asks the loader model both ways: staged, the new entry must boot; once it is bad, the running system must.
-fn loader_agrees(session: &Session<'_>, running: &Running, plan: &Plan) -> Result<(), ApplyError> {
-    let entry = &plan.entry;
+fn loader_agrees(session: &Session<'_>, running: &Running, entry: &Entry) -> Result<(), ApplyError> {
     let name = entry.name(Some(Counter::fresh()));
     if Entry::parse(&entry.render(Liveness::Live)).map(|(parsed, _)| parsed).as_ref() != Ok(entry) {
         return Err(broken("the image's title or options cannot stand in a boot entry; build it anew".to_owned()));
