@@ -2,11 +2,15 @@
 
 use disk_layout::Slot;
 use proptest::prelude::*;
+use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
-use crate::entry::{Entry, EntryArchitecture};
-use crate::names::Generation;
+use crate::entry::{Entry, EntryArchitecture, Liveness};
+use crate::esp::FakeEsp;
+use crate::loader::LoaderVars;
+use crate::names::{EntryName, Generation, PayloadKind, PayloadName};
 use crate::options::BootOptions;
+use crate::state::{EspState, Prediction};
 
 /// Options of a slot and generation; everything else fixed.
 pub(crate) fn options(slot: Slot, generation: u32) -> BootOptions {
@@ -30,9 +34,64 @@ pub(crate) fn entry(slot: Slot, generation: u32) -> Entry {
         title: "RalphOS".into(),
         architecture: EntryArchitecture::X64,
         options: options(slot, generation),
-        linux_sha256: [0x33; 32],
-        initrd_sha256: [0x44; 32],
+        linux_sha256: sha256(&payload(slot, generation, PayloadKind::Linux)),
+        initrd_sha256: sha256(&payload(slot, generation, PayloadKind::Initrd)),
     }
+}
+
+/// The content of a payload file: different for each, and longer than a cluster of the fake.
+pub(crate) fn payload(slot: Slot, generation: u32, kind: PayloadKind) -> Vec<u8> {
+    format!("{kind} of slot {slot}, generation {generation}. ").repeat(200).into_bytes()
+}
+
+pub(crate) fn sha256(bytes: &[u8]) -> [u8; 32] {
+    Sha256::digest(bytes).into()
+}
+
+/// Puts a system there, whole and live, its entry under this name.
+pub(crate) fn put_system(esp: &mut FakeEsp, name: &str) {
+    put_payloads(esp, name);
+    let name: EntryName = name.parse().unwrap();
+    let content = entry(name.slot, name.generation.get()).render(Liveness::Live);
+    esp.put(name.path().as_str(), &content);
+}
+
+/// Puts the payload files of a system there.
+pub(crate) fn put_payloads(esp: &mut FakeEsp, name: &str) {
+    let EntryName { slot, generation, .. } = name.parse().unwrap();
+    for kind in [PayloadKind::Linux, PayloadKind::Initrd] {
+        let path = PayloadName { slot, generation, kind }.path();
+        esp.put(path.as_str(), &payload(slot, generation.get(), kind));
+    }
+}
+
+/// An ESP with these systems, whole and live.
+pub(crate) fn machine(names: &[&str]) -> FakeEsp {
+    let mut esp = FakeEsp::new();
+    esp.put("loader/loader.conf", b"timeout 0\neditor no\n");
+    for name in names {
+        put_system(&mut esp, name);
+    }
+    esp
+}
+
+/// Slot and generation of what the loader boots, from the *content* of the file it takes; None when nothing boots, or
+/// what boots is not whole: then the machine does not come back.
+pub(crate) fn boots(esp: &FakeEsp) -> Option<(Slot, u32)> {
+    let mut esp = esp.clone();
+    let state = EspState::read(&mut esp).unwrap();
+    let Prediction::Boots { file_name, .. } = state.predict(&LoaderVars::default(), EntryArchitecture::X64) else {
+        return None;
+    };
+    let content = esp.content(&format!("loader/entries/{file_name}")).unwrap();
+    // A file may hold more than an entry when its own content did not reach the disk; the loader ends at a NUL.
+    let end = content.iter().position(|b| *b == 0).unwrap_or(content.len());
+    let (entry, liveness) = Entry::parse(&content[..end]).ok()?;
+    for kind in [PayloadKind::Linux, PayloadKind::Initrd] {
+        let found = esp.content(entry.payload(kind).path().as_str())?;
+        (sha256(found) == *entry.sha256(kind)).then_some(())?;
+    }
+    (liveness == Liveness::Live).then_some((entry.slot(), entry.generation().get()))
 }
 
 pub(crate) fn any_options() -> impl Strategy<Value = BootOptions> {

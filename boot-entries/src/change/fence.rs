@@ -44,9 +44,13 @@ pub fn fence(_lock: &UpdateLock, esp: &mut dyn Esp, slot: Slot) -> Result<Fenced
     if !files.is_empty() {
         remove(esp, &files, None)?;
     }
-    esp.make_dir(&dir)?;
-    esp.make_dir(&payloads)?;
-    esp.flush()?;
+    // What is staged next needs them.
+    for missing in [&dir, &payloads] {
+        if !esp.exists(missing)? {
+            esp.make_dir(missing)?;
+            esp.flush()?;
+        }
+    }
     Ok(Fenced { slot })
 }
 

@@ -144,3 +144,6 @@ fn write_live(esp: &mut dyn Esp, name: EntryName, entry: &Entry) -> Result<(), C
     esp.flush()?;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -68,6 +68,8 @@ pub struct FakeEsp {
     fail_at: Option<usize>,
     faults: Vec<ClusterFault>,
     space: Space,
+    /// Contents of removed files: what a new file's clusters may hold before its own content reaches them.
+    stale: Vec<Vec<u8>>,
 }
 
 impl Default for FakeEsp {
@@ -109,6 +111,7 @@ impl FakeEsp {
             fail_at: None,
             faults: Vec::new(),
             space: Space { cluster_size: 4096, free_clusters: 262_144 },
+            stale: Vec::new(),
         }
     }
 
@@ -154,7 +157,7 @@ impl FakeEsp {
         std::mem::take(&mut self.events).iter().map(Event::to_string).collect()
     }
 
-    /// Makes the event with this number fail without effect, counted from 0 over all that is recorded since the last
+    /// Makes the event with this number fail without effect, once, counted from 0 over all that is recorded since the last
     /// [`FakeEsp::take_events`].
     pub fn fail_at(&mut self, event: usize) {
         self.fail_at = Some(event);
@@ -172,7 +175,7 @@ impl FakeEsp {
     }
 
     /// Every volume that a power cut may leave now: the flushed state, with any subset of the later changes. A file that
-    /// was being written may be missing, empty, garbage or whole.
+    /// was being written may be missing, empty, garbage, whole, or hold what a removed file held before it.
     pub fn after_power_cut(&self) -> Vec<FakeEsp> {
         let mut trees = vec![self.durable.clone()];
         for change in &self.pending {
@@ -180,6 +183,11 @@ impl FakeEsp {
             if let Change::Put(path, Some(content)) = change {
                 outcomes.push(Change::Put(path.clone(), Some(Vec::new())));
                 outcomes.push(Change::Put(path.clone(), Some(vec![0xa5; content.len()])));
+                for stale in &self.stale {
+                    let mut stale = stale.clone();
+                    stale.resize(content.len(), 0);
+                    outcomes.push(Change::Put(path.clone(), Some(stale)));
+                }
             }
             let mut more = Vec::new();
             for tree in &trees {
@@ -199,6 +207,7 @@ impl FakeEsp {
 
     fn record(&mut self, op: Op, event: Event) -> Result<(), EspError> {
         if self.fail_at == Some(self.events.len()) {
+            self.fail_at = None;
             self.events.push(Event::Failed(Box::new(event)));
             return Err(EspError::volume(op, io::Error::other("injected failure")));
         }
@@ -303,6 +312,10 @@ impl Esp for FakeEsp {
             }
         }
         self.space.free_clusters += clusters;
+        let content = self.file(Op::Remove, path)?.clone();
+        if !self.stale.contains(&content) {
+            self.stale.push(content);
+        }
         self.change(Change::Take(path.clone()));
         Ok(())
     }
