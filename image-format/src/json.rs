@@ -20,17 +20,17 @@ const MAX_DEPTH: u32 = 16;
 #[derive(Debug, thiserror::Error)]
 pub enum JsonError {
     /// A byte order mark in front.
-    #[error("begins with a byte order mark")]
+    #[error("it begins with a byte order mark")]
     ByteOrderMark,
     /// Not UTF-8.
-    #[error("is not UTF-8")]
+    #[error("it is not UTF-8")]
     NotUtf8(#[source] std::str::Utf8Error),
     /// Something behind the object, other than one newline.
-    #[error("has bytes behind the object, other than one final newline")]
+    #[error("it has bytes behind the object, other than one final newline")]
     Trailing,
-    /// Syntax, a duplicate key, a number out of range, nesting too deep, a missing field or one of the wrong type; the source says where.
-    #[error("is not acceptable JSON")]
-    Syntax(#[source] serde_json::Error),
+    /// Syntax, a duplicate key, a number out of range, nesting too deep, a missing field or one of the wrong type, and where.
+    #[error(transparent)]
+    Syntax(serde_json::Error),
 }
 
 /// Reads one object into `T` under the rules of IMG-11.
@@ -152,10 +152,7 @@ mod tests {
     }
 
     fn parse(text: impl AsRef<[u8]>) -> Result<Small, String> {
-        parse_object(text.as_ref()).map_err(|error| match error {
-            JsonError::Syntax(source) => source.to_string(),
-            other => other.to_string(),
-        })
+        parse_object(text.as_ref()).map_err(|error| error.to_string())
     }
 
     fn nested(depth: usize) -> String {

@@ -140,7 +140,7 @@ impl From<CompressError> for BuildError {
 /// Builds an image into `out`, which must be empty, and signs it with every one of `keys` (none: it is signed later). `progress` is told how
 /// many of how many plain bytes are done; `root` counts twice, because it is read twice.
 ///
-/// The head is written last: until then `out` is no image.
+/// The head is written last: until then `out` is no image. Making it durable is left to the caller.
 ///
 /// # Errors
 /// Refuses a specification or payloads that would give an image no reader accepts; hands on errors of sources and output. `out` is then
@@ -157,7 +157,7 @@ pub fn build(
         return Err(BuildError::OutputNotEmpty);
     }
     let mut progress = Tally { done: 0, total: plan.total_work(), tell: progress };
-    let root_sha256 = hash_whole("root", sources.root, plan.sizes[0], &mut progress)?;
+    let root_sha256 = hash_root(sources.root, plan.sizes[0], &mut progress)?;
 
     // Every digest in the manifest has a fixed length, so the place of the data is known before the digests are.
     let draft = plan.manifest(spec, root_sha256, [Digest::of([]); 4]).map_err(BuildError::Manifest)?;
@@ -309,13 +309,7 @@ impl<'a> Pieces<'a> {
     }
 }
 
-fn hash_whole(
-    payload: &'static str,
-    from: &mut dyn Source,
-    size: u64,
-    progress: &mut Tally<'_>,
-) -> Result<Digest, BuildError> {
-    debug_assert_eq!(payload, NAMES[0]);
+fn hash_root(from: &mut dyn Source, size: u64, progress: &mut Tally<'_>) -> Result<Digest, BuildError> {
     let mut pieces = Pieces::new(0, from, size, DEFAULT_CHUNK_LEN)?;
     let mut hasher = Sha256::new();
     while let Some(piece) = pieces.next()? {
@@ -375,7 +369,7 @@ fn write_chunks(
         )?;
         data.digests[index] = Digest::finish(whole);
         if let Some(verity) = verity {
-            data.digests[3] = verity.finish(&mut |_: u64, _: &[u8]| Ok(())).map_err(BuildError::Verity)?;
+            data.digests[3] = verity.finish(&mut nowhere).map_err(BuildError::Verity)?;
             if data.digests[0] != *root_sha256 {
                 return Err(BuildError::Changed("root"));
             }

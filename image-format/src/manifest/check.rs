@@ -33,13 +33,17 @@ pub(super) fn content(content: &Content) -> Result<(), ManifestError> {
     payloads(content)
 }
 
-/// Checks the kernel options of an image: 0 to 1024 printable ASCII characters (IMG-12) without a reserved key (IMG-16).
+/// Checks the kernel options of an image: 0 to 1024 printable ASCII characters (IMG-12), no reserved key, and nothing that would swallow what
+/// the updater adds behind them (IMG-16).
 ///
 /// # Errors
 /// Names the field, or the reserved key.
 pub fn check_options(options: &str) -> Result<(), ManifestError> {
     text("options", options, 0..=1024, printable)?;
-    for word in kernel_words(options) {
+    let words = kernel_words(options).ok_or_else(|| {
+        field("options", "has an open double quote, which would swallow the options that follow (IMG-16)")
+    })?;
+    for word in words {
         let key = word.split('=').next().unwrap_or_default();
         // The kernel takes `-` and `_` in keys for the same character.
         let canonical = key.replace('-', "_");
@@ -48,13 +52,16 @@ pub fn check_options(options: &str) -> Result<(), ManifestError> {
         if reserved {
             return Err(ManifestError::ReservedOption(key.to_owned()));
         }
+        if word == "--" {
+            return Err(field("options", "has the word \"--\", behind which the kernel reads no options (IMG-16)"));
+        }
     }
     Ok(())
 }
 
 /// The words of a kernel command line with the quotes taken out, as the kernel's `next_arg` and systemd see them: blanks within double
-/// quotes do not separate, and `"root=x"` is the option `root`.
-fn kernel_words(options: &str) -> Vec<String> {
+/// quotes do not separate, and `"root=x"` is the option `root`. `None` if a quote is left open.
+fn kernel_words(options: &str) -> Option<Vec<String>> {
     let mut words = vec![String::new()];
     let mut quoted = false;
     for c in options.chars() {
@@ -64,7 +71,7 @@ fn kernel_words(options: &str) -> Vec<String> {
             _ => words.last_mut().expect("never empty").push(c),
         }
     }
-    words
+    (!quoted).then_some(words)
 }
 
 fn payloads(content: &Content) -> Result<(), ManifestError> {

@@ -97,7 +97,7 @@ impl PayloadKind {
 #[derive(Debug, thiserror::Error)]
 pub enum ManifestError {
     /// The bytes are not strict JSON with the fields of IMG-12 (IMG-11).
-    #[error("the manifest is refused as JSON (IMG-11)")]
+    #[error("it is not JSON as the format wants it (IMG-11)")]
     Json(#[source] JsonError),
     /// Longer than the file format can carry.
     #[error("the manifest has {0} bytes, more than 1048576 (IMG-2)")]

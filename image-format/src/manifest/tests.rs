@@ -259,7 +259,7 @@ fn img_16_reserved_options() {
         "\"root=x\"",
         "ro\"ot\"=x",
         "a=\"b c\" root=x",
-        "-- rw",
+        "rw --",
     ] {
         assert!(matches!(check_options(options), Err(ManifestError::ReservedOption(_))), "{options:?}");
         let manifest = edited("console=ttyS0 quiet", &options.replace('"', "\\\""));
@@ -270,6 +270,22 @@ fn img_16_reserved_options() {
     {
         assert!(check_options(options).is_ok(), "{options:?}");
     }
+}
+
+#[test]
+fn img_16_options_that_would_swallow_the_updaters() {
+    for (options, expected) in [
+        ("quiet \"", "open double quote"),
+        ("x=\"a b", "open double quote"),
+        ("a\"b\"\"", "open double quote"),
+        ("--", "the word \"--\""),
+        ("quiet -- splash", "the word \"--\""),
+        ("quiet \"--\"", "the word \"--\""),
+    ] {
+        let message = check_options(options).expect_err(options).to_string();
+        assert!(message.contains(expected), "{options:?}: {message}");
+    }
+    assert!(check_options("x=\"a -- b\" y=-- --z").is_ok());
 }
 
 #[test]

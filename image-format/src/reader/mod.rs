@@ -1,21 +1,23 @@
 //! Reading an image in one pass: unverified, then verified, then payload by payload (IMG-3, IMG-4).
 
+mod error;
 mod payload;
 mod verify;
 
 use std::fmt;
 use std::io::{self, Read};
 
-use crate::codec::{DecodeError, Decoder, FrameHeaderError, authenticate, fit};
+use crate::codec::{Decoder, authenticate, fit};
 use crate::digest::{Digest, SystemId};
 use crate::frame::{self, FrameKind, HEADER_LEN};
 use crate::keys::{Role, to_be_signed};
 use crate::manifest::{Manifest, ManifestError};
 use crate::signatures::{self, SignatureBlock};
-use crate::table::{self, Chunk, TableError};
-use crate::transport::{Transport, TransportError};
+use crate::table::{self, Chunk};
+use crate::transport::Transport;
 
 pub use crate::frame::HeadError;
+pub use error::{ChunkError, FinishError, VerifyError};
 pub use payload::{PayloadReader, PlainChunk};
 
 /// The head of an image whose signatures nobody has checked. What it says are claims; only [`UnverifiedImage::verify`] leads on.
@@ -48,48 +50,6 @@ pub struct Signers {
     pub manifest: Vec<Digest>,
     /// Of the transport record.
     pub transport: Vec<Digest>,
-}
-
-/// Why an image is not trusted, or contradicts itself.
-#[derive(Debug, thiserror::Error)]
-pub enum VerifyError {
-    /// Too few signatures hold (IMG-34).
-    #[error(
-        "the {role} is signed by {valid} trusted keys, {needed} are needed \
-         ({untrusted} signatures are by other keys, {wrong} by trusted keys are wrong) (IMG-34)"
-    )]
-    Threshold {
-        /// What should be signed.
-        role: Role,
-        /// Distinct trusted keys with a valid signature.
-        valid: usize,
-        /// How many the policy wants.
-        needed: usize,
-        /// Records by keys, or algorithms, that are not trusted.
-        untrusted: usize,
-        /// Records by trusted keys that do not verify.
-        wrong: usize,
-    },
-    /// The transport record is malformed.
-    #[error("the transport record is refused")]
-    Transport(#[source] TransportError),
-    /// The transport record belongs to another manifest.
-    #[error("the transport record carries system {transport} but the manifest beside it is system {manifest} (IMG-40)")]
-    SystemId {
-        /// What the transport says.
-        transport: SystemId,
-        /// What the manifest is.
-        manifest: SystemId,
-    },
-    /// The chunk table is not the one the transport record names.
-    #[error("the chunk table is not the one that the transport record names: its {0} differs (IMG-41)")]
-    TableMismatch(&'static str),
-    /// The manifest is refused.
-    #[error("the manifest is refused")]
-    Manifest(#[source] ManifestError),
-    /// The chunk table is refused.
-    #[error("the chunk table is refused")]
-    Table(#[source] TableError),
 }
 
 impl<R: Read> UnverifiedImage<R> {
@@ -203,116 +163,6 @@ struct Reading {
     open: Option<u16>,
     /// Something failed, so nobody knows where in the file the source stands.
     failed: bool,
-}
-
-/// Why the chunks of a verified image cannot be used. Whatever it is, the image gives nothing more.
-#[derive(Debug, thiserror::Error)]
-pub enum ChunkError {
-    /// The source failed.
-    #[error("cannot read chunk {chunk} of the image")]
-    Io {
-        /// Which chunk, from 0.
-        chunk: usize,
-        /// What the source said.
-        source: io::Error,
-    },
-    /// The source ended within the data.
-    #[error("the image is truncated: it ends within chunk {chunk} of {chunks} (IMG-3)")]
-    Truncated {
-        /// Which chunk, from 0.
-        chunk: usize,
-        /// How many there should be.
-        chunks: usize,
-    },
-    /// The encoded bytes are not the signed ones.
-    #[error("chunk {chunk} of the image is damaged: the SHA-256 of its encoded bytes is wrong (IMG-53)")]
-    EncodedDigest {
-        /// Which chunk, from 0.
-        chunk: usize,
-    },
-    /// The frame header breaks a rule.
-    #[error("chunk {chunk} of the image is refused (IMG-53)")]
-    FrameHeader {
-        /// Which chunk, from 0.
-        chunk: usize,
-        /// Why.
-        source: FrameHeaderError,
-    },
-    /// zstd cannot decode it.
-    #[error("chunk {chunk} of the image does not decompress: {reason} (IMG-53)")]
-    Decompress {
-        /// Which chunk, from 0.
-        chunk: usize,
-        /// What zstd said.
-        reason: &'static str,
-    },
-    /// The plain bytes are not the signed ones.
-    #[error("chunk {chunk} of the image is wrong: the SHA-256 of its plain bytes is not the signed one (IMG-53)")]
-    PlainDigest {
-        /// Which chunk, from 0.
-        chunk: usize,
-    },
-    /// All chunks hold but the payload does not.
-    #[error("payload {payload:?} is wrong: its SHA-256 is not that of the manifest, found with chunk {chunk} (IMG-54)")]
-    PayloadDigest {
-        /// The payload's name.
-        payload: String,
-        /// Its last chunk, from 0.
-        chunk: usize,
-    },
-    /// The caller left a payload half read.
-    #[error("payload {payload:?} was not read to its end")]
-    Unfinished {
-        /// The payload's name.
-        payload: String,
-    },
-    /// Reading went on after an error.
-    #[error("reading the image has failed before")]
-    AlreadyFailed,
-}
-
-impl ChunkError {
-    fn from_decode(chunk: usize, error: DecodeError) -> Self {
-        match error {
-            DecodeError::EncodedDigest => Self::EncodedDigest { chunk },
-            DecodeError::Header(source) => Self::FrameHeader { chunk, source },
-            DecodeError::Zstd(reason) => Self::Decompress { chunk, reason },
-            DecodeError::PlainDigest => Self::PlainDigest { chunk },
-        }
-    }
-}
-
-impl From<ChunkError> for io::Error {
-    /// Keeps the [`ChunkError`] inside: [`io::Error::downcast`] gives it back.
-    fn from(error: ChunkError) -> Self {
-        let kind = match &error {
-            ChunkError::Io { source, .. } => source.kind(),
-            ChunkError::Truncated { .. } => io::ErrorKind::UnexpectedEof,
-            ChunkError::Unfinished { .. } | ChunkError::AlreadyFailed => io::ErrorKind::Other,
-            _ => io::ErrorKind::InvalidData,
-        };
-        Self::new(kind, error)
-    }
-}
-
-/// Why an image does not end as it should.
-#[derive(Debug, thiserror::Error)]
-pub enum FinishError {
-    /// Not everything was read, or reading failed before.
-    #[error("the image was not read to its end")]
-    NotAtEnd(#[source] ChunkError),
-    /// Payloads are left that nobody asked for.
-    #[error("payload {payload:?} of the image was not read")]
-    Unread {
-        /// The first of them.
-        payload: String,
-    },
-    /// Something follows the last chunk.
-    #[error("trailing data: bytes follow the last chunk of the image (IMG-3)")]
-    TrailingData,
-    /// The source failed.
-    #[error("cannot read behind the last chunk of the image")]
-    Io(#[source] io::Error),
 }
 
 impl<R> VerifiedImage<R> {
