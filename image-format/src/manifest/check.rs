@@ -34,7 +34,7 @@ pub(super) fn content(content: &Content) -> Result<(), ManifestError> {
 }
 
 /// Checks the kernel options of an image: 0 to 1024 printable ASCII characters (IMG-12), no reserved key, and nothing that would swallow what
-/// the updater adds behind them (IMG-16).
+/// stands behind them on the kernel's command line (IMG-16).
 ///
 /// # Errors
 /// Names the field, or the reserved key.

@@ -273,7 +273,7 @@ fn img_16_reserved_options() {
 }
 
 #[test]
-fn img_16_options_that_would_swallow_the_updaters() {
+fn img_16_options_that_would_swallow_others() {
     for (options, expected) in [
         ("quiet \"", "open double quote"),
         ("x=\"a b", "open double quote"),
