@@ -27,7 +27,7 @@ pub struct Settled {
     pub done: bool,
 }
 
-/// A trial that should be committed was not.
+/// A slot that should be committed is not, or not wholly.
 #[derive(Debug)]
 pub struct NotCommitted {
     /// Why.
@@ -57,20 +57,32 @@ pub fn settle(
             }
             true
         }
-        (_, Booted::Committed(entry)) => committed(session, entry, world.records, notes),
+        (_, Booted::Committed(entry)) => {
+            let (told, whole) = committed(session, entry, world.records, notes);
+            // After the checks it may be our own commit that was left half done.
+            whole.map_err(|fault| NotCommitted { fault })?;
+            told
+        }
         _ => true,
     };
     Ok(Settled { verdict, booted, done })
 }
 
-/// On a committed boot, whatever the checks say: `ralphd` may go on (HLT-3), and fallbacks are noticed (HLT-41).
-pub fn committed(session: &mut dyn Session, entry: &Entry, records: &dyn Records, notes: &mut Vec<String>) -> bool {
-    let announced = announce(entry, records, notes);
+/// On a committed boot, whatever the checks say: `ralphd` may go on (HLT-3), a commit that was cut is ended (UPD-24), and fallbacks are
+/// noticed (HLT-41). Was `ralphd` told, and is the commit whole?
+pub fn committed(
+    session: &mut dyn Session,
+    entry: &Entry,
+    records: &dyn Records,
+    notes: &mut Vec<String>,
+) -> (bool, Result<(), Fault>) {
+    let told = announce(entry, records, notes);
+    let whole = session.finish_commit().map(|done| notes.extend(done));
     match session.note_fallbacks() {
         Ok(noticed) => notes.extend(noticed),
         Err(fault) => notes.push(format!("fallbacks are not recorded: {}", crate::chain(fault.as_ref()))),
     }
-    announced
+    (told, whole)
 }
 
 fn announce(entry: &Entry, records: &dyn Records, notes: &mut Vec<String>) -> bool {

@@ -1,13 +1,211 @@
-//! The machine we run on, by the updater's library.
+//! The machine we run on, by the library of the updater.
+//!
+//! The ESP is opened for reading; only what writes opens it for writing, and tidies first (UPD-24). So an ordinary committed boot leaves it
+//! untouched, an unknown one is not even tidied, and an ESP that cannot be written can still be asked what would boot (HLT-31).
 
-use crate::machine::{Fault, Machine, OpenError, Session};
+#[cfg(test)]
+mod tests;
+
+use boot_entries::{EspState, LoaderVars, another_whole_entry_boots};
+use disk_layout::{LockError, SysRoot, UpdateLock};
+use updater::history::EventKind;
+use updater::host::{self, Access, Host, OpenEsp};
+use updater::session::{self, Fencing, Running, entry_architecture};
+
+use crate::machine::{Booted, Entry, Fault, Machine, OpenError, Session};
 
 /// This machine.
 #[derive(Debug)]
 pub struct Device;
 
 impl Machine for Device {
-    fn session(&self, _work: &mut dyn FnMut(&mut dyn Session)) -> Result<Option<Fault>, OpenError> {
-        Err(OpenError::Other("the updater library is not wired yet".into()))
+    fn session(&self, work: &mut dyn FnMut(&mut dyn Session)) -> Result<Option<Fault>, OpenError> {
+        match host::Device::find(SysRoot::real()) {
+            Ok(host) => session(&host, work),
+            // Disk, command line and loader do not agree (DSK-30 to DSK-32): there is nothing that could be opened.
+            Err(error) => {
+                work(&mut Nothing { why: crate::chain(&error) });
+                Ok(None)
+            }
+        }
+    }
+}
+
+/// Works on `host` under its lock.
+fn session(host: &dyn Host, work: &mut dyn FnMut(&mut dyn Session)) -> Result<Option<Fault>, OpenError> {
+    let lock = host.lock().map_err(|error| match error {
+        LockError::Busy { .. } => OpenError::Busy(error.into()),
+        _ => OpenError::Other(error.into()),
+    })?;
+    let view = View::open(host).map_err(OpenError::Other)?;
+    let running = session::running(&view.state, host.booted());
+    let mut open = Open { host, lock: &lock, running, view: Some(view) };
+    work(&mut open);
+    Ok(open.close().err())
+}
+
+/// The ESP, opened for reading, and what it says.
+struct View {
+    esp: Box<dyn OpenEsp>,
+    state: EspState,
+    vars: LoaderVars,
+}
+
+impl View {
+    fn open(host: &dyn Host) -> Result<Self, Fault> {
+        let mut esp = host.open_esp(Access::ReadOnly)?;
+        let state = EspState::read(esp.esp())?;
+        Ok(Self { esp, state, vars: host.loader_vars() })
+    }
+}
+
+struct Open<'h> {
+    host: &'h dyn Host,
+    lock: &'h UpdateLock,
+    /// As it was when the lock had been taken.
+    running: Result<Running, session::SessionError>,
+    /// `None` once something was written: what was read is not true any more.
+    view: Option<View>,
+}
+
+impl Open<'_> {
+    fn close(&mut self) -> Result<(), Fault> {
+        match self.view.take() {
+            Some(view) => Ok(view.esp.close()?),
+            None => Ok(()),
+        }
+    }
+
+    /// The ESP as it is now.
+    fn view(&mut self) -> Result<&mut View, Fault> {
+        let view = match self.view.take() {
+            Some(view) => view,
+            None => View::open(self.host)?,
+        };
+        Ok(self.view.insert(view))
+    }
+
+    fn running(&self) -> Result<&Running, Fault> {
+        // Only asked of a machine that was reported to run an entry of ours.
+        self.running.as_ref().map_err(|error| crate::chain(error).into())
+    }
+
+    /// Opens the ESP for writing, and closes it whatever the work came to; that closing failed is a note.
+    fn write<T>(
+        &mut self,
+        work: impl FnOnce(&mut session::Session<'_>) -> Result<(T, Vec<String>), Fault>,
+    ) -> Result<(T, Vec<String>), Fault> {
+        self.close()?;
+        let mut session = session::Session::open(self.host, self.lock, Fencing::None)?;
+        let worked = work(&mut session);
+        let closed = session.close();
+        let (done, mut notes) = worked?;
+        if let Err(error) = closed {
+            notes.push(format!("closing the ESP: {}", crate::chain(&error)));
+        }
+        Ok((done, notes))
+    }
+}
+
+impl Session for Open<'_> {
+    fn booted(&self) -> Booted {
+        let running = match &self.running {
+            Ok(running) => running,
+            Err(error) => return Booted::Unknown(crate::chain(error)),
+        };
+        let options = &running.entry().options;
+        let started_bad = self.host.booted().is_some_and(|booted| booted.failed.is_some());
+        if let (Some(reason), false) = (&options.failed, started_bad) {
+            // Somebody gave it up while it ran. A commit would undo that.
+            return Booted::Unknown(format!("its entry was marked bad while it ran ({reason})"));
+        }
+        let entry = Entry {
+            slot: options.slot.to_string(),
+            generation: options.generation.get(),
+            system: session::hex(&options.system),
+        };
+        match running.name().counter {
+            Some(counter) => Booted::Trial { entry, attempt: counter.done() },
+            None => Booted::Committed(entry),
+        }
+    }
+
+    fn commit(&mut self) -> Result<Vec<String>, Fault> {
+        let (name, notes) = self.write(|session| {
+            let outcome = session.commit()?;
+            Ok((outcome.name, outcome.notes))
+        })?;
+        let mut told = vec![format!("the entry is now {name}")];
+        told.extend(notes);
+        Ok(told)
+    }
+
+    fn finish_commit(&mut self) -> Result<Vec<String>, Fault> {
+        let name = self.running()?.name();
+        let live = |view: &View| view.state.ours.iter().filter(|o| o.is_live() && o.name.same_system(name)).count();
+        // Committing again tidies first, and then makes sure that one name is left (UPD-21).
+        if self.view.as_ref().is_some_and(|view| live(view) > 1) { self.commit() } else { Ok(Vec::new()) }
+    }
+
+    fn another(&mut self) -> Result<String, Fault> {
+        let name = self.running()?.name();
+        let architecture = entry_architecture(self.host.layout().architecture);
+        let view = self.view()?;
+        let fallback = another_whole_entry_boots(view.esp.esp(), &view.state, name, &view.vars, architecture)?;
+        Ok(fallback.file_name)
+    }
+
+    fn note_fallbacks(&mut self) -> Result<Vec<String>, Fault> {
+        // A fallback leaves an entry without tries (UPD-43). Where there is none, nothing needs to be opened for writing.
+        if !self.view()?.state.ours.iter().any(|ours| ours.name.is_exhausted()) {
+            return Ok(Vec::new());
+        }
+        let (found, mut notes) = self.write(|session| Ok((session.note_fallbacks()?, Vec::new())))?;
+        notes.extend(found.iter().map(|event| {
+            format!("generation {} in slot {} fell back: {}", event.generation, event.slot, event.detail)
+        }));
+        Ok(notes)
+    }
+
+    fn record_trial_failed(&mut self, detail: &str) -> Result<(), Fault> {
+        let event = session::event(EventKind::TrialFailed, self.running()?.entry(), detail.to_owned());
+        Ok(self.host.records().append(event)?)
+    }
+}
+
+/// A machine of which it is not known what it runs from.
+struct Nothing {
+    why: String,
+}
+
+impl Nothing {
+    fn refuse<T>(&self) -> Result<T, Fault> {
+        Err(self.why.clone().into())
+    }
+}
+
+impl Session for Nothing {
+    fn booted(&self) -> Booted {
+        Booted::Unknown(self.why.clone())
+    }
+
+    fn commit(&mut self) -> Result<Vec<String>, Fault> {
+        self.refuse()
+    }
+
+    fn finish_commit(&mut self) -> Result<Vec<String>, Fault> {
+        self.refuse()
+    }
+
+    fn another(&mut self) -> Result<String, Fault> {
+        self.refuse()
+    }
+
+    fn note_fallbacks(&mut self) -> Result<Vec<String>, Fault> {
+        self.refuse()
+    }
+
+    fn record_trial_failed(&mut self, _detail: &str) -> Result<(), Fault> {
+        self.refuse()
     }
 }

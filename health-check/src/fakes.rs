@@ -93,6 +93,8 @@ pub struct FakeMachine {
     pub refusals: Mutex<VecDeque<Refusal>>,
     /// The first commits fail.
     pub failing_commits: usize,
+    /// A commit is half done, and is ended by this many attempts; 0: it is not.
+    pub halves: Mutex<usize>,
     /// Would something better boot?
     pub another: bool,
     /// The history takes no events.
@@ -119,6 +121,7 @@ impl FakeMachine {
             booted: vec![booted],
             refusals: Mutex::default(),
             failing_commits: 0,
+            halves: Mutex::default(),
             another: true,
             history_fails: false,
             close_fails: false,
@@ -174,6 +177,16 @@ impl Session for FakeSession<'_> {
         }
         self.machine.log.add("commit");
         Ok(Vec::new())
+    }
+
+    fn finish_commit(&mut self) -> Result<Vec<String>, Fault> {
+        let mut halves = self.machine.halves.lock().unwrap();
+        if *halves == 0 {
+            return Ok(Vec::new());
+        }
+        *halves -= 1;
+        self.machine.log.add("finish the commit");
+        if *halves == 0 { Ok(Vec::new()) } else { Err("still read-only".into()) }
     }
 
     fn another(&mut self) -> Result<String, Fault> {

@@ -59,6 +59,8 @@ pub trait Session {
     fn booted(&self) -> Booted;
     /// Tidies, then commits the booted slot (UPD-21); what is worth telling.
     fn commit(&mut self) -> Result<Vec<String>, Fault>;
+    /// On a committed boot: if a second name of the booted entry is live, because a commit was cut, ends it (UPD-24); what is worth telling.
+    fn finish_commit(&mut self) -> Result<Vec<String>, Fault>;
     /// Asks the model whether something whole boots if the booted entry is bad (UPD-50): what it is, or why there is nothing.
     fn another(&mut self) -> Result<String, Fault>;
     /// Records fallbacks that nobody has recorded yet (UPD-43); what they are.

@@ -156,11 +156,13 @@ fn sentence(verdict: Verdict, booted: &BootedReport<'_>, healthy: bool) -> Strin
     };
     match verdict {
         Verdict::Commit if healthy => format!("commit: the trial passed and is committed ({what})"),
-        Verdict::Commit => format!("commit: the trial passed and is committed, but ralphd was not told ({what})"),
+        Verdict::Commit => {
+            format!("commit: the trial passed and is committed, but not all is done, see the notes ({what})")
+        }
         Verdict::RecordAndReboot => format!("reboot: the trial failed and something better will boot ({what})"),
         Verdict::RecordAndStay => format!("stay up: the trial failed and nothing better would boot ({what})"),
         Verdict::Healthy if healthy => format!("healthy ({what})"),
-        Verdict::Healthy => format!("healthy, but ralphd was not told that the slot is committed ({what})"),
+        Verdict::Healthy => format!("healthy, but not all is done, see the notes ({what})"),
         Verdict::Report => format!("unhealthy, and committed: nothing is changed ({what})"),
         Verdict::Unknown => format!("unknown: nothing is changed, because it is not known what is booted ({what})"),
     }

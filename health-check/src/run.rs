@@ -67,7 +67,7 @@ struct Runner<'a> {
 enum Unsettled {
     /// The state could not be opened.
     Open(OpenError),
-    /// A trial was not committed.
+    /// A slot was not committed, or not wholly.
     Commit(NotCommitted, Booted),
 }
 
@@ -78,7 +78,14 @@ impl Runner<'_> {
         let looked = self.open(|session, notes| {
             let booted = session.booted();
             let done = match &booted {
-                Booted::Committed(entry) => act::committed(session, entry, records, notes),
+                Booted::Committed(entry) => {
+                    let (told, whole) = act::committed(session, entry, records, notes);
+                    if let Err(fault) = whole {
+                        // Both names start this slot (LDR-7), so the boot is none the worse for it.
+                        notes.push(format!("a commit that was cut is not ended: {}", crate::chain(fault.as_ref())));
+                    }
+                    told
+                }
                 Booted::Trial { .. } | Booted::Unknown(_) => true,
             };
             Seen { booted, done }
@@ -104,9 +111,17 @@ impl Runner<'_> {
                 self.world.clock.sleep(ATTEMPT_PAUSE);
             }
         }
-        let Some(booted @ Booted::Trial { .. }) = known else {
-            let why = format!("the state could not be read: {last}");
-            return Settled { verdict: Verdict::Unknown, booted: Booted::Unknown(why), done: false };
+        let booted = match known {
+            Some(booted @ Booted::Trial { .. }) => booted,
+            // Half done, and not worse than a commit that was cut: both names start this slot (LDR-7).
+            Some(booted @ Booted::Committed(_)) => {
+                let facts = Facts { booted: act::kind(&booted), required, another: Another::No };
+                return Settled { verdict: verdict(facts), booted, done: false };
+            }
+            Some(Booted::Unknown(_)) | None => {
+                let why = format!("the state could not be read: {last}");
+                return Settled { verdict: Verdict::Unknown, booted: Booted::Unknown(why), done: false };
+            }
         };
         // A trial that passed but cannot be committed has failed; one that failed already is recorded as far as it goes.
         if required == Required::AllPassed {

@@ -30,7 +30,7 @@ fn configured(content: &str) -> tempfile::TempDir {
 
 fn command(name: &str, level: &str, deadline: &str, script: &str) -> String {
     format!(
-        "[check.{name}]\nkind = \"command\"\nlevel = \"{level}\"\ndeadline = \"{deadline}\"\ncommand = [\"/bin/sh\", \"-c\", '''{script}''']\n"
+        "[check.{name}]\nkind = \"command\"\nlevel = \"{level}\"\ndeadline = \"{deadline}\"\ncommand = [\"/bin/sh\", \"-c\", {script:?}]\n"
     )
 }
 
@@ -102,19 +102,23 @@ fn check_tells_by_its_exit_code() {
 #[test]
 fn what_a_check_started_is_gone_when_the_program_is_also_in_a_session_of_its_own() {
     // Each `sleep` has a length of its own, by which /proc finds it: two levels deep, one daemonised, output inherited or closed.
-    let script = r#"trap "" TERM
-setsid sh -c 'trap "" TERM; sleep 6011.5 & exec sleep 6012.5' &
-setsid -f sleep 6013.5 >/dev/null 2>&1 </dev/null
-sleep 6014.5 &
-exec sleep 6015.5"#;
-    let folder = configured(&command("escape", "required", "1s", script));
+    let sleeps = ["1.5", "2.5", "3.5", "4.5", "5.5"].map(|end| format!("{}{end}", 1000 + std::process::id()));
+    let [a, b, c, d, e] = &sleeps;
+    let script = format!(
+        r#"trap "" TERM
+setsid sh -c 'trap "" TERM; sleep {a} & exec sleep {b}' &
+setsid -f sleep {c} >/dev/null 2>&1 </dev/null
+sleep {d} &
+exec sleep {e}"#
+    );
+    let folder = configured(&command("escape", "required", "1s", &script));
     let begin = Instant::now();
     let out = program(&["check", folder.path().to_str().unwrap()]);
     assert_eq!(out.status.code(), Some(FAILED));
     assert!(begin.elapsed() < Duration::from_secs(15), "{:?}", begin.elapsed());
     assert!(text(&out.stdout).contains("deadline: still ran after 1000 ms and was killed"), "{}", text(&out.stdout));
     assert!(text(&out.stderr).starts_with("killed "), "{}", text(&out.stderr));
-    for sleep in ["6011.5", "6012.5", "6013.5", "6014.5", "6015.5"] {
+    for sleep in &sleeps {
         assert!(!runs(sleep), "sleep {sleep} still runs");
     }
 }

@@ -137,6 +137,47 @@ fn a_commit_that_fails_twice_is_tried_a_third_time_hlt_31() {
 }
 
 #[test]
+fn a_commit_that_is_half_done_is_ended_upd_24() {
+    // The first attempt fails with the new name live; the second finds it committed.
+    let (ran, events) = flow(trial(), passing(), |machine| {
+        machine.failing_commits = 1;
+        machine.booted = vec![trial(), trial(), Booted::Committed(entry())];
+        machine.halves = 1.into();
+    });
+    let expected = [
+        "open",
+        "close",
+        "checks",
+        "open",
+        "commit fails",
+        "close",
+        "sleep 5000 ms",
+        "open",
+        "tell ralphd",
+        "finish the commit",
+        "note fallbacks",
+        "close",
+    ];
+    assert_eq!(events, expected);
+    assert_eq!((ran.settled.verdict, ran.settled.done), (Verdict::Healthy, true));
+    // It cannot be ended: no reason to reboot, the slot boots by either name.
+    let (ran, events) = flow(trial(), passing(), |machine| {
+        machine.failing_commits = 1;
+        machine.booted = vec![trial(), trial(), Booted::Committed(entry())];
+        machine.halves = 9.into();
+    });
+    assert_eq!(events.iter().filter(|event| *event == "finish the commit").count(), 2);
+    assert!(!events.contains(&"reboot".to_owned()));
+    assert_eq!((ran.settled.verdict, ran.settled.done), (Verdict::Healthy, false));
+    // A power cut left it so: ended before the checks, and ralphd is told whether it could be or not.
+    for halves in [1, 9] {
+        let (ran, events) = flow(Booted::Committed(entry()), passing(), |machine| machine.halves = halves.into());
+        assert_eq!(events, ["open", "tell ralphd", "finish the commit", "note fallbacks", "close", "checks"]);
+        assert!(ran.settled.done);
+    }
+}
+
+#[test]
 fn a_commit_that_fails_thrice_is_a_failed_check_hlt_31() {
     let (ran, events) = flow(trial(), passing(), |machine| machine.failing_commits = 3);
     let expected = [

@@ -1,0 +1,351 @@
+//! Whole runs against real boot entries, on an ESP in memory that records what is done to it.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use boot_entries::{
+    BootOptions, Entry as BootEntry, EntryArchitecture, EntryName, Esp, FakeEsp, Liveness, PayloadKind, PayloadName,
+};
+use disk_layout::{Architecture, DiskLayout, NewDisk, Seed, Slot, SlotError, SlotIo};
+use updater::history::Records;
+use updater::host::{HostError, TargetSlot};
+
+use super::*;
+use crate::act::World;
+use crate::check::{Outcome, Reason};
+use crate::config::Level;
+use crate::fakes::{FakeClock, FakeRecords, Log};
+use crate::policy::Verdict;
+use crate::run::{Ran, run};
+
+const PARTUUID: &str = "6ba7b810-9dad-11d1-80b4-00c04fd430c8";
+
+fn options(slot: Slot, generation: u32) -> BootOptions {
+    let text = format!(
+        "root=/dev/mapper/root ro roothash={hash} systemd.verity_root_data=PARTUUID={PARTUUID} \
+         systemd.verity_root_hash=PARTUUID={PARTUUID} systemd.verity_root_options=hash-offset=1048576 ralph.slot={slot} \
+         ralph.generation={generation} ralph.system={system} ralph.epoch=3 ralph.version=1.2.0",
+        hash = "11".repeat(32),
+        system = "22".repeat(32),
+    );
+    BootOptions::parse(&text).unwrap()
+}
+
+/// Puts a whole, live system on the ESP; its entry has this name.
+fn put(esp: &mut FakeEsp, name: &str, failed: Option<&str>) {
+    let name: EntryName = name.parse().unwrap();
+    let sha256 = |esp: &mut FakeEsp, kind| {
+        let path = PayloadName { slot: name.slot, generation: name.generation, kind }.path();
+        esp.put(path.as_str(), format!("{kind} of {name}").as_bytes());
+        esp.hash_file(&path).unwrap().0
+    };
+    let mut options = options(name.slot, name.generation.get());
+    options.failed = failed.map(str::to_owned);
+    let entry = BootEntry {
+        title: "RalphOS".into(),
+        architecture: EntryArchitecture::X64,
+        options,
+        linux_sha256: sha256(esp, PayloadKind::Linux),
+        initrd_sha256: sha256(esp, PayloadKind::Initrd),
+    };
+    esp.put(name.path().as_str(), &entry.render(Liveness::Live));
+    esp.take_events();
+}
+
+/// A machine with an ESP in memory, booted with these options.
+struct TestMachine {
+    esp: Rc<RefCell<FakeEsp>>,
+    booted: BootOptions,
+    layout: DiskLayout,
+    records: Records,
+    folder: tempfile::TempDir,
+    read_only: bool,
+    busy: bool,
+    /// For writing or not, in order.
+    opened: RefCell<Vec<Access>>,
+}
+
+impl TestMachine {
+    fn new(entries: &[&str], slot: Slot, generation: u32) -> Self {
+        let mut esp = FakeEsp::new();
+        esp.put("loader/loader.conf", b"timeout 0\neditor no\n");
+        for name in entries {
+            put(&mut esp, name, None);
+        }
+        let disk = NewDisk {
+            architecture: Architecture::X86_64,
+            sector_size: 512,
+            esp_len: 64 << 20,
+            slot_len: 64 << 20,
+            var_len: 1 << 20,
+            seed: Seed::Fixed(1),
+        };
+        let folder = tempfile::tempdir().unwrap();
+        Self {
+            esp: Rc::new(RefCell::new(esp)),
+            booted: options(slot, generation),
+            layout: disk.plan().unwrap().layout().clone(),
+            records: Records::in_dir(folder.path().join("ralph-update"), "boot"),
+            folder,
+            read_only: false,
+            busy: false,
+            opened: RefCell::default(),
+        }
+    }
+
+    /// Names in `loader/entries`.
+    fn entries(&self) -> Vec<String> {
+        let esp = self.esp.borrow();
+        let names = esp.files().into_iter().filter_map(|path| path.strip_prefix("loader/entries/"));
+        names.map(str::to_owned).collect()
+    }
+
+    /// What was changed on the ESP.
+    fn changes(&self) -> Vec<String> {
+        self.esp.borrow_mut().take_events().into_iter().filter(|event| !event.starts_with("read ")).collect()
+    }
+
+    fn history(&self) -> Vec<(EventKind, u32, String)> {
+        let events = self.records.events().unwrap();
+        events.into_iter().map(|event| (event.event, event.generation, event.detail)).collect()
+    }
+
+    fn run(&self, healthy: bool) -> Ran {
+        let log = Log::default();
+        let world = World { clock: &FakeClock::logging(&log), records: &FakeRecords::new(&log) };
+        let mut outcome = Outcome::own_failure("ralphd", Reason::Deadline, "too late".into());
+        (outcome.passed, outcome.level) = (healthy, Level::Required);
+        run(self, world, || vec![outcome])
+    }
+}
+
+impl Machine for TestMachine {
+    fn session(&self, work: &mut dyn FnMut(&mut dyn Session)) -> Result<Option<Fault>, OpenError> {
+        super::session(self, work)
+    }
+}
+
+impl Host for TestMachine {
+    fn lock(&self) -> Result<UpdateLock, LockError> {
+        match self.busy {
+            true => Err(LockError::Busy { path: "/run/lock".into(), holder: Some(99) }),
+            false => Ok(UpdateLock::for_tests()),
+        }
+    }
+
+    fn layout(&self) -> &DiskLayout {
+        &self.layout
+    }
+
+    fn booted(&self) -> Option<&BootOptions> {
+        Some(&self.booted)
+    }
+
+    fn loader_vars(&self) -> LoaderVars {
+        LoaderVars::default()
+    }
+
+    fn records(&self) -> &Records {
+        &self.records
+    }
+
+    fn open_esp(&self, access: Access) -> Result<Box<dyn OpenEsp>, HostError> {
+        self.opened.borrow_mut().push(access);
+        if self.read_only && access == Access::ReadWrite {
+            return Err(HostError::ReadOnly("/efi".into()));
+        }
+        let esp = self.esp.borrow().clone();
+        Ok(Box::new(OpenFake { esp, home: self.esp.clone() }))
+    }
+
+    fn open_slot(&self, _slot: TargetSlot) -> Result<Box<dyn SlotIo>, SlotError> {
+        unreachable!("the health check touches no slot")
+    }
+
+    fn is_blank(&self, _slot: Slot) -> Option<bool> {
+        unreachable!("the health check looks into no slot")
+    }
+}
+
+/// Works on a copy that goes back when it is closed or dropped.
+struct OpenFake {
+    esp: FakeEsp,
+    home: Rc<RefCell<FakeEsp>>,
+}
+
+impl OpenEsp for OpenFake {
+    fn esp(&mut self) -> &mut dyn Esp {
+        &mut self.esp
+    }
+
+    fn close(self: Box<Self>) -> Result<(), HostError> {
+        Ok(())
+    }
+}
+
+impl Drop for OpenFake {
+    fn drop(&mut self) {
+        self.home.replace(self.esp.clone());
+    }
+}
+
+#[test]
+fn a_trial_that_passes_loses_its_counter_upd_21() {
+    let machine = TestMachine::new(&["ralphos-a-g6.conf", "ralphos-b-g7+2-1.conf"], Slot::B, 7);
+    let ran = machine.run(true);
+    assert!(ran.settled.done, "{:?}", ran.notes);
+    assert_eq!(ran.settled.verdict, Verdict::Commit);
+    let Booted::Trial { entry, attempt: 1 } = &ran.settled.booted else { panic!("{:?}", ran.settled.booted) };
+    assert_eq!((entry.slot.as_str(), entry.generation, entry.system.as_str()), ("b", 7, &*"22".repeat(32)));
+    assert_eq!(machine.entries(), ["ralphos-a-g6.conf", "ralphos-b-g7.conf"]);
+    assert_eq!(machine.history(), [(EventKind::Committed, 7, String::new())]);
+    assert_eq!(machine.records.floor(), 3, "UPD-40");
+    // The next run finds it committed and leaves everything as it is.
+    machine.changes();
+    machine.opened.borrow_mut().clear();
+    let ran = machine.run(true);
+    assert_eq!((ran.settled.verdict, ran.settled.done), (Verdict::Healthy, true));
+    assert_eq!(machine.changes(), [""; 0]);
+    assert_eq!(*machine.opened.borrow(), [Access::ReadOnly], "a committed boot does not open the ESP for writing");
+}
+
+#[test]
+fn a_trial_that_fails_is_in_the_history_and_its_counter_is_left_alone_hlt_32() {
+    let entries = ["ralphos-a-g6.conf", "ralphos-b-g7+2-1.conf"];
+    let machine = TestMachine::new(&entries, Slot::B, 7);
+    let ran = machine.run(false);
+    assert_eq!(ran.settled.verdict, Verdict::RecordAndReboot, "{:?}", ran.notes);
+    assert_eq!(machine.history(), [(EventKind::TrialFailed, 7, "ralphd: too late".into())]);
+    assert_eq!(machine.entries(), entries);
+    assert_eq!(machine.changes(), [""; 0]);
+}
+
+#[test]
+fn the_last_try_is_still_a_trial_ent_2() {
+    let machine = TestMachine::new(&["ralphos-a-g6.conf", "ralphos-b-g7+0-3.conf"], Slot::B, 7);
+    assert_eq!(machine.run(false).settled.verdict, Verdict::RecordAndReboot);
+    assert_eq!(machine.run(true).settled.verdict, Verdict::Commit);
+    assert_eq!(machine.entries(), ["ralphos-a-g6.conf", "ralphos-b-g7.conf"]);
+}
+
+#[test]
+fn a_trial_that_fails_with_nothing_whole_beside_it_stays_up_upd_50() {
+    for break_it in [
+        (|esp: &mut FakeEsp| esp.take("loader/entries/ralphos-a-g6.conf")) as fn(&mut FakeEsp),
+        |esp| esp.put("ralphos/a/g6-initrd", b"rotten"),
+        |esp| esp.take("ralphos/a/g6-linux"),
+    ] {
+        let machine = TestMachine::new(&["ralphos-a-g6.conf", "ralphos-b-g7+2-1.conf"], Slot::B, 7);
+        break_it(&mut machine.esp.borrow_mut());
+        let ran = machine.run(false);
+        assert_eq!(ran.settled.verdict, Verdict::RecordAndStay, "{:?}", ran.notes);
+        assert_eq!(machine.history().len(), 1);
+    }
+}
+
+#[test]
+fn an_esp_that_cannot_be_written_fails_the_trial_and_is_still_asked_hlt_31() {
+    let mut machine = TestMachine::new(&["ralphos-a-g6.conf", "ralphos-b-g7+2-1.conf"], Slot::B, 7);
+    machine.read_only = true;
+    let ran = machine.run(true);
+    assert_eq!(ran.settled.verdict, Verdict::RecordAndReboot, "{:?}", ran.notes);
+    assert_eq!(ran.outcomes.last().unwrap().name, "commit");
+    let (kind, _, detail) = &machine.history()[0];
+    assert_eq!(*kind, EventKind::TrialFailed);
+    assert!(detail.starts_with("commit: the EFI partition is mounted read-only"), "{detail}");
+}
+
+#[test]
+fn a_fallback_is_noticed_once_upd_43() {
+    let machine = TestMachine::new(&["ralphos-a-g6.conf", "ralphos-b-g7+0-3.conf"], Slot::A, 6);
+    let ran = machine.run(true);
+    assert_eq!(ran.settled.verdict, Verdict::Healthy);
+    let history = machine.history();
+    assert_eq!(history.len(), 1);
+    assert_eq!((history[0].0, history[0].1), (EventKind::FellBack, 7));
+    assert!(ran.notes.iter().any(|note| note.starts_with("generation 7 in slot b fell back: ")), "{:?}", ran.notes);
+    machine.run(false);
+    assert_eq!(machine.history().len(), 1);
+}
+
+#[test]
+fn a_history_that_cannot_be_written_stops_nothing_hlt_40() {
+    for (slot, generation, healthy, verdict) in [
+        (Slot::A, 6, true, Verdict::Healthy),
+        (Slot::B, 7, false, Verdict::RecordAndReboot),
+        (Slot::B, 7, true, Verdict::Commit),
+    ] {
+        let machine = TestMachine::new(&["ralphos-a-g6.conf", "ralphos-b-g7+0-3.conf"], slot, generation);
+        // A file where the folder should be.
+        std::fs::write(machine.folder.path().join("ralph-update"), "").unwrap();
+        let ran = machine.run(healthy);
+        assert_eq!((ran.settled.verdict, ran.settled.done), (verdict, true), "{:?}", ran.notes);
+        assert!(ran.notes.iter().any(|note| note.contains("ralph-update")), "{:?}", ran.notes);
+    }
+}
+
+#[test]
+fn an_unknown_boot_changes_nothing_not_even_what_should_be_tidied() {
+    let no_entry = TestMachine::new(&["ralphos-a-g6.conf", "ralphos-b-g7+2-1.conf"], Slot::B, 8);
+    let mut other_system = TestMachine::new(&["ralphos-a-g6.conf", "ralphos-b-g7+2-1.conf"], Slot::B, 7);
+    other_system.booted.root_hash = [0x33; 32];
+    let given_up = TestMachine::new(&["ralphos-a-g6.conf"], Slot::B, 7);
+    put(&mut given_up.esp.borrow_mut(), "ralphos-b-g7+0-1.conf", Some("rolled-back"));
+    for (machine, why) in
+        [(no_entry, "generation 8"), (other_system, "root hash"), (given_up, "marked bad while it ran (rolled-back)")]
+    {
+        // An inert entry: what a cut left.
+        machine.esp.borrow_mut().put("loader/entries/ralphos-b-g9+3-0.conf", b"#linux /ralphos/b/g9-linux\n");
+        let before = machine.entries();
+        for healthy in [true, false] {
+            let ran = machine.run(healthy);
+            assert_eq!(ran.settled.verdict, Verdict::Unknown);
+            let Booted::Unknown(told) = &ran.settled.booted else { panic!("{:?}", ran.settled.booted) };
+            assert!(told.contains(why), "{told}");
+        }
+        assert_eq!(machine.entries(), before);
+        assert_eq!(machine.changes(), [""; 0]);
+        assert_eq!(machine.history(), []);
+    }
+}
+
+#[test]
+fn a_lock_that_is_held_is_busy_and_nothing_else_is() {
+    let mut machine = TestMachine::new(&["ralphos-a-g6.conf"], Slot::A, 6);
+    machine.busy = true;
+    let opened = machine.session(&mut |_| panic!("without the lock nothing is read"));
+    assert!(matches!(opened, Err(OpenError::Busy(_))), "{opened:?}");
+}
+
+#[test]
+fn every_failure_while_committing_is_survived() {
+    // Wherever the ESP fails, the run goes on to its second attempt, and ends committed.
+    for at in 0.. {
+        let machine = TestMachine::new(&["ralphos-a-g6.conf", "ralphos-b-g7+2-1.conf"], Slot::B, 7);
+        let mut failed = false;
+        // The first look is done before the failure is armed: it belongs to the commit.
+        let log = Log::default();
+        let world = World { clock: &FakeClock::logging(&log), records: &FakeRecords::new(&log) };
+        let mut outcome = Outcome::own_failure("ralphd", Reason::Deadline, String::new());
+        outcome.passed = true;
+        let ran = run(&machine, world, || {
+            let mut esp = machine.esp.borrow_mut();
+            esp.take_events();
+            esp.fail_at(at);
+            vec![outcome]
+        });
+        failed |= machine.esp.borrow_mut().take_events().iter().any(|event| event.starts_with("FAILED"));
+        assert!(ran.settled.done, "failure at event {at}: {:?}", ran.notes);
+        assert!(
+            matches!(ran.settled.verdict, Verdict::Commit | Verdict::Healthy),
+            "failure at event {at}: {:?}",
+            ran.notes
+        );
+        assert_eq!(machine.entries(), ["ralphos-a-g6.conf", "ralphos-b-g7.conf"], "failure at event {at}");
+        assert!(log.events().contains(&"tell ralphd".to_owned()));
+        if !failed {
+            assert!(at > 10, "only {at} events in a commit?");
+            return;
+        }
+    }
+}
