@@ -345,3 +345,7 @@ impl Live {
         Summary { entry: self.plan.entry, file_name: self.staged.name.to_string(), notes }
     }
 }
+
+#[cfg(test)]
+#[path = "apply_tests.rs"]
+mod tests;

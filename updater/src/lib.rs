@@ -26,3 +26,6 @@ pub mod refuse;
 mod slot_content;
 #[cfg(feature = "apply")]
 pub mod source;
+
+#[cfg(all(test, feature = "apply"))]
+mod testing;

@@ -269,3 +269,7 @@ fn enough_space(manifest: &Manifest, facts: &Facts) -> Result<(), Refusal> {
     let has = (facts.free_clusters + facts.freed_clusters).saturating_mul(facts.cluster_size);
     if needs > has { Err(Refusal::EspTooSmall { needs, has }) } else { Ok(()) }
 }
+
+#[cfg(test)]
+#[path = "refuse_tests.rs"]
+mod tests;

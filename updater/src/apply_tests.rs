@@ -1,0 +1,256 @@
+//! The order of effects of an apply, on a machine in memory (specs/boot-entries.md section 5).
+
+use std::collections::BTreeSet;
+
+use boot_entries::{LoaderVars, Space};
+
+use super::*;
+use crate::history::{Event, Records};
+use crate::testing::{FakeHost, SLOT_LEN, image, spec};
+
+fn staged(outcome: Result<Outcome, ApplyError>) -> Summary {
+    match outcome {
+        Ok(Outcome::Staged(summary)) => *summary,
+        other => panic!("not staged: {other:?}"),
+    }
+}
+
+fn refusal(outcome: Result<Outcome, ApplyError>) -> Refusal {
+    match outcome {
+        Err(ApplyError::Refused(refusal)) => refusal,
+        other => panic!("not refused: {other:?}"),
+    }
+}
+
+/// What changes a machine: everything but reads and looks.
+fn changes(log: &[String]) -> Vec<&String> {
+    log.iter().filter(|line| !line.contains("read ") && !line.ends_with("check clusters")).collect()
+}
+
+#[test]
+fn upd_2_to_6_the_exact_order_of_effects() {
+    let host = FakeHost::new();
+    let (bytes, manifest) = image(&spec("2.0.0"));
+    let summary = staged(host.apply(bytes));
+    assert_eq!(summary.file_name, "ralphos-b-g2+3-0.conf");
+    assert_eq!(summary.entry.options.extra, "quiet panic=10");
+    let log = host.take_log();
+    let tree = manifest.root().1.hash_offset;
+    let expected = [
+        // UPD-2: nothing stood there; the folder for the payloads is made.
+        "esp mkdir ralphos/b".to_owned(),
+        "esp flush".to_owned(),
+        // UPD-3: data, superblock and the top of the tree in one piece, the leaves in another; then the flush.
+        "slot write 0".to_owned(),
+        format!("slot write {}", tree + 8192),
+        "slot flush 0".to_owned(),
+        // UPD-5
+        "esp write ralphos/b/g2-linux".to_owned(),
+        "esp flush".to_owned(),
+        "esp write ralphos/b/g2-initrd".to_owned(),
+        "esp flush".to_owned(),
+        // UPD-6: inert, flushed, then the one byte, flushed.
+        "esp write loader/entries/ralphos-b-g2+3-0.conf".to_owned(),
+        "esp flush".to_owned(),
+        "esp overwrite loader/entries/ralphos-b-g2+3-0.conf ' '".to_owned(),
+        "esp flush".to_owned(),
+    ];
+    assert_eq!(changes(&log), expected.iter().collect::<Vec<_>>(), "{log:#?}");
+    let position = |wanted: &str| log.iter().position(|line| line.starts_with(wanted)).unwrap();
+    let last = |wanted: &str| log.iter().rposition(|line| line.starts_with(wanted)).unwrap();
+    assert!(last("slot write") < position("slot flush"));
+    assert!(position("slot flush") < position("slot read"), "UPD-4 reads what was flushed");
+    assert!(last("slot read") < position("esp write"), "UPD-4 before UPD-5");
+}
+
+#[test]
+fn upd_2_the_fence_comes_before_the_first_byte_of_the_slot() {
+    let mut host = FakeHost::new();
+    host.put_system("ralphos-b-g4.conf", "0.9.0");
+    host.boot("ralphos-a-g1.conf", "1.0.0");
+    // B is the newer one; the machine was started on A by hand, as after a rollback.
+    host.with_esp(|esp| {
+        esp.take("loader/entries/ralphos-b-g4.conf");
+    });
+    host.put_system("ralphos-b-g4+0-3.conf", "0.9.0");
+    let summary = staged(host.apply(image(&spec("2.0.0")).0));
+    assert_eq!(summary.file_name, "ralphos-b-g5+3-0.conf", "ENT-4: one more than any seen");
+    let log = host.take_log();
+    let position =
+        |wanted: &str| log.iter().position(|line| line == wanted).unwrap_or_else(|| panic!("{wanted}: {log:#?}"));
+    let entry = position("esp remove loader/entries/ralphos-b-g4+0-3.conf");
+    let payload = position("esp remove ralphos/b/g4-linux");
+    let slot = log.iter().position(|line| line.starts_with("slot write")).unwrap();
+    assert!(entry < payload && payload < slot, "{log:#?}");
+    assert!(log[entry..payload].contains(&"esp flush".to_owned()), "the entry is gone for good before its payloads go");
+    assert!(log[payload..slot].contains(&"esp flush".to_owned()));
+}
+
+#[test]
+fn upd_8_a_failure_at_any_event_of_the_esp_leaves_the_old_system_or_the_new_one() {
+    let (bytes, _) = image(&spec("2.0.0"));
+    let mut outcomes = BTreeSet::new();
+    for event in 0.. {
+        let host = FakeHost::new();
+        host.with_esp(|esp| esp.fail_at(event));
+        let result = host.apply(bytes.clone());
+        let failed = host.with_esp(|esp| esp.events().iter().any(|e| e.to_string().starts_with("FAILED")));
+        if !failed {
+            staged(result);
+            break;
+        }
+        let live = host.entries();
+        let next = crate::status::gather(&host).unwrap().next_boot.unwrap();
+        outcomes.insert(next.entry.clone());
+        assert!(live.contains(&"ralphos-a-g1.conf".to_owned()), "event {event}: {live:?}");
+        match result {
+            Err(_) if next.entry == "ralphos-a-g1.conf" => {}
+            // Only the last flush and the look behind it come after the commit point.
+            Err(_) => assert!(host.take_log().iter().any(|line| line.contains("overwrite")), "event {event}"),
+            Ok(_) => panic!("event {event} failed and nobody noticed"),
+        }
+    }
+    assert_eq!(outcomes.len(), 2, "both outcomes were seen: {outcomes:?}");
+}
+
+#[test]
+fn upd_8_a_failure_of_the_slot_leaves_it_fenced_and_nothing_comes_after() {
+    let (bytes, _) = image(&spec("2.0.0"));
+    for event in 0.. {
+        let host = FakeHost::new();
+        let slot = host.slot.borrow_mut().take().unwrap();
+        *host.slot.borrow_mut() = Some(slot.fail_at(event));
+        match host.apply(bytes.clone()) {
+            Err(ApplyError::Fenced { .. }) => {
+                let log = host.take_log();
+                assert!(!log.iter().any(|line| line.starts_with("esp write")), "event {event}: {log:#?}");
+                assert_eq!(host.entries(), ["ralphos-a-g1.conf"]);
+            }
+            Ok(_) => {
+                assert!(event > 6, "{event} events are too few");
+                break;
+            }
+            Err(error) => panic!("event {event}: {error:?}"),
+        }
+    }
+}
+
+#[test]
+fn upd_4_a_bit_that_the_medium_flips_in_data_or_tree_is_found() {
+    let (bytes, manifest) = image(&spec("2.0.0"));
+    let end = manifest.root().1.hash_offset;
+    for (at, what) in [(5000, "data"), (end + 3, "hash tree"), (end + 4096, "hash tree"), (end + 8200, "hash tree")] {
+        let host = FakeHost { spoil: Some(at), ..FakeHost::new() };
+        let error = format!("{:?}", host.apply(bytes.clone()).unwrap_err());
+        assert!(error.contains("ReadBack") && error.contains(what), "{at}: {error}");
+        assert_eq!(host.entries(), ["ralphos-a-g1.conf"]);
+    }
+}
+
+#[test]
+fn a_truncated_or_tampered_image_is_never_staged() {
+    let (bytes, _) = image(&spec("2.0.0"));
+    let head = UnverifiedImage::read_head(&bytes[..]).unwrap().data_start() as usize;
+    for cut in [0, 10, head - 1, head, head + 1, (head + bytes.len()) / 2, bytes.len() - 1] {
+        let host = FakeHost::new();
+        assert!(host.apply(bytes[..cut].to_vec()).is_err(), "cut at {cut}");
+        assert_eq!(host.entries(), ["ralphos-a-g1.conf"]);
+    }
+    for flipped in [30, 1200, head - 10, head + 20, bytes.len() - 5] {
+        let host = FakeHost::new();
+        let mut bytes = bytes.clone();
+        bytes[flipped] ^= 1;
+        assert!(host.apply(bytes).is_err(), "flipped at {flipped}");
+        assert_eq!(host.entries(), ["ralphos-a-g1.conf"]);
+    }
+    let host = FakeHost::new();
+    assert!(host.apply([&bytes[..], b"x"].concat()).is_err(), "trailing data");
+    assert_eq!(host.entries(), ["ralphos-a-g1.conf"]);
+}
+
+#[test]
+fn upd_1_refusals_that_need_the_esp_change_nothing() {
+    let v2 = || image(&spec("2.0.0")).0;
+    type Case = (&'static str, fn(&mut FakeHost));
+    let cases: &[Case] = &[
+        ("fallback-not-whole", |host| host.with_esp(|esp| esp.put("ralphos/a/g1-linux", b"altered"))),
+        ("fallback-not-whole", |host| host.with_esp(|esp| esp.take("ralphos/a/g1-initrd"))),
+        ("on-trial", |host| {
+            host.put_system("ralphos-b-g2+2-1.conf", "1.5.0");
+            host.boot("ralphos-b-g2+2-1.conf", "1.5.0");
+        }),
+        ("plan-broken", |host| {
+            host.vars = LoaderVars { default: Some("ralphos-a*".into()), ..LoaderVars::default() };
+        }),
+        ("plan-broken", |host| host.with_esp(|esp| esp.put("loader/loader.conf", b"default ralphos-a-g1.conf\n"))),
+        ("plan-broken", |host| {
+            host.with_esp(|esp| {
+                esp.put("loader/entries/zz.conf", b"linux /z\nsort-key aaa\n");
+                esp.put("z", b"MZ");
+            });
+        }),
+        ("esp-too-small", |host| {
+            host.with_esp(|esp| esp.set_space(Space { cluster_size: 4096, free_clusters: 256 }));
+        }),
+    ];
+    for (reason, prepare) in cases {
+        let mut host = FakeHost::new();
+        prepare(&mut host);
+        let before = host.entries();
+        assert_eq!(refusal(host.apply(v2())).reason(), *reason);
+        assert_eq!(host.entries(), before);
+        let log = host.take_log();
+        assert_eq!(changes(&log), Vec::<&String>::new(), "{reason}");
+    }
+}
+
+#[test]
+fn upd_1_a_trial_without_a_fallback_still_takes_an_update() {
+    let mut host = FakeHost::new();
+    host.with_esp(|esp| esp.take("loader/entries/ralphos-a-g1.conf"));
+    host.put_system("ralphos-a-g1+0-3.conf", "1.0.0");
+    host.put_system("ralphos-b-g2+0-4.conf", "1.5.0");
+    host.boot("ralphos-b-g2+0-4.conf", "1.5.0");
+    assert_eq!(staged(host.apply(image(&spec("2.0.0")).0)).file_name, "ralphos-a-g3+3-0.conf");
+}
+
+#[test]
+fn an_applied_system_is_not_applied_again() {
+    let host = FakeHost::new();
+    let (bytes, _) = image(&spec("2.0.0"));
+    staged(host.apply(bytes.clone()));
+    host.take_log();
+    assert_eq!(host.apply(bytes).unwrap(), Outcome::AlreadyStaged);
+    assert_eq!(changes(&host.take_log()), Vec::<&String>::new());
+}
+
+#[test]
+fn upd_42_what_failed_here_is_refused_until_it_is_asked_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let host = FakeHost { records: Records::in_dir(dir.path(), "boot"), ..FakeHost::new() };
+    let (bytes, manifest) = image(&spec("2.0.0"));
+    let summary = staged(host.apply(bytes.clone()));
+    host.with_esp(|esp| esp.take("loader/entries/ralphos-b-g2+3-0.conf"));
+    let failed = event(EventKind::TrialFailed, &summary.entry, "ralphd: deadline".into());
+    host.records.append(failed).unwrap();
+    let refused = refusal(host.apply(bytes.clone()));
+    assert_eq!(refused.reason(), "known-bad");
+    assert!(refused.to_string().contains("ralphd: deadline"), "{refused}");
+    staged(host.apply_as(bytes.clone(), Downgrade::Refuse, KnownBad::Retry));
+    let kinds: Vec<_> = host.records.events().unwrap().into_iter().map(|Event { event, .. }| event).collect();
+    assert_eq!(kinds, [EventKind::Applied, EventKind::TrialFailed, EventKind::Retried, EventKind::Applied]);
+    assert_eq!(host.records.events().unwrap()[3].generation, 3, "generations are never used twice");
+    assert!(usize::try_from(manifest.slot_bytes).unwrap() < SLOT_LEN);
+}
+
+#[test]
+fn a_system_not_started_from_its_entry_is_not_built_upon() {
+    let mut host = FakeHost::new();
+    host.booted.as_mut().unwrap().root_hash = [9; 32];
+    let error = host.apply(image(&spec("2.0.0")).0).unwrap_err().to_string();
+    assert!(error.contains("root hash"), "{error}");
+    host.booted.as_mut().unwrap().generation = boot_entries::Generation::new(7).unwrap();
+    let error = host.apply(image(&spec("2.0.0")).0).unwrap_err().to_string();
+    assert!(error.contains("generation 7"), "{error}");
+    assert_eq!(changes(&host.take_log()), Vec::<&String>::new());
+}

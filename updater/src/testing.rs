@@ -1,0 +1,299 @@
+//! What the tests of several modules share: small signed images, and a machine in memory.
+
+use std::cell::RefCell;
+use std::io::{Cursor, Read};
+use std::num::NonZeroUsize;
+use std::rc::Rc;
+use std::sync::{Arc, Mutex};
+
+use boot_entries::{BootOptions, Entry, EntryArchitecture, EntryName, Esp, FakeEsp, Liveness, LoaderVars, PayloadKind};
+use disk_layout::fake::{FakeSlot, SlotEvent};
+use disk_layout::{Architecture, DiskLayout, LockError, NewDisk, Seed, Slot, SlotError, SlotIo, UpdateLock};
+use image_format::{Digest, ImageSpec, Manifest, PrivateKey, Sources, TrustPolicy, UpdaterVersion, build};
+
+use crate::apply::{ApplyError, Outcome, Request, apply};
+use crate::config::Policy;
+use crate::history::Records;
+use crate::host::{Access, Host, HostError, OpenEsp, TargetSlot};
+use crate::progress::Silent;
+use crate::refuse::{Downgrade, KnownBad};
+
+pub(crate) const SLOT_LEN: usize = 2 << 20;
+
+/// The least that passes for a kernel of x86_64.
+pub(crate) fn kernel() -> Vec<u8> {
+    let mut linux = vec![0; 1000];
+    let pieces: [(usize, &[u8]); 5] =
+        [(0, b"MZ"), (0x3C, &[64]), (64, b"PE\0\0\x64\x86"), (88, &[0x0B, 0x02]), (156, &[10])];
+    for (at, bytes) in pieces {
+        linux[at..at + bytes.len()].copy_from_slice(bytes);
+    }
+    linux
+}
+
+pub(crate) fn key() -> PrivateKey {
+    PrivateKey::from_seed(&[7; 32])
+}
+
+pub(crate) fn spec(version: &str) -> ImageSpec {
+    ImageSpec {
+        os_id: "ralphos".to_owned(),
+        version: version.to_owned(),
+        architecture: image_format::Architecture::X86_64,
+        compatible: Vec::new(),
+        epoch: 1,
+        min_updater: UpdaterVersion(0, 1, 0),
+        title: "RalphOS".to_owned(),
+        options: "quiet  panic=10".to_owned(),
+        level: 1,
+        chunk_len: 256 * 1024,
+        workers: NonZeroUsize::new(1),
+    }
+}
+
+/// An image and its manifest. The root has 700 KiB: two blocks of leaves, and chunks that do not end with it.
+pub(crate) fn image(spec: &ImageSpec) -> (Vec<u8>, Manifest) {
+    let root: Vec<u8> = (0..700 * 1024_u32).map(|at| (at >> 5 ^ at >> 13) as u8).collect();
+    let mut out = Cursor::new(Vec::new());
+    let sources = Sources {
+        root: &mut Cursor::new([root, spec.version.clone().into_bytes()].concat()),
+        linux: &mut Cursor::new(kernel()),
+        initrd: &mut Cursor::new(format!("initrd of {}", spec.version).into_bytes()),
+    };
+    let built = build(spec, sources, &[key()], &mut out, &mut |_, _| {}).unwrap();
+    (out.into_inner(), built.manifest)
+}
+
+/// What happens to the machine, in order.
+pub(crate) type Log = Arc<Mutex<Vec<String>>>;
+
+/// A machine in memory: a [`FakeEsp`], a [`FakeSlot`] for the target, and one log of both.
+pub(crate) struct FakeHost {
+    pub layout: DiskLayout,
+    pub booted: Option<BootOptions>,
+    pub vars: LoaderVars,
+    pub records: Records,
+    pub log: Log,
+    pub esp: Rc<RefCell<Option<FakeEsp>>>,
+    pub slot: Rc<RefCell<Option<FakeSlot>>>,
+    /// Flips a bit of every block read back at this offset.
+    pub spoil: Option<u64>,
+}
+
+impl FakeHost {
+    /// Slot A runs, committed, generation 1, version 1.0.0; slot B is empty.
+    pub(crate) fn new() -> Self {
+        let layout = NewDisk {
+            architecture: Architecture::X86_64,
+            sector_size: 512,
+            esp_len: 64 << 20,
+            slot_len: SLOT_LEN as u64,
+            var_len: 1 << 20,
+            seed: Seed::Fixed(1),
+        };
+        let layout = layout.plan().unwrap().layout().clone();
+        let log = Log::default();
+        let slot_log = Arc::clone(&log);
+        let slot = FakeSlot::new(SLOT_LEN).observed_by(Box::new(move |event| {
+            let (what, offset) = match event {
+                SlotEvent::Write { offset, .. } => ("write", offset),
+                SlotEvent::Read { offset, .. } => ("read", offset),
+                SlotEvent::Flush => ("flush", 0),
+            };
+            slot_log.lock().unwrap().push(format!("slot {what} {offset}"));
+            Ok(())
+        }));
+        let mut esp = FakeEsp::new();
+        esp.put("loader/loader.conf", b"timeout 0\n");
+        let mut host = FakeHost {
+            layout,
+            booted: None,
+            vars: LoaderVars::default(),
+            records: Records::none(),
+            log,
+            esp: Rc::new(RefCell::new(Some(esp))),
+            slot: Rc::new(RefCell::new(Some(slot))),
+            spoil: None,
+        };
+        host.put_system("ralphos-a-g1.conf", "1.0.0");
+        host.boot("ralphos-a-g1.conf", "1.0.0");
+        host
+    }
+
+    pub(crate) fn entry(&self, name: EntryName, version: &str) -> Entry {
+        Entry {
+            title: "RalphOS".into(),
+            architecture: EntryArchitecture::X64,
+            options: BootOptions {
+                root_hash: [1; 32],
+                partuuid: self.layout.slot(name.slot).unique_guid,
+                hash_offset: 4096,
+                slot: name.slot,
+                generation: name.generation,
+                system: *Digest::of(version).as_bytes(),
+                epoch: 1,
+                os_version: version.into(),
+                failed: None,
+                extra: String::new(),
+            },
+            linux_sha256: *Digest::of(b"old kernel").as_bytes(),
+            initrd_sha256: *Digest::of(b"old initrd").as_bytes(),
+        }
+    }
+
+    /// Puts a whole system there.
+    pub(crate) fn put_system(&mut self, name: &str, version: &str) {
+        let name: EntryName = name.parse().unwrap();
+        let entry = self.entry(name, version);
+        self.with_esp(|esp| {
+            esp.put(name.path().as_str(), &entry.render(Liveness::Live));
+            esp.put(entry.payload(PayloadKind::Linux).path().as_str(), b"old kernel");
+            esp.put(entry.payload(PayloadKind::Initrd).path().as_str(), b"old initrd");
+        });
+    }
+
+    /// Boots it.
+    pub(crate) fn boot(&mut self, name: &str, version: &str) {
+        self.booted = Some(self.entry(name.parse().unwrap(), version).options);
+    }
+
+    pub(crate) fn with_esp<T>(&self, f: impl FnOnce(&mut FakeEsp) -> T) -> T {
+        f(self.esp.borrow_mut().as_mut().expect("the ESP is not in use"))
+    }
+
+    pub(crate) fn entries(&self) -> Vec<String> {
+        self.with_esp(|esp| {
+            let files = esp.files();
+            files.iter().filter_map(|f| Some(f.strip_prefix("loader/entries/")?.to_owned())).collect()
+        })
+    }
+
+    pub(crate) fn take_log(&self) -> Vec<String> {
+        std::mem::take(&mut *self.log.lock().unwrap())
+    }
+
+    /// Applies an image signed by [`key`].
+    pub(crate) fn apply(&self, image: Vec<u8>) -> Result<Outcome, ApplyError> {
+        self.apply_as(image, Downgrade::Refuse, KnownBad::Refuse)
+    }
+
+    pub(crate) fn apply_as(
+        &self,
+        image: Vec<u8>,
+        downgrade: Downgrade,
+        known_bad: KnownBad,
+    ) -> Result<Outcome, ApplyError> {
+        let trust = TrustPolicy::new(vec![key().public()], NonZeroUsize::MIN).unwrap();
+        let policy = Policy { os_id: Some("ralphos".into()), ..Policy::default() };
+        let request = Request { trust: &trust, policy: &policy, downgrade, known_bad };
+        let source: Box<dyn Read> = Box::new(Cursor::new(image));
+        apply(self, &UpdateLock::for_tests(), source, &request, &mut Silent)
+    }
+}
+
+impl Host for FakeHost {
+    fn lock(&self) -> Result<UpdateLock, LockError> {
+        Ok(UpdateLock::for_tests())
+    }
+
+    fn layout(&self) -> &DiskLayout {
+        &self.layout
+    }
+
+    fn booted(&self) -> Option<&BootOptions> {
+        self.booted.as_ref()
+    }
+
+    fn loader_vars(&self) -> LoaderVars {
+        self.vars.clone()
+    }
+
+    fn records(&self) -> &Records {
+        &self.records
+    }
+
+    fn open_esp(&self, _: Access) -> Result<Box<dyn OpenEsp>, HostError> {
+        let esp = self.esp.borrow_mut().take().expect("opened once at a time");
+        let seen = esp.events().len();
+        Ok(Box::new(InUse { esp: Some(esp), home: Rc::clone(&self.esp), log: Arc::clone(&self.log), seen }))
+    }
+
+    fn open_slot(&self, slot: TargetSlot) -> Result<Box<dyn SlotIo>, SlotError> {
+        let running = self.booted.as_ref().map(|options| options.slot);
+        assert_ne!(Some(slot.slot()), running, "the booted slot is never opened for writing");
+        let slot = self.slot.borrow_mut().take();
+        Ok(Box::new(SlotInUse { slot, home: Rc::clone(&self.slot), spoil: self.spoil }))
+    }
+
+    fn is_blank(&self, slot: Slot) -> Option<bool> {
+        let running = self.booted.as_ref().map(|options| options.slot);
+        if Some(slot) == running { None } else { self.slot.borrow_mut().as_mut()?.is_blank().ok() }
+    }
+}
+
+struct InUse {
+    esp: Option<FakeEsp>,
+    home: Rc<RefCell<Option<FakeEsp>>>,
+    log: Log,
+    seen: usize,
+}
+
+impl OpenEsp for InUse {
+    fn esp(&mut self) -> &mut dyn Esp {
+        self.esp.as_mut().expect("present until dropped")
+    }
+
+    fn close(self: Box<Self>) -> Result<(), HostError> {
+        Ok(())
+    }
+}
+
+impl Drop for InUse {
+    fn drop(&mut self) {
+        let Some(esp) = self.esp.take() else { return };
+        self.log.lock().unwrap().extend(esp.events()[self.seen..].iter().map(|event| format!("esp {event}")));
+        *self.home.borrow_mut() = Some(esp);
+    }
+}
+
+struct SlotInUse {
+    slot: Option<FakeSlot>,
+    home: Rc<RefCell<Option<FakeSlot>>>,
+    spoil: Option<u64>,
+}
+
+impl SlotInUse {
+    fn slot(&mut self) -> &mut FakeSlot {
+        self.slot.as_mut().expect("present until dropped")
+    }
+}
+
+impl Drop for SlotInUse {
+    fn drop(&mut self) {
+        *self.home.borrow_mut() = self.slot.take();
+    }
+}
+
+impl SlotIo for SlotInUse {
+    fn len(&self) -> u64 {
+        SLOT_LEN as u64
+    }
+
+    fn write_at(&mut self, offset: u64, bytes: &[u8]) -> Result<(), SlotError> {
+        self.slot().write_at(offset, bytes)
+    }
+
+    fn flush(&mut self) -> Result<(), SlotError> {
+        self.slot().flush()
+    }
+
+    fn read_at_uncached(&mut self, offset: u64, bytes: &mut [u8]) -> Result<(), SlotError> {
+        self.slot().read_at_uncached(offset, bytes)?;
+        if let Some(at) = self.spoil.and_then(|at| usize::try_from(at.checked_sub(offset)?).ok())
+            && let Some(byte) = bytes.get_mut(at)
+        {
+            *byte ^= 1;
+        }
+        Ok(())
+    }
+}
