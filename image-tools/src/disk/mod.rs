@@ -75,7 +75,7 @@ pub fn run(args: &Args) -> Result<()> {
     // Everything that is not written stays a hole.
     planned.set_len(new.file()).with_context(cannot_write)?;
     let refused = || format!("cannot make a disk of {}", args.image.display());
-    let progress = Progress::new("writing", manifest.payloads.iter().map(|p| p.size).sum());
+    let progress = Progress::new("writing", manifest.root().0.size);
     let window = FileWindow::new(duplicate(&mut new)?, layout.esp.start, layout.esp.len);
     let mut esp = esp::NewEsp::format(window.with_context(cannot_write)?, layout, seed)?;
     esp.put_loader(&loader, manifest.architecture)?;
