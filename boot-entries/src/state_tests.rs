@@ -207,10 +207,7 @@ fn upd50_every_reason_why_not() {
     assert!(matches!(with(&|esp| esp.take("ralphos/a/g1-linux")), NoFallback::Same { .. }));
     let missing = with(&|esp| esp.take("ralphos/a/g1-initrd"));
     assert!(matches!(missing, NoFallback::NotWhole { why: Wholeness::Missing(PayloadKind::Initrd), .. }));
-    assert_eq!(
-        missing.to_string(),
-        "the boot loader would choose ralphos-a-g1.conf, but its initrd file is missing"
-    );
+    assert_eq!(missing.to_string(), "the boot loader would choose ralphos-a-g1.conf, but its initrd file is missing");
     assert!(matches!(with(&|esp| esp.put("ralphos/a/g1-linux", b"")), NoFallback::NotWhole { .. }));
     assert!(matches!(with(&|esp| esp.put("EFI/Linux/x.efi", b"")), NoFallback::Unknown { .. }));
     let foreign = with(&|esp| {
@@ -223,10 +220,7 @@ fn upd50_every_reason_why_not() {
         fallback(&esp, trial, &stale),
         Err(NoFallback::Same { reason: ChoiceReason::DefaultVariable, .. })
     ));
-    assert!(matches!(
-        fallback(&machine(&[]), trial, &no_vars()),
-        Err(NoFallback::Nothing)
-    ));
+    assert!(matches!(fallback(&machine(&[]), trial, &no_vars()), Err(NoFallback::Nothing)));
 }
 
 #[test]
