@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
-use std::process::Command;
 
 use disk_layout::{
     ALIGNMENT, ATTRIBUTE_NO_AUTO, ATTRIBUTE_READ_ONLY, Architecture, CopyError, CreateError, DiskLayout, LayoutError,
     NewDisk, PartitionTable, Seed, Slot, TYPE_ESP, TYPE_VAR, TableCopy, TableError,
 };
 use gpt::disk::LogicalBlockSize;
+use qemu_tests::setup;
 use uuid::Uuid;
 
 const MIB: u64 = 1 << 20;
@@ -31,15 +31,11 @@ fn image(disk: &NewDisk) -> (tempfile::NamedTempFile, DiskLayout) {
     (file, layout)
 }
 
-/// The output of `sgdisk`, which must be there: a table that only we can read is worth nothing.
+/// The output of `sgdisk`: a table that only we can read is worth nothing.
 fn sgdisk(arguments: &[&str], file: &tempfile::NamedTempFile) -> String {
-    // Outside the PATH of ordinary users on Debian.
-    let path = format!("{}:/usr/sbin:/sbin", std::env::var("PATH").unwrap_or_default());
-    let output = Command::new("sgdisk").env("PATH", path).args(arguments).arg(file.path()).output();
-    let output = output.expect("sgdisk, of the Debian package gdisk, must be installed");
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(output.status.success(), "sgdisk {arguments:?}: {text}{}", String::from_utf8_lossy(&output.stderr));
-    text
+    setup::ensure_tools().unwrap();
+    let output = setup::run(setup::command("sgdisk").args(arguments).arg(file.path())).unwrap();
+    String::from_utf8_lossy(&output).into_owned()
 }
 
 /// What of a partition a test wants to say: label, type, first and last sector.
