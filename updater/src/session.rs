@@ -440,3 +440,7 @@ fn closes(event: &Event, name: EntryName) -> bool {
 pub fn is_untried(counter: Counter) -> bool {
     counter.done() == 0 && !counter.is_exhausted()
 }
+
+#[cfg(all(test, feature = "apply"))]
+#[path = "session_tests.rs"]
+mod tests;
