@@ -1,20 +1,18 @@
 //! One virtual machine: QEMU without KVM, OVMF with variables of its own, the scenario's disk, a console that is
 //! recorded and a second serial port to the guest's agent.
 
+mod power;
+mod qemu;
 mod slots;
 
-use std::io::{BufRead, BufReader, Read, Write};
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
 
-use crate::agent::{FromGuest, PORT, run_line};
+use self::power::Power;
+use crate::agent::{FromGuest, run_line};
 use crate::setup;
 use crate::transcript::Transcript;
 
@@ -28,17 +26,15 @@ const RUN_TIMEOUT: Duration = Duration::from_secs(300);
 pub enum OnReset {
     /// It boots again, as a machine does.
     Reboot,
-    /// QEMU ends, so that the disk can be looked at between two boots.
+    /// The machine stays off, so that the disk can be looked at between two boots.
     Exit,
 }
 
 /// A running (or ended) machine. Dropping it switches it off.
 #[derive(Debug)]
 pub struct Vm {
-    qemu: Child,
+    power: Power,
     dir: PathBuf,
-    transcript: Arc<Mutex<Transcript>>,
-    to_agent: UnixStream,
     from_agent: Receiver<FromGuest>,
     next_id: u64,
     _slot: slots::Slot,
@@ -68,24 +64,8 @@ impl Vm {
         if !vars.exists() {
             std::fs::copy(setup::OVMF_VARS, &vars).with_context(|| format!("cannot make {}", vars.display()))?;
         }
-        let socket = socket_path();
-        let mut qemu = command(disk, &vars, &socket, on_reset)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::inherit())
-            .spawn()
-            .context("cannot start qemu-system-x86_64")?;
-
-        let transcript = Arc::new(Mutex::new(Transcript::default()));
-        if let Some(console) = qemu.stdout.take() {
-            let transcript = Arc::clone(&transcript);
-            std::thread::spawn(move || record(console, &transcript));
-        }
-        let to_agent = connect(&socket, &mut qemu)?;
-        let (sender, from_agent) = channel();
-        let reading = to_agent.try_clone().context("agent's socket")?;
-        std::thread::spawn(move || listen(reading, &sender));
-        Ok(Self { qemu, dir: dir.to_owned(), transcript, to_agent, from_agent, next_id: 1, _slot: slot })
+        let (power, from_agent) = Power::on(disk, &vars, on_reset)?;
+        Ok(Self { power, dir: dir.to_owned(), from_agent, next_id: 1, _slot: slot })
     }
 
     /// Waits until the guest of a new boot can be talked to, and gives its boot id.
@@ -179,24 +159,23 @@ impl Vm {
     /// # Errors
     /// When it does not end in time.
     pub fn power_off(mut self) -> Result<Transcript> {
+        self.power.stay_off();
         self.send("systemctl poweroff")?;
         self.wait_end(BOOT_TIMEOUT)
     }
 
-    /// Waits until QEMU ends by itself: the guest turned itself off or, with [`OnReset::Exit`], reset.
+    /// Waits until the machine is off for good: the guest turned itself off or, with [`OnReset::Exit`], reset.
     ///
     /// # Errors
     /// When that takes longer than `timeout`.
-    pub fn wait_end(mut self, timeout: Duration) -> Result<Transcript> {
+    pub fn wait_end(self, timeout: Duration) -> Result<Transcript> {
         let end = Instant::now() + timeout;
-        while self.qemu.try_wait().context("waiting for QEMU")?.is_none() {
+        while !self.power.is_off() {
             if Instant::now() > end {
                 return Err(self.error("the machine neither stopped nor reset"));
             }
             std::thread::sleep(Duration::from_millis(50));
         }
-        // The recorder may have the last lines still to read.
-        std::thread::sleep(Duration::from_millis(100));
         Ok(self.transcript())
     }
 
@@ -206,7 +185,7 @@ impl Vm {
     /// When that takes longer than `timeout`.
     pub fn wait_line(&self, text: &str, timeout: Duration) -> Result<()> {
         let end = Instant::now() + timeout;
-        while !self.lock().lines().iter().any(|l| l.text.contains(text)) {
+        while !self.power.transcript().lines().iter().any(|l| l.text.contains(text)) {
             if Instant::now() > end {
                 return Err(self.error(&format!("never on the console: {text}")));
             }
@@ -217,13 +196,13 @@ impl Vm {
 
     /// What the console has said so far.
     pub fn transcript(&self) -> Transcript {
-        self.lock().clone()
+        self.power.transcript().clone()
     }
 
     fn send(&mut self, script: &str) -> Result<u64> {
         let id = self.next_id;
         self.next_id += 1;
-        writeln!(self.to_agent, "{}", run_line(id, script)).context("cannot talk to QEMU")?;
+        self.power.tell(&run_line(id, script))?;
         Ok(id)
     }
 
@@ -237,123 +216,17 @@ impl Vm {
     }
 
     fn error(&self, what: &str) -> anyhow::Error {
-        anyhow!("{what}\n--- the last boot:\n{}---", self.lock().last_boot())
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Transcript> {
-        self.transcript.lock().unwrap_or_else(PoisonError::into_inner)
+        anyhow!("{what}\n--- the last boot:\n{}---", self.power.transcript().last_boot())
     }
 }
 
 impl Drop for Vm {
     fn drop(&mut self) {
-        // Killing loses nothing that the guest has written: the host's page cache outlives QEMU.
-        let _ = self.qemu.kill();
-        let _ = self.qemu.wait();
-        let transcript = self.lock().last_boot();
+        self.power.cut();
+        let transcript = self.power.transcript().last_boot();
         let _ = std::fs::write(self.dir.join("last-boot.txt"), &transcript);
         if std::thread::panicking() {
             eprintln!("--- the last boot:\n{transcript}---");
-        }
-    }
-}
-
-fn command(disk: &Path, vars: &Path, socket: &Path, on_reset: OnReset) -> std::process::Command {
-    let mut qemu = setup::command("qemu-system-x86_64");
-    qemu.args([
-        "-machine",
-        "q35,smm=off,sata=off,usb=off,smbus=off,hpet=off,i8042=off,vmport=off",
-        // A KVM that is there need not work, and one machine's timing should be every machine's.
-        "-accel",
-        "tcg,thread=multi",
-        // QEMU 7.2 loses a guest's flags around cmpxchg16b now and then, and kernels from 6.12 on use it in every
-        // allocation: one boot in three died of it.
-        "-cpu",
-        "Nehalem,-cx16",
-        "-smp",
-        "1",
-        "-m",
-        "512",
-        "-nodefaults",
-        "-no-user-config",
-        "-display",
-        "none",
-        "-device",
-        "virtio-rng-pci",
-        "-netdev",
-        "user,id=net",
-        "-device",
-        "virtio-net-pci,netdev=net,romfile=",
-        "-chardev",
-        "stdio,id=console,signal=off",
-        "-serial",
-        "chardev:console",
-        "-device",
-        "virtio-serial-pci",
-    ]);
-    qemu.arg("-chardev")
-        .arg(format!("socket,id=agent,path={},server=on,wait=off", socket.display()))
-        .arg("-device")
-        .arg(format!("virtserialport,chardev=agent,name={PORT}"))
-        .arg("-drive")
-        .arg(format!("if=pflash,format=raw,unit=0,readonly=on,file={}", setup::OVMF_CODE))
-        .arg("-drive")
-        .arg(format!("if=pflash,format=raw,unit=1,file={}", vars.display()))
-        .arg("-drive")
-        .arg(format!("if=none,id=disk,format=raw,discard=unmap,file={}", disk.display()))
-        .args(["-device", "virtio-blk-pci,drive=disk,bootindex=0"]);
-    if on_reset == OnReset::Exit {
-        qemu.arg("-no-reboot");
-    }
-    qemu
-}
-
-/// In the temporary folder: a socket's path has at most 107 bytes, and a build folder's may be long.
-fn socket_path() -> PathBuf {
-    static NUMBER: AtomicU32 = AtomicU32::new(0);
-    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-    std::env::temp_dir().join(format!("ralph-vm-{}-{number}", std::process::id()))
-}
-
-fn connect(socket: &Path, qemu: &mut Child) -> Result<UnixStream> {
-    let end = Instant::now() + Duration::from_secs(30);
-    loop {
-        match UnixStream::connect(socket) {
-            Ok(stream) => {
-                // Connected once and for all: the name is not needed any more.
-                let _ = std::fs::remove_file(socket);
-                return Ok(stream);
-            }
-            Err(error) => {
-                if let Some(status) = qemu.try_wait().context("waiting for QEMU")? {
-                    bail!("qemu-system-x86_64 ended at once: {status}");
-                }
-                if Instant::now() > end {
-                    let _ = qemu.kill();
-                    return Err(error).context("QEMU does not open the agent's socket");
-                }
-                std::thread::sleep(Duration::from_millis(20));
-            }
-        }
-    }
-}
-
-fn record(mut console: impl Read, transcript: &Mutex<Transcript>) {
-    let start = Instant::now();
-    let mut buffer = [0; 4096];
-    while let Ok(read @ 1..) = console.read(&mut buffer) {
-        transcript.lock().unwrap_or_else(PoisonError::into_inner).push(start.elapsed(), &buffer[..read]);
-    }
-}
-
-fn listen(stream: UnixStream, sender: &Sender<FromGuest>) {
-    for line in BufReader::new(stream).split(b'\n') {
-        let Ok(line) = line else { return };
-        // A line that a reset cut parses as nothing.
-        if let Ok(message) = FromGuest::parse(String::from_utf8_lossy(&line).trim())
-            && sender.send(message).is_err()
-        {
-            return;
         }
     }
 }
