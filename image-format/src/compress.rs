@@ -78,7 +78,7 @@ pub(crate) struct CompressError(pub(crate) &'static str);
 
 fn compress(plain: &[u8], level: i32) -> Result<Compressed, CompressError> {
     let zstd_error = |code| CompressError(zstd_safe::get_error_name(code));
-    // A new context for each chunk: a reused one carries the salt of its hash tables over, and the output would depend on what the same
+    // A new context for each chunk: a reused one carries the salt of its hash tables over, and the output could depend on what the same
     // worker compressed before (IMG-55).
     let mut context = CCtx::try_create().ok_or(CompressError("out of memory"))?;
     context.set_parameter(CParameter::CompressionLevel(level)).map_err(zstd_error)?;
