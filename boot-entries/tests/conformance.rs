@@ -4,8 +4,9 @@
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
+use std::sync::{Arc, Mutex};
 
-use boot_entries::esp::{DirItem, Esp, EspError, EspPath, FakeEsp, ImageEsp, KernelEsp, WriteError};
+use boot_entries::esp::{DirItem, Esp, EspError, EspPath, FakeEsp, ImageEsp, KernelEsp, Remount, WriteError};
 use boot_entries::fat::{FormatOptions, format_esp};
 use boot_entries::names::{entries_dir, payload_dir};
 use boot_entries::{
@@ -30,11 +31,18 @@ fn names(esp: &mut dyn Esp, dir: &str) -> Vec<String> {
     names
 }
 
+/// Whether anybody else writes to the volume meanwhile.
+#[derive(Clone, Copy, PartialEq)]
+enum Volume {
+    Ours,
+    Shared,
+}
+
 /// Everything the trait promises.
-fn suite(esp: &mut dyn Esp) {
+fn suite(esp: &mut dyn Esp, volume: Volume) {
     directories(esp);
     files(esp);
-    long_files(esp);
+    long_files(esp, volume);
     failing_content(esp);
     overwriting(esp);
     acts(esp);
@@ -107,16 +115,19 @@ fn files(esp: &mut dyn Esp) {
     esp.remove(&file).unwrap();
 }
 
-fn long_files(esp: &mut dyn Esp) {
+fn long_files(esp: &mut dyn Esp, volume: Volume) {
     // Longer than every buffer, and no multiple of anything.
     let content: Vec<u8> = (0..1_234_567u32).map(|i| (i * 7 + i / 251) as u8).collect();
     let file = path("one/long");
     let before = esp.space().unwrap();
     put(esp, file.as_str(), &content);
     esp.flush().unwrap();
-    let after = esp.space().unwrap();
     assert!(before.cluster_size >= 512);
-    assert!(after.free_clusters < before.free_clusters);
+    // Others may use the file system that a plain directory lies on.
+    if volume == Volume::Ours {
+        let used = before.free_clusters - esp.space().unwrap().free_clusters;
+        assert_eq!(used, before.clusters(content.len() as u64));
+    }
     assert_eq!(esp.hash_file(&file).unwrap(), (Sha256::digest(&content).into(), content.len() as u64));
     assert!(esp.read(&file, content.len() as u64).unwrap() == content);
     assert_eq!(esp.read_head(&file, 70_000).unwrap(), content[..70_000]);
@@ -266,13 +277,13 @@ fn acts(esp: &mut dyn Esp) {
 
 #[test]
 fn fake() {
-    suite(&mut FakeEsp::new());
+    suite(&mut FakeEsp::new(), Volume::Ours);
 }
 
 #[test]
 fn kernel_on_a_directory() {
     let dir = tempfile::tempdir().unwrap();
-    suite(&mut KernelEsp::directory(dir.path()).unwrap());
+    suite(&mut KernelEsp::directory(dir.path()).unwrap(), Volume::Shared);
 }
 
 fn image_file(mib: u64) -> tempfile::NamedTempFile {
@@ -293,7 +304,7 @@ fn fsck(image: &Path) {
 #[test]
 fn image() {
     let image = image_file(64);
-    suite(&mut ImageEsp::new(image.reopen().unwrap()));
+    suite(&mut ImageEsp::new(image.reopen().unwrap()), Volume::Ours);
     fsck(image.path());
 }
 
@@ -306,7 +317,7 @@ fn image_in_a_window() {
     let file = File::options().read(true).write(true).open(image.path()).unwrap();
     let mut window = disk_layout::FileWindow::new(file, start as u64, len as u64).unwrap();
     format_esp(&mut window, FormatOptions { label: "EFI", serial: 1, sector_size: 512 }).unwrap();
-    suite(&mut ImageEsp::new(window));
+    suite(&mut ImageEsp::new(window), Volume::Ours);
     let bytes = std::fs::read(image.path()).unwrap();
     assert!(bytes[..start].iter().chain(&bytes[start + len..]).all(|byte| *byte == 0xee));
     let esp = tempfile::NamedTempFile::new().unwrap();
@@ -329,6 +340,65 @@ fn a_full_image_is_told_and_stays_whole() {
     assert!(!esp.exists(&path("ralphos/b/g2-linux")).unwrap());
     assert!(esp.space().unwrap().free_clusters * u64::from(space.cluster_size) >= 99_000);
     fsck(image.path());
+}
+
+/// Stands for the mount of the volume in an image file: the file is the medium, the directory what the kernel shows of it.
+#[derive(Debug)]
+struct CountedMount {
+    log: Arc<Mutex<Vec<&'static str>>>,
+    busy: bool,
+}
+
+impl Remount for CountedMount {
+    fn unmount(&mut self) -> io::Result<()> {
+        self.log.lock().unwrap().push("unmount");
+        if self.busy { Err(io::ErrorKind::ResourceBusy.into()) } else { Ok(()) }
+    }
+
+    fn mount(&mut self) -> io::Result<()> {
+        self.log.lock().unwrap().push("mount");
+        Ok(())
+    }
+}
+
+#[test]
+fn ent22_the_kernels_volume_is_mended_unmounted() {
+    let image = image_file(40);
+    let twins = ["ralphos-b-g7+2-1.conf", "ralphos-b-g7+1-2.conf"].map(|name| entries_dir().join(name).unwrap());
+    let mut on_medium = ImageEsp::new(image.reopen().unwrap());
+    for twin in &twins {
+        put(&mut on_medium, twin.as_str(), b"x");
+    }
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("shown"), "by the mount").unwrap();
+    let log = Arc::new(Mutex::new(Vec::new()));
+    let mounted = |busy| {
+        let remount = CountedMount { log: log.clone(), busy };
+        KernelEsp::mounted(dir.path(), image.path(), Box::new(remount)).unwrap()
+    };
+
+    let mut esp = mounted(false);
+    // The check reads the medium and leaves the mount alone.
+    assert_eq!(esp.cluster_faults(&[entries_dir()]).unwrap(), []);
+    assert_eq!(*log.lock().unwrap(), Vec::<&str>::new());
+    esp.drop_name(&twins[0]).unwrap();
+    assert_eq!(*log.lock().unwrap(), ["unmount", "mount"]);
+    assert!(!on_medium.exists(&twins[0]).unwrap() && on_medium.exists(&twins[1]).unwrap());
+    // It is usable again, and mounted again also after a repair that failed.
+    assert_eq!(esp.read(&path("shown"), 100).unwrap(), b"by the mount");
+    assert!(matches!(esp.drop_name(&twins[0]), Err(EspError::Missing { .. })));
+    assert_eq!(*log.lock().unwrap(), ["unmount", "mount", "unmount", "mount"]);
+    assert!(esp.exists(&path("shown")).unwrap());
+
+    // What cannot be unmounted is left as it is.
+    log.lock().unwrap().clear();
+    let mut busy = mounted(true);
+    assert!(matches!(busy.drop_name(&twins[1]), Err(EspError::Busy { .. })));
+    assert_eq!(*log.lock().unwrap(), ["unmount"]);
+    assert!(on_medium.exists(&twins[1]).unwrap());
+    assert!(busy.exists(&path("shown")).unwrap());
+    let mut plain = KernelEsp::directory(dir.path()).unwrap();
+    assert!(matches!(plain.drop_name(&twins[1]), Err(EspError::CannotRepair { .. })));
 }
 
 /// What ENT-23 asks of the kernel's mount cannot be seen on a directory; that paths stay inside can.

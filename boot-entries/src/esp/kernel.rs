@@ -3,7 +3,7 @@
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::dir::Dir;
@@ -25,7 +25,7 @@ pub trait Remount: std::fmt::Debug {
     /// When something still uses it.
     fn unmount(&mut self) -> io::Result<()>;
 
-    /// Mounts it again at the same place.
+    /// Mounts it again at the same place. Called after every [`Remount::unmount`] that succeeded.
     ///
     /// # Errors
     /// What the kernel says.
@@ -273,7 +273,12 @@ fn device_error(op: Op, medium: &Medium, source: io::Error) -> EspError {
 
 fn drop_raw(medium: &Medium, path: &EspPath) -> Result<(), EspError> {
     let io = |source| device_error(Op::DropName, medium, source);
-    let device = OpenOptions::new().read(true).write(true).open(&medium.device).map_err(io)?;
+    // Exclusively: the kernel refuses that while the volume is mounted anywhere, in another namespace too.
+    let device = OpenOptions::new().read(true).write(true).custom_flags(OFlag::O_EXCL.bits()).open(&medium.device);
+    let device = device.map_err(|source| match source.kind() {
+        io::ErrorKind::ResourceBusy => EspError::Busy { path: path.clone(), source },
+        _ => io(source),
+    })?;
     let dropped = Volume::open(&device).and_then(|mut volume| volume.drop_name(path.as_str()));
     dropped.map_err(|source| match source {
         FatError::Missing(_) => EspError::Missing { op: Op::DropName, path: path.clone() },
