@@ -28,9 +28,6 @@ pub struct OurEntry {
 
 impl OurEntry {
     /// The path of its file.
-    ///
-    /// # Errors
-    /// When the stored name is none that this program could have written.
     pub fn path(&self) -> EspPath {
         // The name was parsed, so it holds nothing that a path may not hold.
         EspPath::literal(&format!("{}/{}", entries_dir(), self.file_name))
@@ -114,14 +111,26 @@ impl EspState {
     pub fn read(esp: &mut dyn Esp) -> Result<EspState, EspError> {
         let dir = entries_dir();
         let (mut ours, mut foreign, mut files) = (Vec::new(), Vec::new(), Vec::new());
+        let mut unmodelled = unified_images(esp)?;
         for item in esp.list(&dir)?.into_iter().filter(|item| !item.is_dir) {
-            // A name that FAT holds and we do not accept as a path can still be an entry; it cannot be read, so the
-            // model would be wrong about it.
-            let Ok(path) = dir.join(&item.name) else {
+            if !loader::is_entry_name(&item.name) {
+                foreign.push(item.name);
+                continue;
+            }
+            // The loader may read what we cannot: a name that is no path here, or a very long file.
+            let content = match dir.join(&item.name) {
+                Ok(path) => match esp.read(&path, FILE_MAX) {
+                    Ok(content) => Some(content),
+                    Err(EspError::Missing { .. } | EspError::TooLong { .. }) => None,
+                    Err(error) => return Err(error),
+                },
+                Err(_) => None,
+            };
+            let Some(content) = content else {
+                unmodelled.push(format!("{dir}/{}", item.name));
                 foreign.push(item.name);
                 continue;
             };
-            let content = esp.read(&path, FILE_MAX)?;
             match item.name.parse() {
                 Ok(name) => ours.push(our_entry(name, &item.name, &content)),
                 Err(_) => foreign.push(item.name.clone()),
@@ -129,8 +138,6 @@ impl EspState {
             files.push(EntryFile { name: item.name, content });
         }
         let kernels = kernels(esp, &files)?;
-        let unread = foreign.iter().filter(|name| dir.join(name).is_err()).map(|name| format!("{dir}/{name}"));
-        let unmodelled = unread.chain(unified_images(esp)?).collect();
         let payloads = [payload_files(esp, Slot::A)?, payload_files(esp, Slot::B)?];
         let conf = match esp.read(&EspPath::literal("loader/loader.conf"), FILE_MAX) {
             Ok(bytes) => LoaderConf::parse(&String::from_utf8_lossy(&bytes)),

@@ -158,6 +158,13 @@ fn ldr8_what_is_not_modelled_is_not_predicted() {
     esp.put("EFI/Linux/Other.EFI", b"");
     let because = vec!["EFI/Linux/Other.EFI".to_owned()];
     assert_eq!(read(&esp).predict(&no_vars(), X64), Prediction::Unknown { because });
+    esp.take("EFI/Linux/Other.EFI");
+    // What is too long to be read here may be an entry; what the loader does not read may be as long as it likes.
+    esp.put("loader/entries/README", &vec![b'#'; 2 << 20]);
+    assert_eq!(boots(read(&esp).predict(&no_vars(), X64)), "ralphos-a-g1.conf");
+    esp.put("loader/entries/x.conf", &vec![b'#'; 2 << 20]);
+    let because = vec!["loader/entries/x.conf".to_owned()];
+    assert_eq!(read(&esp).predict(&no_vars(), X64), Prediction::Unknown { because });
 }
 
 #[test]

@@ -170,12 +170,18 @@ pub fn candidates(
     found
 }
 
+/// True for a file name that the loader takes for an entry's (`LDR-1`).
+pub fn is_entry_name(name: &str) -> bool {
+    let id = name.to_ascii_lowercase();
+    id.ends_with(".conf") && !id.starts_with('.') && !id.starts_with("auto-")
+}
+
 /// Reads one file; None when the loader leaves it out (but for the kernel's existence).
 pub(crate) fn candidate(index: usize, file: &EntryFile, architecture: EntryArchitecture) -> Option<Candidate> {
-    let id = file.name.to_ascii_lowercase();
-    if id.starts_with('.') || id.starts_with("auto-") || !id.ends_with(".conf") {
+    if !is_entry_name(&file.name) {
         return None;
     }
+    let id = file.name.to_ascii_lowercase();
     let (mut kernel, mut sort_key, mut machine_id, mut version) = (None, None, None, None);
     for (key, value) in key_values(&file.content) {
         match key.as_str() {
