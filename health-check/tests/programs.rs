@@ -60,8 +60,8 @@ fn every_refused_configuration_exits_3_and_names_its_file() {
 
 #[test]
 fn validate_takes_files_and_directories_and_reports_in_json() {
-    let folder = configured(&command("one", "required", "5s", "exit 0"));
-    let other = configured(&command("two", "wanted", "5s", "exit 0"));
+    let folder = configured(&command("one", "required", "30s", "exit 0"));
+    let other = configured(&command("two", "wanted", "30s", "exit 0"));
     let file = other.path().join("50-test.toml");
     let both = [folder.path().to_str().unwrap(), file.to_str().unwrap()];
     let out = program(&["validate", "--json", both[0], both[1]]);
@@ -79,7 +79,7 @@ fn validate_takes_files_and_directories_and_reports_in_json() {
 
 #[test]
 fn check_tells_by_its_exit_code() {
-    let healthy = configured(&(command("a", "required", "5s", "exit 0") + &command("b", "wanted", "5s", "exit 9")));
+    let healthy = configured(&(command("a", "required", "30s", "exit 0") + &command("b", "wanted", "30s", "exit 9")));
     let out = program(&["check", healthy.path().to_str().unwrap()]);
     assert_eq!(out.status.code(), Some(HEALTHY));
     let lines: Vec<&str> = text(&out.stdout).lines().collect();
@@ -87,7 +87,7 @@ fn check_tells_by_its_exit_code() {
     assert!(lines[0].starts_with("pass a (required, ") && lines[0].ends_with("): exited with code 0"), "{lines:?}");
     assert!(lines[1].starts_with("FAIL b (wanted, "), "{lines:?}");
 
-    let failing = configured(&command("a", "required", "5s", "echo reason; exit 4"));
+    let failing = configured(&command("a", "required", "30s", "echo reason; exit 4"));
     let out = program(&["check", failing.path().to_str().unwrap()]);
     assert_eq!(out.status.code(), Some(FAILED));
     assert!(text(&out.stdout).contains("exit-code: exited with code 4\n     | reason\n"), "{}", text(&out.stdout));
@@ -111,12 +111,12 @@ setsid -f sleep {c} >/dev/null 2>&1 </dev/null
 sleep {d} &
 exec sleep {e}"#
     );
-    let folder = configured(&command("escape", "required", "1s", &script));
+    let folder = configured(&command("escape", "required", "3s", &script));
     let begin = Instant::now();
     let out = program(&["check", folder.path().to_str().unwrap()]);
     assert_eq!(out.status.code(), Some(FAILED));
-    assert!(begin.elapsed() < Duration::from_secs(15), "{:?}", begin.elapsed());
-    assert!(text(&out.stdout).contains("deadline: still ran after 1000 ms and was killed"), "{}", text(&out.stdout));
+    assert!(begin.elapsed() < Duration::from_secs(40), "{:?}", begin.elapsed());
+    assert!(text(&out.stdout).contains("deadline: still ran after 3000 ms and was killed"), "{}", text(&out.stdout));
     assert!(text(&out.stderr).starts_with("killed "), "{}", text(&out.stderr));
     for sleep in &sleeps {
         assert!(!runs(sleep), "sleep {sleep} still runs");
@@ -134,7 +134,7 @@ fn runs(length: &str) -> bool {
 
 #[test]
 fn a_reader_that_goes_away_is_no_crash() {
-    let folder = configured(&command("a", "required", "5s", "exit 0"));
+    let folder = configured(&command("a", "required", "30s", "exit 0"));
     let mut child = Command::new(env!("CARGO_BIN_EXE_ralph-health-check"))
         .args(["check", folder.path().to_str().unwrap()])
         .stdout(std::process::Stdio::piped())

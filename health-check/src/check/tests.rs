@@ -23,11 +23,11 @@ fn run(checks: Vec<Check>, overall: &str) -> (Vec<Outcome>, Duration) {
 
 #[test]
 fn checks_run_at_the_same_time_and_are_told_in_the_order_of_the_configuration() {
-    let (outcomes, took) = run((0..8).map(|n| command(&format!("c{n}"), "sleep 0.5", "30s")).collect(), "60s");
+    let (outcomes, took) = run((0..8).map(|n| command(&format!("c{n}"), "sleep 2", "30s")).collect(), "60s");
     let names: Vec<&str> = outcomes.iter().map(|outcome| outcome.name.as_str()).collect();
     assert_eq!(names, ["c0", "c1", "c2", "c3", "c4", "c5", "c6", "c7"]);
-    assert!(outcomes.iter().all(|outcome| outcome.passed && outcome.milliseconds >= 500));
-    assert!(took < Duration::from_secs(3), "{took:?}: one after the other would take 4 s");
+    assert!(outcomes.iter().all(|outcome| outcome.passed && outcome.milliseconds >= 2000));
+    assert!(took < Duration::from_secs(12), "{took:?}: one after the other would take 16 s");
 }
 
 #[test]
@@ -57,10 +57,10 @@ fn each_way_to_fail_has_its_reason() {
 
 #[test]
 fn the_overall_deadline_ends_what_still_runs_hlt_12() {
-    let (outcomes, took) = run(vec![command("quick", "exit 0", "30s"), command("slow", "sleep 100", "30s")], "1s");
+    let (outcomes, took) = run(vec![command("quick", "exit 0", "30s"), command("slow", "sleep 100", "30s")], "2s");
     assert!(outcomes[0].passed);
     assert_eq!(outcomes[1].reason, Some(Reason::OverallDeadline));
-    assert!(took < Duration::from_secs(4), "{took:?}");
+    assert!(took < Duration::from_secs(20), "{took:?}");
 }
 
 /// A systemd that never answers and cannot be interrupted.
@@ -83,11 +83,11 @@ fn a_check_that_is_stuck_does_not_hold_up_the_others() {
     };
     let tools = Tools { clock: Arc::new(SystemClock), systemd: Arc::new(Stuck) };
     let begin = Instant::now();
-    let config = Config { checks: vec![stuck, command("quick", "exit 0", "30s")], overall_deadline: Span::seconds(1) };
+    let config = Config { checks: vec![stuck, command("quick", "exit 0", "30s")], overall_deadline: Span::seconds(2) };
     let outcomes = run_all(&config, &tools);
     assert_eq!(outcomes[0].reason, Some(Reason::OverallDeadline));
     assert!(outcomes[1].passed);
-    assert!(begin.elapsed() < Duration::from_secs(9), "{:?}", begin.elapsed());
+    assert!(begin.elapsed() < Duration::from_secs(25), "{:?}", begin.elapsed());
 }
 
 #[test]

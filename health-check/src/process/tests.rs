@@ -75,20 +75,20 @@ fn a_mebibyte_of_output_keeps_its_last_2_kib_hlt_21() {
 #[test]
 fn a_program_past_its_deadline_is_killed_hlt_20() {
     let start = Instant::now();
-    let ended = sh("echo begun; exec sleep 100", Duration::from_millis(300));
+    let ended = sh("echo begun; exec sleep 100", Duration::from_secs(2));
     assert_eq!(ended.end, End::Deadline);
     assert_eq!(ended.output, "begun\n");
     let took = start.elapsed();
-    assert!(took >= Duration::from_millis(300) && took < Duration::from_secs(5), "{took:?}");
+    assert!(took >= Duration::from_secs(2) && took < Duration::from_secs(30), "{took:?}");
 }
 
 #[test]
 fn children_that_ignore_sigterm_are_killed_with_it_hlt_20() {
     let script = r#"trap "" TERM; sleep 100 & echo $!; sleep 100 & echo $!; echo $$; wait; sleep 100"#;
     let start = Instant::now();
-    let ended = sh(script, Duration::from_millis(500));
+    let ended = sh(script, Duration::from_secs(3));
     assert_eq!(ended.end, End::Deadline);
-    assert!(start.elapsed() < Duration::from_secs(5));
+    assert!(start.elapsed() < Duration::from_secs(30));
     let pids: Vec<&str> = ended.output.lines().collect();
     assert_eq!(pids.len(), 3);
     for pid in pids {
@@ -101,7 +101,7 @@ fn what_a_passing_program_leaves_in_its_group_is_killed() {
     let start = Instant::now();
     let ended = sh("sleep 100 & echo $!", LONG);
     assert_eq!(ended.end, End::Code(0));
-    assert!(start.elapsed() < Duration::from_secs(5), "the inherited pipe must not be waited for");
+    assert!(start.elapsed() < Duration::from_secs(30), "the inherited pipe must not be waited for");
     assert!(gone_soon(&ended.output));
 }
 
@@ -109,27 +109,27 @@ fn what_a_passing_program_leaves_in_its_group_is_killed() {
 fn a_grandchild_in_a_session_of_its_own_holds_nothing_up() {
     // It keeps the pipe and cannot be reached by the group's signal; we return all the same.
     let start = Instant::now();
-    let ended = sh("setsid sleep 20 & sleep 0.2; echo done", LONG);
+    let ended = sh("setsid sleep 60 & sleep 0.2; echo done", LONG);
     assert_eq!((ended.end, ended.output.as_str()), (End::Code(0), "done\n"));
-    assert!(start.elapsed() < Duration::from_secs(5));
+    assert!(start.elapsed() < Duration::from_secs(30));
 }
 
 #[test]
 fn a_grandchild_that_never_stops_writing_holds_nothing_up() {
     let start = Instant::now();
-    let ended = sh("setsid timeout 20 yes & sleep 0.2; exit 3", LONG);
+    let ended = sh("setsid timeout 60 yes & sleep 0.2; exit 3", LONG);
     assert_eq!(ended.end, End::Code(3));
-    assert!(start.elapsed() < Duration::from_secs(5));
+    assert!(start.elapsed() < Duration::from_secs(30));
     let ended = sh("yes", Duration::from_millis(300));
     assert_eq!(ended.end, End::Deadline);
-    assert!(start.elapsed() < Duration::from_secs(8));
+    assert!(start.elapsed() < Duration::from_secs(30));
 }
 
 #[test]
 fn a_stopped_program_is_killed_too() {
     let start = Instant::now();
     assert_eq!(sh("kill -STOP $$", Duration::from_millis(300)).end, End::Deadline);
-    assert!(start.elapsed() < Duration::from_secs(5));
+    assert!(start.elapsed() < Duration::from_secs(30));
 }
 
 #[test]
