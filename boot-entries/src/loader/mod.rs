@@ -7,14 +7,14 @@
 
 mod glob;
 mod lines;
+mod version;
 
 use std::cmp::Ordering;
-
-use uapi_version::strverscmp;
 
 use crate::entry::EntryArchitecture;
 use glob::matches;
 use lines::key_values;
+pub use version::compare_versions;
 
 /// A file in `loader/entries`, as the loader finds it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -226,9 +226,9 @@ fn order(a: &Candidate, b: &Candidate) -> Ordering {
         order = order
             .then_with(|| utf16(&a.sort_key).cmp(&utf16(&b.sort_key)))
             .then_with(|| utf16(&a.machine_id).cmp(&utf16(&b.machine_id)))
-            .then_with(|| strverscmp(&text(&b.version), &text(&a.version)));
+            .then_with(|| compare_versions(&text(&b.version), &text(&a.version)));
     }
-    order.then_with(|| strverscmp(&b.id, &a.id)).then_with(|| match (a.counter, b.counter) {
+    order.then_with(|| compare_versions(&b.id, &a.id)).then_with(|| match (a.counter, b.counter) {
         (Some((a_left, a_done)), Some((b_left, b_done))) => b_left.cmp(&a_left).then(a_done.cmp(&b_done)),
         _ => Ordering::Equal,
     })
