@@ -7,6 +7,7 @@ mod disk;
 mod exit;
 mod extract;
 mod inspect;
+mod interrupt;
 mod keygen;
 mod keys;
 mod output;
@@ -39,20 +40,25 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let result = match Cli::parse().command {
-        Command::Keygen(args) => keygen::run(&args),
-        Command::Build(args) => build::run(&args),
-        Command::Sign(args) => sign::run(&args),
-        Command::Inspect(args) => inspect::run(&args),
-        Command::Verify(args) => verify::run(&args),
-        Command::Extract(args) => extract::run(&args),
-        Command::Disk(args) => disk::run(&args),
-    };
+    let command = Cli::parse().command;
+    let result = interrupt::watch().and_then(|()| run(&command));
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("ralph-image: {error:#}");
             exit::code(&error)
         }
+    }
+}
+
+fn run(command: &Command) -> anyhow::Result<()> {
+    match command {
+        Command::Keygen(args) => keygen::run(args),
+        Command::Build(args) => build::run(args),
+        Command::Sign(args) => sign::run(args),
+        Command::Inspect(args) => inspect::run(args),
+        Command::Verify(args) => verify::run(args),
+        Command::Extract(args) => extract::run(args),
+        Command::Disk(args) => disk::run(args),
     }
 }

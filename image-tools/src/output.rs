@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use tempfile::NamedTempFile;
 
+use crate::interrupt;
+
 /// Where a command's result goes.
 #[derive(Debug, clap::Args)]
 pub struct OutputArgs {
@@ -49,6 +51,7 @@ impl NewFile {
             .permissions(Permissions::from_mode(0o666))
             .tempfile_in(dir)
             .with_context(|| format!("cannot make a file in {}", dir.display()))?;
+        interrupt::unfinished(Some(temporary.path().to_owned()));
         Ok(NewFile { temporary, place, force: args.force })
     }
 
@@ -71,6 +74,7 @@ impl NewFile {
             // Somebody may have made it meanwhile.
             false => self.temporary.persist_noclobber(&place),
         };
+        interrupt::unfinished(None);
         persisted.map_err(|e| e.error).with_context(|| format!("cannot make {}", place.display()))?;
         let dir = directory(&place);
         File::open(dir).and_then(|dir| dir.sync_all()).with_context(|| format!("cannot flush {}", dir.display()))

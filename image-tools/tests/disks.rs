@@ -3,12 +3,17 @@
 mod common;
 
 use std::fs;
+use std::io::Write;
 use std::os::unix::fs::MetadataExt;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
 
 use boot_entries::state::{EspState, Prediction, Wholeness, is_whole};
 use boot_entries::{EntryArchitecture, Esp, ImageEsp, LoaderVars};
 use common::{AARCH64, Lab, cut, pe};
 use disk_layout::{Architecture, DiskLayout, FileWindow, LABEL_VAR, Slot, SlotFile, SlotIo};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 const SMALL: [&str; 6] = ["--esp-size", "34M", "--slot-size", "16M", "--var-size", "16M"];
 
@@ -233,4 +238,26 @@ fn a_disk_that_is_there_is_replaced_only_by_force() {
     assert_eq!(lab.read("disk.raw"), b"precious");
     lab.ok(&disk("disk.raw", &["--force"]));
     check_with_tools(&lab, "disk.raw");
+}
+
+#[test]
+fn an_interrupted_run_removes_its_unfinished_disk() {
+    let lab = Lab::with_image();
+    let before = lab.names();
+    let mut arguments = disk("disk.raw", &[]);
+    arguments[2] = "-";
+    let mut child = lab.command(&arguments).stdin(Stdio::piped()).spawn().unwrap();
+    // The head and some chunks; the rest never comes.
+    let image = lab.read("v1.zst");
+    let mut stdin = child.stdin.take().unwrap();
+    stdin.write_all(&image[..image.len() / 2]).unwrap();
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while lab.names() == before {
+        assert!(Instant::now() < deadline, "no temporary file appears");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    kill(Pid::from_raw(child.id().try_into().unwrap()), Signal::SIGTERM).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(128 + 15));
+    assert_eq!(lab.names(), before);
+    drop(stdin);
 }
