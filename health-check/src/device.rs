@@ -156,15 +156,13 @@ impl Session for Open<'_> {
     }
 
     fn note_fallbacks(&mut self) -> Result<Vec<String>, Fault> {
-        // A fallback leaves an entry without tries (UPD-43). Where there is none, nothing needs to be opened for writing.
-        if !self.view()?.state.ours.iter().any(|ours| ours.name.is_exhausted()) {
-            return Ok(Vec::new());
-        }
-        let (found, mut notes) = self.write(|session| Ok((session.note_fallbacks()?, Vec::new())))?;
-        notes.extend(found.iter().map(|event| {
-            format!("generation {} in slot {} fell back: {}", event.generation, event.slot, event.detail)
-        }));
-        Ok(notes)
+        let running = self.running()?.name();
+        let records = self.host.records().clone();
+        let found = session::note_fallbacks(&self.view()?.state, Some(running), &records)?;
+        Ok(found
+            .iter()
+            .map(|event| format!("generation {} in slot {} fell back: {}", event.generation, event.slot, event.detail))
+            .collect())
     }
 
     fn record_trial_failed(&mut self, detail: &str) -> Result<(), Fault> {

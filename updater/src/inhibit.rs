@@ -3,6 +3,11 @@
 
 use std::io::{Read, Write};
 use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::channel;
+use std::time::Duration;
+
+/// A login manager or bus that does not answer in this time has no say: a hung one must not keep a trial from its commit.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Holds logind's inhibitor until dropped.
 #[derive(Debug)]
@@ -24,9 +29,16 @@ impl Inhibitor {
             .stderr(Stdio::null())
             .spawn();
         let Ok(mut child) = holder else { return Inhibitor { holder: None } };
-        if let (Some(stdin), Some(stdout)) = (&mut child.stdin, &mut child.stdout) {
+        let (held, answer) = channel();
+        if let (Some(stdin), Some(mut stdout)) = (&mut child.stdin, child.stdout.take()) {
             let _ = stdin.write_all(b"\n");
-            let _ = stdout.read(&mut [0]);
+            std::thread::spawn(move || {
+                let _ = stdout.read(&mut [0]);
+                let _ = held.send(());
+            });
+        }
+        if answer.recv_timeout(PATIENCE).is_err() {
+            let _ = child.kill();
         }
         Inhibitor { holder: Some(child) }
     }
@@ -34,9 +46,16 @@ impl Inhibitor {
 
 impl Drop for Inhibitor {
     fn drop(&mut self) {
-        if let Some(mut child) = self.holder.take() {
-            drop(child.stdin.take());
-            let _ = child.wait();
+        let Some(mut child) = self.holder.take() else { return };
+        // `cat` ends when its input does. Whoever does not end by that is ended: nothing depends on how.
+        drop(child.stdin.take());
+        for _ in 0..100 {
+            match child.try_wait() {
+                Ok(None) => std::thread::sleep(Duration::from_millis(10)),
+                _ => return,
+            }
         }
+        let _ = child.kill();
+        let _ = child.wait();
     }
 }

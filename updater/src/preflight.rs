@@ -8,7 +8,9 @@ use crate::apply::{ApplyError, Plan, Request};
 use crate::history::{Event, known_bad};
 use crate::host::Host;
 use crate::refuse::{Decision, Facts, Refusal, decide};
-use crate::session::{Fencing, Running, Session, SessionError, describe, floor, hex, is_untried, next_generation};
+use crate::session::{
+    Fencing, Running, Session, SessionError, describe, floor, hex, is_untried, next_generation, note_fallbacks,
+};
 
 /// What the look before the fence found.
 #[derive(Debug)]
@@ -31,6 +33,10 @@ pub(crate) fn look(
 ) -> Result<Preflight, ApplyError> {
     let mut session = Session::open(host, lock, Fencing::Target)?;
     let running = session.running()?;
+    if host.booted().is_some() {
+        // The fence takes away the entry that tells of a fallback. What cannot be recorded must not stop an update.
+        let _ = note_fallbacks(session.state(), Some(running.name()), host.records());
+    }
     let past = host.records().events()?;
     let facts = facts(host, &mut session, &running, &past, &system.to_string(), request)?;
     match decide(manifest, &system.to_string(), &facts, request.downgrade, request.known_bad)? {
@@ -102,9 +108,13 @@ fn staged_system(ours: &OurEntry) -> Option<String> {
 
 /// UPD-42.
 fn why_known_bad<'e>(ours: impl Iterator<Item = &'e OurEntry>, past: &[Event], system: &str) -> Option<String> {
-    let readable = ours.filter_map(|ours| ours.entry.as_ref().ok());
-    let mut marked = readable.filter(|entry| hex(&entry.options.system) == system);
-    if let Some(reason) = marked.find_map(|entry| entry.options.failed.clone()) {
+    let same = |ours: &&OurEntry| ours.entry.as_ref().is_ok_and(|entry| hex(&entry.options.system) == system);
+    let same: Vec<&OurEntry> = ours.filter(same).collect();
+    // A commit whose record was lost with the power still stands in the entry's name.
+    if same.iter().any(|ours| ours.name.counter.is_none()) {
+        return None;
+    }
+    if let Some(reason) = same.iter().find_map(|ours| ours.entry.as_ref().ok()?.options.failed.clone()) {
         return Some(reason);
     }
     let event = known_bad(past, system)?;

@@ -92,9 +92,6 @@ pub enum SessionError {
         /// What would happen instead.
         source: NoFallback,
     },
-    /// The history cannot be written.
-    #[error(transparent)]
-    History(#[from] HistoryError),
 }
 
 /// What a commit did.
@@ -185,12 +182,6 @@ impl<'h> Session<'h> {
         entry_architecture(self.host.layout().architecture)
     }
 
-    /// Would another whole entry boot if the running one were bad (UPD-50)?
-    pub fn fallback_if_running_bad(&mut self) -> Result<Fallback, SessionError> {
-        let name = self.running()?.name();
-        self.fallback_if_bad(name)
-    }
-
     fn fallback_if_bad(&mut self, name: EntryName) -> Result<Fallback, SessionError> {
         let architecture = self.architecture();
         another_whole_entry_boots(self.esp.esp(), &self.state, name, &self.vars, architecture)
@@ -239,35 +230,6 @@ impl<'h> Session<'h> {
         let mut notes = Vec::new();
         note(&mut notes, self.host.records().append(event(kind, &subject.entry, detail)));
         Ok(GivenUp { name: marked.name, fallback, notes })
-    }
-
-    /// Records that the verdict on the running trial was against it. Written before the reboot that follows.
-    pub fn record_trial_failed(&self, detail: &str) -> Result<(), SessionError> {
-        let running = self.running()?;
-        let failed = event(EventKind::TrialFailed, running.entry(), detail.to_owned());
-        Ok(self.host.records().append(failed)?)
-    }
-
-    /// Records fallbacks that happened while nobody looked (UPD-43), and returns them.
-    pub fn note_fallbacks(&self) -> Result<Vec<Event>, HistoryError> {
-        let records = self.host.records();
-        let past = records.events()?;
-        let running = self.running().ok().map(|running| running.name());
-        let mut found = Vec::new();
-        for slot in Slot::ALL {
-            let Some(ours) = self.state.live(slot) else { continue };
-            let (Some(counter), Ok(entry)) = (ours.name.counter, &ours.entry) else { continue };
-            let runs = running.is_some_and(|name| name.same_system(ours.name));
-            let known = past.iter().any(|event| closes(event, ours.name));
-            if runs || known || !counter.is_exhausted() || entry.options.failed.is_some() {
-                continue;
-            }
-            let detail = format!("no try of {} was committed; the other slot runs", counter.done());
-            let event = event(EventKind::FellBack, entry, detail);
-            records.append(event.clone())?;
-            found.push(event);
-        }
-        Ok(found)
     }
 
     /// Closes the ESP.
@@ -341,6 +303,30 @@ fn readable(ours: &OurEntry) -> Result<Running, SessionError> {
             source: source.clone(),
         })),
     }
+}
+
+/// Records fallbacks that happened while nobody looked (UPD-43), and returns them. `running` is the booted entry's name.
+pub fn note_fallbacks(
+    state: &EspState,
+    running: Option<EntryName>,
+    records: &Records,
+) -> Result<Vec<Event>, HistoryError> {
+    let past = records.events()?;
+    let mut found = Vec::new();
+    for slot in Slot::ALL {
+        let Some(ours) = state.live(slot) else { continue };
+        let (Some(counter), Ok(entry)) = (ours.name.counter, &ours.entry) else { continue };
+        let runs = running.is_some_and(|name| name.same_system(ours.name));
+        let known = past.iter().any(|event| closes(event, ours.name));
+        if runs || known || !counter.is_exhausted() || entry.options.failed.is_some() {
+            continue;
+        }
+        let detail = format!("no try of {} was committed; the other slot runs", counter.done());
+        let event = event(EventKind::FellBack, entry, detail);
+        records.append(event.clone())?;
+        found.push(event);
+    }
+    Ok(found)
 }
 
 /// The floor: what this machine accepts at least (UPD-40).
