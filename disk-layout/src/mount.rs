@@ -74,7 +74,7 @@ impl PrivateMount {
     /// # Errors
     /// [`MountError`].
     pub fn esp(device: &Path, mode: MountMode) -> Result<PrivateMount, MountError> {
-        PrivateMount::new(device, Path::new(ESP_MOUNT_POINT), "vfat", Some("umask=0077"), mode)
+        PrivateMount::new(device, Path::new(ESP_MOUNT_POINT), "vfat", Some("umask=0077,utf8"), mode)
     }
 
     fn new(

@@ -1,5 +1,6 @@
 //! The refusals of UPD-1 that follow from the manifest and gathered facts: a pure function.
 
+use boot_entries::loader::compare_versions;
 use image_format::{Architecture, Manifest, UpdaterVersion};
 
 use crate::config::Policy;
@@ -212,7 +213,7 @@ pub fn decide(
     if facts.staged_system.as_deref() == Some(system) {
         return Ok(Decision::AlreadyStaged);
     }
-    if downgrade == Downgrade::Refuse && uapi_version::strverscmp(&manifest.version, &facts.running_version).is_lt() {
+    if downgrade == Downgrade::Refuse && compare_versions(&manifest.version, &facts.running_version).is_lt() {
         return Err(Refusal::Downgrade { image: manifest.version.clone(), running: facts.running_version.clone() });
     }
     if let (KnownBad::Refuse, Some(why)) = (known_bad, &facts.known_bad) {
