@@ -1,0 +1,340 @@
+//! `ralph-update --disk FILE`, the real program on real disk images made by the real `ralph-image` (UPD-60, IFC-1 to IFC-30).
+
+use std::fs;
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::{Child, Command, Output, Stdio};
+
+use qemu_tests::{setup, workspace};
+use serde_json::Value;
+
+/// A folder with a key pair, the parts of a system, an image of 1.0.0 and a disk with it in slot A.
+struct Lab {
+    dir: tempfile::TempDir,
+    image_tool: PathBuf,
+}
+
+/// The least that passes for a kernel of x86_64.
+fn pe() -> Vec<u8> {
+    let mut linux = vec![0; 40_000];
+    let pieces: [(usize, &[u8]); 5] =
+        [(0, b"MZ"), (0x3C, &[64]), (64, b"PE\0\0\x64\x86"), (88, &[0x0B, 0x02]), (156, &[10])];
+    for (at, bytes) in pieces {
+        linux[at..at + bytes.len()].copy_from_slice(bytes);
+    }
+    linux
+}
+
+impl Lab {
+    fn new() -> Self {
+        setup::ensure_tools().unwrap();
+        let image_tool = workspace::programs().unwrap().image;
+        let lab = Lab { dir: tempfile::tempdir().unwrap(), image_tool };
+        let noise: Vec<u8> = (0..1_500_000_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+        lab.write("root", &noise);
+        lab.write("linux", &pe());
+        lab.write("initrd", b"an initrd");
+        lab.tool(&["keygen", "--out", "key"]);
+        lab.tool(&["keygen", "--out", "other"]);
+        lab.image("v1.zst", &["--version", "1.0.0"]);
+        lab.tool(&[
+            "disk",
+            "--image",
+            "v1.zst",
+            "--trust",
+            "key.pub.pem",
+            "--loader",
+            "linux",
+            "--esp-size",
+            "64M",
+            "--slot-size",
+            "16M",
+            "--var-size",
+            "16M",
+            "--seed",
+            "1",
+            "-o",
+            "disk.raw",
+        ]);
+        lab
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn write(&self, name: &str, bytes: &[u8]) {
+        fs::write(self.path(name), bytes).unwrap();
+    }
+
+    #[track_caller]
+    fn tool(&self, args: &[&str]) {
+        let out = Command::new(&self.image_tool).current_dir(self.dir.path()).args(args).output().unwrap();
+        assert!(out.status.success(), "{args:?}: {}", String::from_utf8_lossy(&out.stderr));
+    }
+
+    #[track_caller]
+    fn image(&self, name: &str, args: &[&str]) {
+        let fixed = ["build", "--root", "root", "--linux", "linux", "--initrd", "initrd", "--os-id", "ralphos"];
+        let more = ["--arch", "x86_64", "--level", "1", "--key", "key.pem", "-o", name];
+        let epoch: &[&str] = if args.contains(&"--epoch") { &[] } else { &["--epoch", "1"] };
+        self.tool(&[&fixed[..], &more, epoch, args].concat());
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_ralph-update"));
+        command.current_dir(self.dir.path()).args(["--disk", "disk.raw"]).args(args);
+        command
+    }
+
+    fn run(&self, args: &[&str]) -> Output {
+        self.command(args).output().unwrap()
+    }
+
+    /// Runs with `--json`; the exit code and the object.
+    #[track_caller]
+    fn json(&self, args: &[&str]) -> (i32, Value) {
+        let out = self.run(&[&["--json"], args].concat());
+        let code = out.status.code().unwrap();
+        let object: Value = serde_json::from_slice(&out.stdout)
+            .unwrap_or_else(|e| panic!("{args:?}: {e}: {}", String::from_utf8_lossy(&out.stderr)));
+        assert_eq!(object["format"], 1);
+        assert_eq!(object["exit"], code, "{object}");
+        (code, object)
+    }
+
+    #[track_caller]
+    fn apply(&self, image: &str, more: &[&str]) -> (i32, Value) {
+        self.json(&[&["apply", image, "--trust", "key.pub.pem"], more].concat())
+    }
+
+    fn status(&self) -> Value {
+        self.json(&["status"]).1
+    }
+
+    /// The disk as stock tools see it.
+    #[track_caller]
+    fn check_disk(&self) {
+        let esp = self.path("esp.img");
+        let disk = fs::read(self.path("disk.raw")).unwrap();
+        fs::write(&esp, &disk[1 << 20..65 << 20]).unwrap();
+        for command in
+            [Command::new("fsck.vfat").arg("-n").arg(&esp), Command::new("sgdisk").arg("-v").arg(self.path("disk.raw"))]
+        {
+            let out = command.output().unwrap();
+            assert!(out.status.success(), "{command:?}: {}", String::from_utf8_lossy(&out.stdout));
+        }
+    }
+
+    #[track_caller]
+    fn verity_holds(&self, slot: &str) {
+        let status = self.status();
+        let root_hash = status["slots"][slot]["root_hash"].as_str().unwrap();
+        let start = if slot == "a" { 65 } else { 81 } << 20;
+        let disk = fs::read(self.path("disk.raw")).unwrap();
+        let file = self.path("slot.img");
+        fs::write(&file, &disk[start..start + (16 << 20)]).unwrap();
+        let size = fs::metadata(self.path("root")).unwrap().len().next_multiple_of(4096);
+        let out = Command::new("veritysetup")
+            .args(["verify", &format!("--hash-offset={size}")])
+            .args([&file, &file])
+            .arg(root_hash)
+            .output()
+            .unwrap();
+        assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    }
+}
+
+#[test]
+fn a_life_of_updates_on_a_disk_image() {
+    let lab = Lab::new();
+    let fresh = lab.status();
+    assert_eq!(fresh["booted"], Value::Null);
+    assert_eq!(fresh["slots"]["a"]["state"], "committed");
+    assert_eq!(fresh["slots"]["b"]["state"], "empty");
+    assert_eq!(fresh["next_boot"]["slot"], "a");
+
+    lab.image("v2.zst", &["--version", "2.0.0"]);
+    let (code, applied) = lab.apply("v2.zst", &[]);
+    assert_eq!((code, applied["slot"].as_str(), applied["generation"].as_u64()), (0, Some("b"), Some(2)));
+    lab.check_disk();
+    lab.verity_holds("b");
+    let staged = lab.status();
+    assert_eq!(staged["slots"]["b"]["state"], "staged");
+    assert_eq!(staged["slots"]["b"]["tries_left"], 3);
+    assert_eq!(staged["next_boot"]["entry"], "ralphos-b-g2+3-0.conf");
+    assert_eq!(lab.apply("v2.zst", &[]).0, 4, "nothing to do");
+
+    assert_eq!(lab.json(&["commit"]).0, 0);
+    assert_eq!(lab.json(&["commit"]).0, 4);
+    assert_eq!(lab.json(&["rollback"]).0, 0);
+    lab.check_disk();
+    let back = lab.status();
+    assert_eq!(back["slots"]["b"]["failed"], "rolled-back");
+    assert_eq!(back["next_boot"]["slot"], "a");
+    let (code, again) = lab.apply("v2.zst", &[]);
+    assert_eq!((code, again["reason"].as_str()), (3, Some("known-bad")));
+    assert_eq!(lab.apply("v2.zst", &["--retry-failed"]).0, 0);
+    assert_eq!(lab.json(&["reject", "b"]).0, 0);
+    assert_eq!(lab.json(&["reject", "a"]).1["reason"], "no-fallback");
+
+    lab.image("v3.zst", &["--version", "3.0.0"]);
+    assert_eq!(lab.apply("v3.zst", &[]).1["entry"], "ralphos-b-g4+3-0.conf");
+    lab.check_disk();
+    lab.verity_holds("a");
+    lab.verity_holds("b");
+}
+
+#[test]
+fn upd_1_refusals_leave_the_disk_as_it_was() {
+    let lab = Lab::new();
+    lab.image("old.zst", &["--version", "0.9.0"]);
+    lab.image("jump.zst", &["--version", "2.0.0", "--epoch", "100"]);
+    lab.image("v2.zst", &["--version", "2.0.0"]);
+    lab.image("hardware.zst", &["--version", "2.0.0", "--compatible", "acme,phone"]);
+    let whole = fs::read(lab.path("v2.zst")).unwrap();
+    let mut tampered = whole.clone();
+    tampered[400] ^= 1;
+    lab.write("tampered.zst", &tampered);
+    lab.write("text", b"this is no image at all, only some text of some length");
+    fs::create_dir_all(lab.path("config/keys")).unwrap();
+    fs::copy(lab.path("key.pub.pem"), lab.path("config/keys/key.pem")).unwrap();
+    lab.write("config/update.toml", b"os-id = \"otheros\"\n");
+    let before = fs::read(lab.path("disk.raw")).unwrap();
+    for (args, reason) in [
+        (&["old.zst", "--trust", "key.pub.pem"][..], "downgrade"),
+        (&["jump.zst", "--trust", "key.pub.pem"], "epoch-jump"),
+        (&["hardware.zst", "--trust", "key.pub.pem"], "wrong-hardware"),
+        (&["tampered.zst", "--trust", "key.pub.pem"], "untrusted"),
+        (&["v2.zst", "--trust", "other.pub.pem"], "untrusted"),
+        (&["text", "--trust", "key.pub.pem"], "not-an-image"),
+        (&["v2.zst", "--config", "config"], "wrong-os"),
+    ] {
+        let (code, object) = lab.json(&[&["apply"], args].concat());
+        assert_eq!((code, object["reason"].as_str()), (3, Some(reason)), "{object}");
+        assert!(object["message"].as_str().is_some_and(|m| m.len() > 20));
+        assert_eq!(fs::read(lab.path("disk.raw")).unwrap(), before, "{reason} changed the disk");
+    }
+    lab.write("config/update.toml", b"os_id = \"ralphos\"\n");
+    assert_eq!(
+        lab.json(&["apply", "v2.zst", "--config", "config"]).0,
+        1,
+        "a policy that cannot be read accepts nothing"
+    );
+    assert_eq!(lab.json(&["apply", "v2.zst"]).0, 1, "the host's own keys are never used for a disk image");
+    assert_eq!(fs::read(lab.path("disk.raw")).unwrap(), before);
+    assert_eq!(lab.apply("old.zst", &["--allow-downgrade"]).0, 0);
+    assert_eq!(
+        lab.status()["next_boot"]["generation"],
+        2,
+        "an older version on trial sorts first all the same (ENT-12)"
+    );
+}
+
+#[test]
+fn an_image_that_ends_early_leaves_the_slot_fenced_and_the_old_system_next() {
+    let lab = Lab::new();
+    lab.image("v2.zst", &["--version", "2.0.0"]);
+    let whole = fs::read(lab.path("v2.zst")).unwrap();
+    lab.write("cut.zst", &whole[..whole.len() - 50]);
+    let (code, object) = lab.apply("cut.zst", &[]);
+    assert_eq!((code, object["reason"].as_str()), (1, Some("fenced")), "{object}");
+    assert!(object["message"].as_str().is_some_and(|m| m.contains("truncated")), "{object}");
+    let status = lab.status();
+    assert_eq!(status["slots"]["b"]["state"], "fenced");
+    assert_eq!(status["next_boot"]["slot"], "a");
+    lab.check_disk();
+    assert_eq!(lab.apply("v2.zst", &[]).0, 0);
+}
+
+#[test]
+fn an_image_comes_through_a_pipe() {
+    let lab = Lab::new();
+    lab.image("v2.zst", &["--version", "2.0.0"]);
+    let mut command = lab.command(&["apply", "-", "--trust", "key.pub.pem", "--progress", "json"]);
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let bytes = fs::read(lab.path("v2.zst")).unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    let writer = std::thread::spawn(move || stdin.write_all(&bytes));
+    let out = child.wait_with_output().unwrap();
+    writer.join().unwrap().unwrap();
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    let steps: Vec<Value> = String::from_utf8(out.stderr)
+        .unwrap()
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap()["step"].clone())
+        .collect();
+    assert_eq!(steps, ["check", "fence", "write", "read-back", "payloads", "stage"], "IFC-30");
+}
+
+#[test]
+fn dsk_40_whoever_comes_second_is_told_to_wait() {
+    let lab = Lab::new();
+    lab.image("v2.zst", &["--version", "2.0.0"]);
+    let mut first = lab.command(&["apply", "-", "--trust", "key.pub.pem"]);
+    // The first waits for its input, with the lock in its hand.
+    let mut first: Child = first.stdin(Stdio::piped()).stderr(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
+    let busy = (0..100).find_map(|_| {
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        let (code, object) = lab.json(&["commit"]);
+        (code == 5).then_some(object)
+    });
+    first.kill().unwrap();
+    first.wait().unwrap();
+    let busy = busy.expect("the lock was never seen held");
+    assert_eq!(busy["result"], "busy");
+    assert!(busy["message"].as_str().unwrap().contains(&first.id().to_string()), "{busy}");
+    assert_eq!(lab.json(&["commit"]).0, 4, "the lock goes with its holder");
+}
+
+#[test]
+fn the_memory_of_an_apply_does_not_grow_with_the_image() {
+    let lab = Lab::new();
+    let root = fs::OpenOptions::new().write(true).open(lab.path("root")).unwrap();
+    root.set_len(768 << 20).unwrap();
+    lab.image("big.zst", &["--version", "2.0.0"]);
+    lab.tool(&[
+        "disk",
+        "--image",
+        "v1.zst",
+        "--trust",
+        "key.pub.pem",
+        "--loader",
+        "linux",
+        "--esp-size",
+        "64M",
+        "--slot-size",
+        "800M",
+        "--var-size",
+        "16M",
+        "--force",
+        "-o",
+        "disk.raw",
+    ]);
+    let mut apply = lab.command(&["apply", "big.zst", "--trust", "key.pub.pem"]);
+    let mut child = apply.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let mut peak = 0;
+    while child.try_wait().unwrap().is_none() {
+        let status = fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap_or_default();
+        let high =
+            status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB")?.parse().ok());
+        peak = peak.max(high.unwrap_or(0));
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    assert!(child.wait().unwrap().success());
+    assert!((1..64 * 1024).contains(&peak), "peak {peak} KiB");
+}
+
+#[test]
+fn usage_and_missing_files_have_their_exit_codes() {
+    let lab = Lab::new();
+    assert_eq!(lab.run(&["frobnicate"]).status.code(), Some(2));
+    assert_eq!(lab.run(&["reject", "c"]).status.code(), Some(2));
+    assert_eq!(lab.apply("nowhere.zst", &[]).0, 1);
+    assert_eq!(lab.apply("http://127.0.0.1:1/v2.zst", &[]).0, 1);
+    assert_eq!(lab.json(&["history"]).0, 1);
+    lab.write("disk.raw", &vec![0; 1 << 20]);
+    let (code, object) = lab.json(&["status"]);
+    assert_eq!(code, 1);
+    assert!(object["message"].as_str().unwrap().contains("disk.raw"), "{object}");
+}
