@@ -59,7 +59,7 @@ impl Lab {
     ///
     /// # Errors
     /// When something cannot be made.
-    fn new(name: &str) -> Result<Self> {
+    pub fn new(name: &str) -> Result<Self> {
         setup::ensure_tools()?;
         let dir = workspace::cache_dir()?.join("runs").join(name);
         if dir.exists() {
