@@ -58,11 +58,6 @@ impl Server {
         format!("http://10.0.2.2:{}/{path}", self.port)
     }
 
-    /// The URL of `path` for a program on the host.
-    pub fn host_url(&self, path: &str) -> String {
-        format!("http://127.0.0.1:{}/{path}", self.port)
-    }
-
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, Answer>> {
         self.answers.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }

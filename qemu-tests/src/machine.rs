@@ -54,6 +54,11 @@ impl Machine {
         Ok(self.server.serve(&format!("v{}.zst", release.version), Answer::File(image)))
     }
 
+    /// Answers `path` as a server or a network does that is not well, and gives the URL for the guest.
+    pub fn serve_badly(&self, path: &str, answer: Answer) -> String {
+        self.server.serve(path, answer)
+    }
+
     /// Serves a built image with one bit of the byte at `offset` flipped.
     ///
     /// # Errors

@@ -94,16 +94,8 @@ impl Vm {
     /// # Errors
     /// When the guest does not answer, or starts again before it does; with the transcript of the last boot.
     pub fn run(&mut self, script: &str) -> Result<Ran> {
-        self.run_for(script, RUN_TIMEOUT)
-    }
-
-    /// [`Self::run`] with a time limit of its own.
-    ///
-    /// # Errors
-    /// As `run`.
-    pub fn run_for(&mut self, script: &str, timeout: Duration) -> Result<Ran> {
         let id = self.send(script)?;
-        let end = Instant::now() + timeout;
+        let end = Instant::now() + RUN_TIMEOUT;
         let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
         loop {
             match self.next(end, script)? {
@@ -177,21 +169,6 @@ impl Vm {
             std::thread::sleep(Duration::from_millis(50));
         }
         Ok(self.transcript())
-    }
-
-    /// Waits until a line of the console, of this boot or an earlier one, contains `text`.
-    ///
-    /// # Errors
-    /// When that takes longer than `timeout`.
-    pub fn wait_line(&self, text: &str, timeout: Duration) -> Result<()> {
-        let end = Instant::now() + timeout;
-        while !self.power.transcript().lines().iter().any(|l| l.text.contains(text)) {
-            if Instant::now() > end {
-                return Err(self.error(&format!("never on the console: {text}")));
-            }
-            std::thread::sleep(Duration::from_millis(50));
-        }
-        Ok(())
     }
 
     /// What the console has said so far.

@@ -2,6 +2,7 @@
 
 use anyhow::{Result, ensure};
 use qemu_tests::guest::Release;
+use qemu_tests::http::Answer;
 use qemu_tests::lab::scenario;
 use qemu_tests::machine::Machine;
 use qemu_tests::vm::BOOT_TIMEOUT;
@@ -126,11 +127,20 @@ fn what_must_not_be_applied_is_refused_and_the_next_boot_is_unchanged() -> Resul
         ensure!(refused.stdout.contains("\"reason\":\"downgrade\""), "{}", refused.stdout);
         let refused = machine.vm.run(&format!("ralph-update --json apply {manifest}"))?;
         assert_eq!(refused.code, 3, "{}{}", refused.stdout, refused.stderr);
+        let lost = machine.serve_badly("lost", Answer::NotFound);
+        let looping = machine.serve_badly("loop", Answer::Redirect("loop".into()));
+        for url in [lost, looping] {
+            let failed = machine.vm.run(&format!("ralph-update --json apply {url}"))?;
+            assert_eq!(failed.code, 1, "{}{}", failed.stdout, failed.stderr);
+        }
         assert_eq!(machine.status()?["slots"]["b"]["state"], "empty");
 
-        // A chunk that is not what was signed is found when it comes: by then the target is fenced, and stays so.
-        let failed = machine.vm.run(&format!("ralph-update --json apply {payload}"))?;
-        assert_eq!(failed.code, 1, "{}{}", failed.stdout, failed.stderr);
+        // A chunk that is not what was signed, or that never comes, is found when the target is fenced: it stays so.
+        let cut = machine.serve_badly("cut", Answer::Truncated(lab.path("v3.0.0.zst"), 4 << 20));
+        for url in [payload, cut] {
+            let failed = machine.vm.run(&format!("ralph-update --json apply {url}"))?;
+            assert_eq!(failed.code, 1, "{}{}", failed.stdout, failed.stderr);
+        }
         let status = machine.status()?;
         assert_eq!(status["slots"]["b"]["state"], "fenced");
         assert_eq!(status["next_boot"]["slot"], "a");
