@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Instant;
 
 use anyhow::{Context, Result};
 
@@ -51,7 +52,10 @@ pub fn scenario(name: &str, steps: impl FnOnce(&Lab) -> Result<()>) -> Result<()
         return Ok(());
     }
     let lab = Lab::new(name)?;
-    steps(&lab).inspect_err(|_| lab.print_boots())
+    let start = Instant::now();
+    steps(&lab).inspect_err(|_| lab.print_boots())?;
+    eprintln!("{name}: {} s", start.elapsed().as_secs());
+    Ok(())
 }
 
 impl Lab {
