@@ -5,7 +5,8 @@ use std::collections::HashSet;
 use super::{Content, ManifestError, Payload, PayloadKind};
 use crate::verity::{self, BLOCK};
 
-/// Kernel option keys that an image must not carry (IMG-16); besides these, every key beginning `ralph.` or `systemd.verity`.
+/// Kernel option keys that an image must not carry (IMG-16), with or without `rd.` in front; besides these, every key beginning `ralph.`
+/// or `systemd.verity`.
 pub const RESERVED_OPTION_KEYS: [&str; 5] = ["root", "roothash", "usrhash", "ro", "rw"];
 
 const RESERVED_OPTION_PREFIXES: [&str; 2] = ["ralph.", "systemd.verity"];
@@ -40,6 +41,10 @@ pub(super) fn content(content: &Content) -> Result<(), ManifestError> {
 /// Names the field, or the reserved key.
 pub fn check_options(options: &str) -> Result<(), ManifestError> {
     text("options", options, 0..=1024, printable)?;
+    if let Some(bad) = options.chars().find(|c| matches!(c, '\'' | '\\')) {
+        let problem = format!("contains {bad:?}, which systemd takes out and the kernel does not (IMG-16)");
+        return Err(field("options", problem));
+    }
     let words = kernel_words(options).ok_or_else(|| {
         field("options", "has an open double quote, which would swallow the options that follow (IMG-16)")
     })?;
@@ -47,7 +52,9 @@ pub fn check_options(options: &str) -> Result<(), ManifestError> {
         let key = word.split('=').next().unwrap_or_default();
         // The kernel takes `-` and `_` in keys for the same character.
         let canonical = key.replace('-', "_");
-        let reserved = RESERVED_OPTION_KEYS.contains(&canonical.as_str())
+        // systemd in the initrd takes `rd.roothash` for `roothash`.
+        let canonical = canonical.trim_start_matches("rd.");
+        let reserved = RESERVED_OPTION_KEYS.contains(&canonical)
             || RESERVED_OPTION_PREFIXES.iter().any(|prefix| canonical.starts_with(prefix));
         if reserved {
             return Err(ManifestError::ReservedOption(key.to_owned()));

@@ -260,6 +260,16 @@ fn img_16_reserved_options() {
         "ro\"ot\"=x",
         "a=\"b c\" root=x",
         "rw --",
+        // systemd in the initrd strips the prefix, the kernel and the loader do not.
+        "rd.roothash=00",
+        "rd.systemd.verity_root_data=x",
+        "rd.systemd.verity=0",
+        "rd.root=/dev/sda1",
+        "rd.rw",
+        "rd.rd.roothash=00",
+        "rd.usrhash",
+        "rd.ralph.slot=a",
+        "r\"d.root\"hash=00",
     ] {
         assert!(matches!(check_options(options), Err(ManifestError::ReservedOption(_))), "{options:?}");
         let manifest = edited("console=ttyS0 quiet", &options.replace('"', "\\\""));
@@ -267,6 +277,8 @@ fn img_16_reserved_options() {
     }
     for options in
         ["", "rootwait", "rootfstype=erofs", "read.ro=1", "x=root", "systemd.unit=a", "x=\"a root=b\"", "ROOT=1"]
+            .into_iter()
+            .chain(["rd.debug", "rd.rootwait", "rd.", "rd", "rdroot=x", "x.rd.root=1", "rd_root=x"])
     {
         assert!(check_options(options).is_ok(), "{options:?}");
     }
@@ -286,6 +298,16 @@ fn img_16_options_that_would_swallow_others() {
         assert!(message.contains(expected), "{options:?}: {message}");
     }
     assert!(check_options("x=\"a -- b\" y=-- --z").is_ok());
+}
+
+#[test]
+fn img_16_options_that_systemd_would_unquote() {
+    for options in ["'roothash=00'", "roo'thash=00'", "ro\\othash=00", "x='a b'", "quiet \\", "x=it's"] {
+        let message = check_options(options).expect_err(options).to_string();
+        assert!(message.contains("which systemd takes out and the kernel does not"), "{options:?}: {message}");
+        let escaped = options.replace('\\', "\\\\");
+        assert!(edited("console=ttyS0 quiet", &escaped).is_err(), "{options:?}");
+    }
 }
 
 #[test]
