@@ -115,6 +115,9 @@ fn builds_that_are_refused_leave_nothing() {
     assert!(build(&["--initrd", "empty"], 1).contains("initrd payload is empty"));
     assert!(build(&["--root", "missing"], 1).contains("cannot open missing"));
     assert!(build(&["--cmdline", "quiet roothash=00"], 1).contains("roothash"));
+    assert!(build(&["--cmdline", "quiet  splash"], 1).contains("two in a row"));
+    assert!(build(&["--cmdline", "rd.roothash=00"], 1).contains("rd.roothash"));
+    assert!(build(&["--title", "RalphOS "], 1).contains("`title` begins or ends with a blank"));
     assert!(build(&["--version", "1.0+1"], 1).contains("version"));
     assert!(build(&["--os-id", "Ralph OS"], 1).contains("os-id"));
     assert!(build(&["--chunk-size", "5000"], 1).contains("5000"));

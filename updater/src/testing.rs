@@ -44,7 +44,7 @@ pub(crate) fn spec(version: &str) -> ImageSpec {
         epoch: 1,
         min_updater: UpdaterVersion(0, 1, 0),
         title: "RalphOS".to_owned(),
-        options: "quiet  panic=10".to_owned(),
+        options: "quiet panic=10".to_owned(),
         level: 1,
         chunk_len: 256 * 1024,
         workers: NonZeroUsize::new(1),

@@ -30,17 +30,24 @@ pub(super) fn content(content: &Content) -> Result<(), ManifestError> {
         return Err(field("epoch", "is 0; the first epoch is 1"));
     }
     text("title", &content.title, 1..=128, printable)?;
+    if content.title.trim() != content.title {
+        return Err(field("title", "begins or ends with a blank"));
+    }
     check_options(&content.options)?;
     payloads(content)
 }
 
-/// Checks the kernel options of an image: 0 to 1024 printable ASCII characters (IMG-12), no reserved key, and nothing that would swallow what
-/// stands behind them on the kernel's command line (IMG-16).
+/// Checks the kernel options of an image: 0 to 1024 printable ASCII characters with single blanks between words (IMG-12), no reserved key,
+/// and nothing that would swallow what stands behind them on the kernel's command line (IMG-16).
 ///
 /// # Errors
 /// Names the field, or the reserved key.
 pub fn check_options(options: &str) -> Result<(), ManifestError> {
     text("options", options, 0..=1024, printable)?;
+    // Boot entries put one blank between words: any other would not reach the kernel as it was signed.
+    if options.starts_with(' ') || options.ends_with(' ') || options.contains("  ") {
+        return Err(field("options", "has a blank at its beginning or end, or two in a row"));
+    }
     if let Some(bad) = options.chars().find(|c| matches!(c, '\'' | '\\')) {
         let problem = format!("contains {bad:?}, which systemd takes out and the kernel does not (IMG-16)");
         return Err(field("options", problem));

@@ -80,9 +80,8 @@ impl NewEsp {
     /// Puts the entry of slot A, committed and live, and flushes everything.
     pub fn put_entry(mut self, manifest: &Manifest, system_id: SystemId, slot: &Partition) -> Result<()> {
         let (_, verity) = manifest.root();
-        let words: Vec<&str> = manifest.options.split(' ').filter(|word| !word.is_empty()).collect();
         let entry = Entry {
-            title: manifest.title.trim().to_owned(),
+            title: manifest.title.clone(),
             architecture: match manifest.architecture {
                 Architecture::X86_64 => EntryArchitecture::X64,
                 Architecture::Aarch64 => EntryArchitecture::Aa64,
@@ -97,7 +96,7 @@ impl NewEsp {
                 epoch: manifest.epoch,
                 os_version: manifest.version.clone(),
                 failed: None,
-                extra: words.join(" "),
+                extra: manifest.options.clone(),
             },
             linux_sha256: *manifest.linux().sha256.as_bytes(),
             initrd_sha256: *manifest.initrd().sha256.as_bytes(),
