@@ -44,13 +44,16 @@ pub fn settle(
 ) -> Result<Settled, NotCommitted> {
     let booted = session.booted();
     let facts = Facts { booted: kind(&booted), required, another: ask(session, &booted, required, notes) };
-    let verdict = policy::verdict(facts);
+    let verdict = marked(session, policy::verdict(facts), notes);
     let done = match (verdict, &booted) {
         (Verdict::Commit, Booted::Trial { entry, .. }) => {
             notes.extend(session.commit().map_err(|fault| NotCommitted { fault })?);
             announce(entry, world.records, notes)
         }
-        (Verdict::RecordAndReboot | Verdict::RecordAndStay, Booted::Trial { entry, attempt }) => {
+        (
+            Verdict::RecordAndReboot | Verdict::MarkBadAndReboot | Verdict::RecordAndStay,
+            Booted::Trial { entry, attempt },
+        ) => {
             let detail = record(entry, *attempt, outcomes, world, notes);
             if let Err(fault) = session.record_trial_failed(&detail) {
                 notes.push(format!("the failed trial is not in the history: {}", crate::chain(fault.as_ref())));
@@ -66,6 +69,25 @@ pub fn settle(
         _ => true,
     };
     Ok(Settled { verdict, booted, done })
+}
+
+/// Marks the entry bad if the verdict asks for it, before anything is recorded: whether the machine may reboot depends on it. An entry that
+/// cannot be marked would boot again and again, so the machine stays up (HLT-32).
+fn marked(session: &mut dyn Session, verdict: Verdict, notes: &mut Vec<String>) -> Verdict {
+    if verdict != Verdict::MarkBadAndReboot {
+        return verdict;
+    }
+    match session.mark_not_counted() {
+        Ok(told) => {
+            notes.extend(told);
+            verdict
+        }
+        Err(fault) => {
+            let why = crate::chain(fault.as_ref());
+            notes.push(format!("the loader does not count, and the entry cannot be marked bad: {why}"));
+            Verdict::RecordAndStay
+        }
+    }
 }
 
 /// On a committed boot, whatever the checks say: `ralphd` may go on (HLT-3), a commit that was cut is ended (UPD-24), and fallbacks are
@@ -132,6 +154,7 @@ fn ask(session: &mut dyn Session, booted: &Booted, required: Required, notes: &m
 /// The booted entry as the table has it.
 pub fn kind(booted: &Booted) -> policy::Booted {
     match booted {
+        Booted::Trial { attempt: 0, .. } => policy::Booted::NotCounted,
         Booted::Trial { .. } => policy::Booted::Trial,
         Booted::Committed(_) => policy::Booted::Committed,
         Booted::Unknown(_) => policy::Booted::Unknown,

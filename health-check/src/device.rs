@@ -6,13 +6,16 @@
 #[cfg(test)]
 mod tests;
 
-use boot_entries::{EspState, LoaderVars, another_whole_entry_boots};
+use boot_entries::{EspState, LoaderVars, another_whole_entry_boots, mark_bad};
 use disk_layout::{LockError, SysRoot, UpdateLock};
 use updater::history::EventKind;
 use updater::host::{self, Access, Host, OpenEsp};
 use updater::session::{self, Fencing, Running, entry_architecture};
 
 use crate::machine::{Booted, Entry, Fault, Machine, OpenError, Session};
+
+/// What `ralph.failed` says of a failed trial whose tries the loader does not count (HLT-32).
+const NOT_COUNTED: &str = "not-counted";
 
 /// This machine.
 #[derive(Debug)]
@@ -155,6 +158,25 @@ impl Session for Open<'_> {
         Ok(fallback.file_name)
     }
 
+    fn mark_not_counted(&mut self) -> Result<Vec<String>, Fault> {
+        let lock = self.lock;
+        let (name, notes) = self.write(|session| {
+            let running = session.running()?;
+            let name = running.name();
+            if name.is_exhausted() {
+                return Err(format!("{name} has no tries left and was booted all the same").into());
+            }
+            // Asked again: tidying may have changed what it was asked of before.
+            let (architecture, vars) = (session.architecture(), session.vars().clone());
+            let (esp, state) = session.esp_and_state();
+            another_whole_entry_boots(esp, state, name, &vars, architecture)?;
+            Ok((mark_bad(lock, session.esp(), running.ours(), Some(NOT_COUNTED))?.name, Vec::new()))
+        })?;
+        let mut told = vec![format!("the loader does not count: the entry is marked bad and now {name}")];
+        told.extend(notes);
+        Ok(told)
+    }
+
     fn note_fallbacks(&mut self) -> Result<Vec<String>, Fault> {
         let running = self.running()?.name();
         let records = self.host.records().clone();
@@ -196,6 +218,10 @@ impl Session for Nothing {
     }
 
     fn another(&mut self) -> Result<String, Fault> {
+        self.refuse()
+    }
+
+    fn mark_not_counted(&mut self) -> Result<Vec<String>, Fault> {
         self.refuse()
     }
 

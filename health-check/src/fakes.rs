@@ -97,6 +97,8 @@ pub struct FakeMachine {
     pub halves: Mutex<usize>,
     /// Would something better boot?
     pub another: bool,
+    /// The entry cannot be marked bad.
+    pub mark_bad_fails: bool,
     /// The history takes no events.
     pub history_fails: bool,
     /// The ESP does not unmount.
@@ -123,6 +125,7 @@ impl FakeMachine {
             failing_commits: 0,
             halves: Mutex::default(),
             another: true,
+            mark_bad_fails: false,
             history_fails: false,
             close_fails: false,
             sessions: Mutex::default(),
@@ -192,6 +195,15 @@ impl Session for FakeSession<'_> {
     fn another(&mut self) -> Result<String, Fault> {
         self.machine.log.add("ask the model");
         if self.machine.another { Ok("generation 6 in slot a".into()) } else { Err("slot a is fenced".into()) }
+    }
+
+    fn mark_not_counted(&mut self) -> Result<Vec<String>, Fault> {
+        if self.machine.mark_bad_fails {
+            self.machine.log.add("mark bad fails");
+            return Err("read-only file system".into());
+        }
+        self.machine.log.add("mark bad");
+        Ok(Vec::new())
     }
 
     fn note_fallbacks(&mut self) -> Result<Vec<String>, Fault> {

@@ -23,7 +23,7 @@ pub enum Booted {
     Trial {
         /// The entry.
         entry: Entry,
-        /// Which attempt this is: the counter's DONE.
+        /// Which attempt this is: the counter's DONE. 0: the loader did not count it.
         attempt: u32,
     },
     /// From an entry without one.
@@ -63,6 +63,9 @@ pub trait Session {
     fn finish_commit(&mut self) -> Result<Vec<String>, Fault>;
     /// Asks the model whether something whole boots if the booted entry is bad (UPD-50): what it is, or why there is nothing.
     fn another(&mut self) -> Result<String, Fault>;
+    /// Marks the booted entry bad (UPD-22), because the loader does not count its tries; what is worth telling. An error also if it has no
+    /// tries left already: then it was booted in spite of that, and would be again.
+    fn mark_not_counted(&mut self) -> Result<Vec<String>, Fault>;
     /// Records fallbacks that nobody has recorded yet (UPD-43); what they are.
     fn note_fallbacks(&mut self) -> Result<Vec<String>, Fault>;
     /// Appends `trial-failed` to the history (HLT-40).

@@ -90,7 +90,7 @@ fn run_service(json: bool) -> u8 {
     let ran = run::run(&device::Device, world, || outcomes(&config));
     let healthy = ran.settled.done && matches!(ran.settled.verdict, Verdict::Commit | Verdict::Healthy);
     say(&Report::of_run(&ran, healthy), json);
-    if ran.settled.verdict == Verdict::RecordAndReboot {
+    if ran.settled.verdict.reboots() {
         act::reboot(&reboot::Systemctl, &mut complain);
     }
     match config {

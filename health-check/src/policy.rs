@@ -3,8 +3,10 @@
 /// What kind of entry the machine was booted from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Booted {
-    /// One with a counter.
+    /// One with a counter, and the loader has counted this boot.
     Trial,
+    /// One with a counter whose DONE is 0 although it was booted: the loader cannot count here (LDR-5), and its tries never run down.
+    NotCounted,
     /// One without.
     Committed,
     /// No entry matches, or the machine's own accounts of it disagree (DSK-31).
@@ -48,6 +50,8 @@ pub enum Verdict {
     Commit,
     /// Record evidence, then reboot, so that the counter runs down.
     RecordAndReboot,
+    /// Mark the entry bad, because no counter runs down; then record evidence and reboot.
+    MarkBadAndReboot,
     /// Record evidence, stay up and report: nothing better would boot.
     RecordAndStay,
     /// All is well and nothing is to be done.
@@ -61,12 +65,20 @@ pub enum Verdict {
 /// The table of HLT-30.
 pub fn verdict(facts: Facts) -> Verdict {
     match (facts.booted, facts.required, facts.another) {
-        (Booted::Trial, Required::AllPassed, _) => Verdict::Commit,
+        (Booted::Trial | Booted::NotCounted, Required::AllPassed, _) => Verdict::Commit,
         (Booted::Trial, Required::OneFailed, Another::Whole) => Verdict::RecordAndReboot,
-        (Booted::Trial, Required::OneFailed, Another::No) => Verdict::RecordAndStay,
+        (Booted::NotCounted, Required::OneFailed, Another::Whole) => Verdict::MarkBadAndReboot,
+        (Booted::Trial | Booted::NotCounted, Required::OneFailed, Another::No) => Verdict::RecordAndStay,
         (Booted::Committed, Required::AllPassed, _) => Verdict::Healthy,
         (Booted::Committed, Required::OneFailed, _) => Verdict::Report,
         (Booted::Unknown, _, _) => Verdict::Unknown,
+    }
+}
+
+impl Verdict {
+    /// Does it end in a reboot?
+    pub fn reboots(self) -> bool {
+        matches!(self, Self::RecordAndReboot | Self::MarkBadAndReboot)
     }
 }
 
@@ -79,7 +91,7 @@ pub fn depends_on_another(booted: Booted, required: Required) -> bool {
 #[cfg(test)]
 mod tests {
     use super::Another::{No, Whole};
-    use super::Booted::{Committed, Trial, Unknown};
+    use super::Booted::{Committed, NotCounted, Trial, Unknown};
     use super::Required::{AllPassed, OneFailed};
     use super::*;
 
@@ -99,24 +111,33 @@ mod tests {
     }
 
     #[test]
-    fn hlt_30_row_3_a_trial_that_fails_stays_up_if_nothing_better_boots() {
-        assert_eq!(of(Trial, OneFailed, No), Verdict::RecordAndStay);
+    fn hlt_30_row_3_a_trial_that_was_not_counted_and_fails_is_marked_bad() {
+        assert_eq!(of(NotCounted, OneFailed, Whole), Verdict::MarkBadAndReboot);
+        // That nobody counted is no reason not to commit what works.
+        assert_eq!(of(NotCounted, AllPassed, Whole), Verdict::Commit);
+        assert_eq!(of(NotCounted, AllPassed, No), Verdict::Commit);
     }
 
     #[test]
-    fn hlt_30_row_4_a_committed_system_that_passes_is_healthy() {
+    fn hlt_30_row_4_a_trial_that_fails_stays_up_if_nothing_better_boots() {
+        assert_eq!(of(Trial, OneFailed, No), Verdict::RecordAndStay);
+        assert_eq!(of(NotCounted, OneFailed, No), Verdict::RecordAndStay);
+    }
+
+    #[test]
+    fn hlt_30_row_5_a_committed_system_that_passes_is_healthy() {
         assert_eq!(of(Committed, AllPassed, Whole), Verdict::Healthy);
         assert_eq!(of(Committed, AllPassed, No), Verdict::Healthy);
     }
 
     #[test]
-    fn hlt_30_row_5_a_committed_system_never_reboots() {
+    fn hlt_30_row_6_a_committed_system_never_reboots() {
         assert_eq!(of(Committed, OneFailed, Whole), Verdict::Report);
         assert_eq!(of(Committed, OneFailed, No), Verdict::Report);
     }
 
     #[test]
-    fn hlt_30_row_6_an_unknown_boot_changes_nothing() {
+    fn hlt_30_row_7_an_unknown_boot_changes_nothing() {
         for required in [AllPassed, OneFailed] {
             for another in [Whole, No] {
                 assert_eq!(of(Unknown, required, another), Verdict::Unknown);
@@ -126,9 +147,9 @@ mod tests {
 
     #[test]
     fn the_model_is_asked_for_a_failed_trial_alone() {
-        for booted in [Trial, Committed, Unknown] {
+        for booted in [Trial, NotCounted, Committed, Unknown] {
             for required in [AllPassed, OneFailed] {
-                let expected = (booted, required) == (Trial, OneFailed);
+                let expected = matches!((booted, required), (Trial | NotCounted, OneFailed));
                 assert_eq!(depends_on_another(booted, required), expected);
             }
         }

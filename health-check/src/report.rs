@@ -160,7 +160,12 @@ fn sentence(verdict: Verdict, booted: &BootedReport<'_>, healthy: bool) -> Strin
             format!("commit: the trial passed and is committed, but not all is done, see the notes ({what})")
         }
         Verdict::RecordAndReboot => format!("reboot: the trial failed and something better will boot ({what})"),
-        Verdict::RecordAndStay => format!("stay up: the trial failed and nothing better would boot ({what})"),
+        Verdict::MarkBadAndReboot => {
+            format!("reboot: the trial failed, was not counted and is marked bad; something better will boot ({what})")
+        }
+        Verdict::RecordAndStay => {
+            format!("stay up: the trial failed and a reboot would lead to nothing better ({what})")
+        }
         Verdict::Healthy if healthy => format!("healthy ({what})"),
         Verdict::Healthy => format!("healthy, but not all is done, see the notes ({what})"),
         Verdict::Report => format!("unhealthy, and committed: nothing is changed ({what})"),

@@ -221,6 +221,43 @@ fn a_trial_that_fails_is_in_the_history_and_its_counter_is_left_alone_hlt_32() {
 }
 
 #[test]
+fn a_failed_trial_that_the_loader_did_not_count_is_marked_bad_hlt_32() {
+    let machine = TestMachine::new(&["ralphos-a-g6.conf", "ralphos-b-g7+3-0.conf"], Slot::B, 7);
+    let ran = machine.run(false);
+    assert_eq!(ran.settled.verdict, Verdict::MarkBadAndReboot, "{:?}", ran.notes);
+    assert_eq!(machine.entries(), ["ralphos-a-g6.conf", "ralphos-b-g7+0-0.conf"]);
+    let path = "ralphos-b-g7+0-0.conf".parse::<EntryName>().unwrap().path();
+    let text = machine.esp.borrow_mut().read(&path, 1 << 20).unwrap();
+    let (entry, liveness) = BootEntry::parse(&text).unwrap();
+    assert_eq!((entry.options.failed.as_deref(), liveness), (Some("not-counted"), Liveness::Live));
+    assert_eq!(machine.history(), [(EventKind::TrialFailed, 7, "ralphd: too late".into())]);
+}
+
+#[test]
+fn a_failed_trial_that_is_not_counted_and_cannot_be_marked_stays_up_hlt_32() {
+    // The ESP cannot be written; nothing whole is beside it; it has no tries left and was booted all the same.
+    let uncounted = "ralphos-b-g7+3-0.conf";
+    let mut read_only = TestMachine::new(&["ralphos-a-g6.conf", uncounted], Slot::B, 7);
+    read_only.read_only = true;
+    let alone = TestMachine::new(&[uncounted], Slot::B, 7);
+    let marked_already = TestMachine::new(&["ralphos-a-g6.conf", "ralphos-b-g7+0-0.conf"], Slot::B, 7);
+    for machine in [read_only, alone, marked_already] {
+        let before = machine.entries();
+        let ran = machine.run(false);
+        assert_eq!(ran.settled.verdict, Verdict::RecordAndStay, "{:?}", ran.notes);
+        assert_eq!(machine.entries(), before);
+        assert_eq!(machine.changes(), [""; 0]);
+    }
+}
+
+#[test]
+fn a_trial_that_the_loader_did_not_count_is_committed_when_it_passes() {
+    let machine = TestMachine::new(&["ralphos-a-g6.conf", "ralphos-b-g7+3-0.conf"], Slot::B, 7);
+    assert_eq!(machine.run(true).settled.verdict, Verdict::Commit);
+    assert_eq!(machine.entries(), ["ralphos-a-g6.conf", "ralphos-b-g7.conf"]);
+}
+
+#[test]
 fn the_last_try_is_still_a_trial_ent_2() {
     let machine = TestMachine::new(&["ralphos-a-g6.conf", "ralphos-b-g7+0-3.conf"], Slot::B, 7);
     assert_eq!(machine.run(false).settled.verdict, Verdict::RecordAndReboot);

@@ -26,7 +26,7 @@ fn run_with(log: &Log, machine: &FakeMachine, records: &FakeRecords, outcomes: V
         log.add("checks");
         outcomes
     });
-    if ran.settled.verdict == Verdict::RecordAndReboot {
+    if ran.settled.verdict.reboots() {
         let reboot = FakeReboot { log: log.clone(), orderly_fails: false, forced_fails: false };
         assert!(act::reboot(&reboot, &mut |_| panic!("it does not fail")));
     }
@@ -91,6 +91,59 @@ fn a_trial_that_fails_stays_up_if_nothing_better_boots() {
     assert_eq!(events, expected);
     assert_eq!(ran.settled.verdict, Verdict::RecordAndStay);
     assert!(ran.notes.iter().any(|note| note.contains("slot a is fenced")), "{:?}", ran.notes);
+}
+
+/// A trial that was booted with DONE 0.
+fn not_counted() -> Booted {
+    Booted::Trial { entry: entry(), attempt: 0 }
+}
+
+#[test]
+fn a_trial_that_was_not_counted_is_marked_bad_before_it_reboots_hlt_32() {
+    let (ran, events) = flow(not_counted(), failing(), |_| {});
+    let expected = [
+        "open",
+        "close",
+        "checks",
+        "open",
+        "ask the model",
+        "mark bad",
+        "evidence",
+        "history: trial-failed: ralphd: too late",
+        "close",
+        "reboot",
+    ];
+    assert_eq!(events, expected);
+    assert_eq!(ran.settled.verdict, Verdict::MarkBadAndReboot);
+}
+
+#[test]
+fn a_trial_that_was_not_counted_and_cannot_be_marked_bad_stays_up_hlt_32() {
+    let (ran, events) = flow(not_counted(), failing(), |machine| machine.mark_bad_fails = true);
+    let expected = [
+        "open",
+        "close",
+        "checks",
+        "open",
+        "ask the model",
+        "mark bad fails",
+        "evidence",
+        "history: trial-failed: ralphd: too late",
+        "close",
+    ];
+    assert_eq!(events, expected);
+    assert_eq!(ran.settled.verdict, Verdict::RecordAndStay);
+    // And where nothing better boots it is not even tried (UPD-50).
+    let (ran, events) = flow(not_counted(), failing(), |machine| machine.another = false);
+    assert!(!events.iter().any(|event| event.starts_with("mark bad") || event == "reboot"), "{events:?}");
+    assert_eq!(ran.settled.verdict, Verdict::RecordAndStay);
+}
+
+#[test]
+fn a_trial_that_was_not_counted_and_passes_is_committed() {
+    let (ran, events) = flow(not_counted(), passing(), |_| {});
+    assert_eq!(events, ["open", "close", "checks", "open", "commit", "tell ralphd", "close"]);
+    assert_eq!(ran.settled.verdict, Verdict::Commit);
 }
 
 #[test]
