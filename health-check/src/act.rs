@@ -1,11 +1,12 @@
 //! Carrying a verdict out, inside a session (HLT-30, HLT-31, HLT-40).
 
-use crate::check::Outcome;
+use crate::check::{self, Outcome};
 use crate::clock::Clock;
 use crate::machine::{Booted, Entry, Fault, Session};
 use crate::policy::{self, Another, Facts, Required, Verdict};
 use crate::reboot::Reboot;
 use crate::records::{Evidence, Records};
+use crate::systemd::Systemd;
 
 /// The outside world without the machine's slots.
 #[derive(Clone, Copy)]
@@ -14,6 +15,8 @@ pub struct World<'a> {
     pub clock: &'a dyn Clock,
     /// Records.
     pub records: &'a dyn Records,
+    /// Units.
+    pub systemd: &'a dyn Systemd,
 }
 
 /// A verdict and whether it was carried out.
@@ -37,12 +40,15 @@ pub struct NotCommitted {
 /// Gathers the facts of this session, decides, and carries the verdict out; all but the reboot, which must wait for the session's end.
 pub fn settle(
     session: &mut dyn Session,
-    outcomes: &[Outcome],
-    required: Required,
+    outcomes: &mut [Outcome],
     world: World<'_>,
     notes: &mut Vec<String>,
 ) -> Result<Settled, NotCommitted> {
     let booted = session.booted();
+    if matches!(booted, Booted::Trial { .. }) && check::required(outcomes) == Required::AllPassed {
+        check::ask_again(outcomes, world.systemd, world.clock);
+    }
+    let required = check::required(outcomes);
     let facts = Facts { booted: kind(&booted), required, another: ask(session, &booted, required, notes) };
     let verdict = marked(session, policy::verdict(facts), notes);
     let done = match (verdict, &booted) {

@@ -14,6 +14,7 @@ use crate::clock::Clock;
 use crate::config::{Check, Config, Kind, Level};
 use crate::policy::Required;
 use crate::systemd::Systemd;
+pub use unit::Seen;
 
 /// Name of the check that fails when the configuration does (HLT-13).
 pub const CONFIGURATION: &str = "configuration";
@@ -22,6 +23,9 @@ pub const COMMIT: &str = "commit";
 
 /// How long after the overall deadline a check may take to say that it was ended.
 const GRACE: Duration = Duration::from_secs(5);
+
+/// How long all units together may take to answer when they are asked again.
+const AGAIN: Duration = Duration::from_secs(30);
 
 /// Why a check failed: stable words, for programs and evidence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -41,6 +45,8 @@ pub enum Reason {
     UnitFailed,
     /// There is no such unit, or it cannot be loaded.
     UnitMissing,
+    /// The unit passed, and did not stay so until the commit.
+    UnitChanged,
     /// The configuration holds an error.
     Configuration,
     /// The slot could not be committed.
@@ -56,15 +62,17 @@ pub struct Finding {
     pub detail: String,
     /// The last output of a command.
     pub output: String,
+    /// The run of a unit that passed.
+    pub seen: Option<Seen>,
 }
 
 impl Finding {
     fn passed(detail: String) -> Self {
-        Self { failed: None, detail, output: String::new() }
+        Self { failed: None, detail, output: String::new(), seen: None }
     }
 
     fn failed(reason: Reason, detail: String) -> Self {
-        Self { failed: Some(reason), detail, output: String::new() }
+        Self { failed: Some(reason), detail, output: String::new(), seen: None }
     }
 }
 
@@ -86,6 +94,9 @@ pub struct Outcome {
     pub detail: String,
     /// The last output of a command, at most 2 KiB.
     pub output: String,
+    /// The run of a unit that passed, to be compared before the commit.
+    #[serde(skip)]
+    pub seen: Option<Seen>,
 }
 
 fn verdict_word<S: Serializer>(passed: &bool, to: S) -> Result<S::Ok, S::Error> {
@@ -102,6 +113,7 @@ impl Outcome {
             reason: finding.failed,
             detail: finding.detail,
             output: finding.output,
+            seen: finding.seen,
         }
     }
 
@@ -120,6 +132,7 @@ impl Outcome {
             reason: Some(reason),
             detail,
             output: String::new(),
+            seen: None,
         }
     }
 }
@@ -131,6 +144,18 @@ pub fn required(outcomes: &[Outcome]) -> Required {
         Required::AllPassed
     } else {
         Required::OneFailed
+    }
+}
+
+/// Right before a commit: the checks ended up to an hour ago, so each required unit is asked once more whether the run that passed still
+/// lasts. A unit of which that is not so has failed (HLT-23).
+pub fn ask_again(outcomes: &mut [Outcome], systemd: &dyn Systemd, clock: &dyn Clock) {
+    let until = clock.monotonic().saturating_add(AGAIN);
+    for outcome in outcomes.iter_mut().filter(|outcome| outcome.level == Level::Required && outcome.passed) {
+        let Some(seen) = &outcome.seen else { continue };
+        if let Err(why) = unit::still(seen, until, systemd, clock) {
+            (outcome.passed, outcome.reason, outcome.detail) = (false, Some(Reason::UnitChanged), why);
+        }
     }
 }
 

@@ -59,17 +59,25 @@ impl Clock for FakeClock {
 
 /// A systemd that tells a unit's story; the last part of it is repeated for ever. `None`: systemd does not answer.
 #[derive(Debug)]
-pub struct FakeSystemd(Mutex<VecDeque<Option<UnitShow>>>);
+pub struct FakeSystemd {
+    story: Mutex<VecDeque<Option<UnitShow>>>,
+    log: Log,
+}
 
 impl FakeSystemd {
     pub fn telling(story: impl IntoIterator<Item = Option<UnitShow>>) -> Self {
-        Self(Mutex::new(story.into_iter().collect()))
+        Self { story: Mutex::new(story.into_iter().collect()), log: Log::default() }
+    }
+
+    pub fn logging(self, log: &Log) -> Self {
+        Self { log: log.clone(), ..self }
     }
 }
 
 impl Systemd for FakeSystemd {
-    fn show(&self, _unit: &str, _within: Duration) -> Result<UnitShow, SystemdError> {
-        let mut story = self.0.lock().unwrap();
+    fn show(&self, unit: &str, _within: Duration) -> Result<UnitShow, SystemdError> {
+        self.log.add(format!("ask for {unit}"));
+        let mut story = self.story.lock().unwrap();
         let part = if story.len() > 1 { story.pop_front().unwrap() } else { story[0].clone() };
         part.ok_or_else(|| SystemdError::Failed { how: "exited with code 1".into(), output: "no bus".into() })
     }

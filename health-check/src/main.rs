@@ -86,7 +86,7 @@ fn run_service(json: bool) -> u8 {
     let config = config::load(&config::installed(root));
     let clock = SystemClock;
     let records = FileRecords::below(root);
-    let world = act::World { clock: &clock, records: &records };
+    let world = act::World { clock: &clock, records: &records, systemd: &systemd::Systemctl };
     let ran = run::run(&device::Device, world, || outcomes(&config));
     let healthy = ran.settled.done && matches!(ran.settled.verdict, Verdict::Commit | Verdict::Healthy);
     say(&Report::of_run(&ran, healthy), json);

@@ -38,14 +38,14 @@ pub fn run(machine: &dyn Machine, world: World<'_>, checks: impl FnOnce() -> Vec
     let mut runner = Runner { machine, world, notes: Vec::new() };
     let seen = runner.look();
     let mut outcomes = checks();
-    let required = check::required(&outcomes);
     let settled = match seen {
         // It has all been done: a committed boot changes nothing on the ESP, and need not wait for an update that has begun.
         Some(Seen { booted: booted @ Booted::Committed(_), done }) => {
-            let facts = Facts { booted: act::kind(&booted), required, another: Another::No };
+            let facts =
+                Facts { booted: act::kind(&booted), required: check::required(&outcomes), another: Another::No };
             Settled { verdict: verdict(facts), booted, done }
         }
-        seen => runner.settle(seen.map(|seen| seen.booted), &mut outcomes, required),
+        seen => runner.settle(seen.map(|seen| seen.booted), &mut outcomes),
     };
     Ran { settled, outcomes, notes: runner.notes }
 }
@@ -94,11 +94,11 @@ impl Runner<'_> {
     }
 
     /// After the checks: decide and act, with three attempts at a commit (HLT-31).
-    fn settle(&mut self, seen: Option<Booted>, outcomes: &mut Vec<Outcome>, required: Required) -> Settled {
+    fn settle(&mut self, seen: Option<Booted>, outcomes: &mut Vec<Outcome>) -> Settled {
         let mut known = seen;
         let mut last = String::new();
         for attempt in 1..=ATTEMPTS {
-            match self.attempt(outcomes, required) {
+            match self.attempt(outcomes) {
                 Ok(settled) => return settled,
                 Err(Unsettled::Open(error)) => last = crate::chain(&error),
                 Err(Unsettled::Commit(NotCommitted { fault }, booted)) => {
@@ -115,6 +115,7 @@ impl Runner<'_> {
             Some(booted @ Booted::Trial { .. }) => booted,
             // Half done, and not worse than a commit that was cut: both names start this slot (LDR-7).
             Some(booted @ Booted::Committed(_)) => {
+                let required = check::required(outcomes);
                 let facts = Facts { booted: act::kind(&booted), required, another: Another::No };
                 return Settled { verdict: verdict(facts), booted, done: false };
             }
@@ -124,9 +125,9 @@ impl Runner<'_> {
             }
         };
         // A trial that passed but cannot be committed has failed; one that failed already is recorded as far as it goes.
-        if required == Required::AllPassed {
+        if check::required(outcomes) == Required::AllPassed {
             outcomes.push(Outcome::own_failure(COMMIT, Reason::Commit, last));
-            if let Ok(settled) = self.attempt(outcomes, Required::OneFailed) {
+            if let Ok(settled) = self.attempt(outcomes) {
                 return settled;
             }
         }
@@ -142,10 +143,10 @@ impl Runner<'_> {
         Settled { verdict: Verdict::RecordAndStay, booted, done: true }
     }
 
-    fn attempt(&mut self, outcomes: &[Outcome], required: Required) -> Result<Settled, Unsettled> {
+    fn attempt(&mut self, outcomes: &mut [Outcome]) -> Result<Settled, Unsettled> {
         let world = self.world;
         let result = self.open(|session, notes| {
-            let settled = act::settle(session, outcomes, required, world, notes);
+            let settled = act::settle(session, outcomes, world, notes);
             settled.map_err(|error| Unsettled::Commit(error, session.booted()))
         });
         result.map_err(Unsettled::Open)?

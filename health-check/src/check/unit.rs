@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use super::{Finding, Limit, Reason, Tools};
-use crate::systemd::UnitShow;
+use crate::clock::Clock;
+use crate::systemd::{Systemd, UnitShow};
 
 /// Pause between two looks.
 const PAUSE: Duration = Duration::from_millis(500);
@@ -16,15 +17,20 @@ pub fn run(unit: &str, stable_for: Duration, limit: Limit, tools: &Tools) -> Fin
     let mut watch = Watch::new(stable_for);
     let mut last = "systemd has not answered".to_owned();
     loop {
-        let left = until.saturating_sub(tools.clock.monotonic());
+        // What the answer tells was true when we asked, and nobody knows for how long after that.
+        let now = tools.clock.monotonic();
+        let left = until.saturating_sub(now);
         if left.is_zero() {
             return Finding::failed(limit.reason, format!("not passed within {} ms: {last}", limit.within.as_millis()));
         }
         let mut pause = PAUSE;
         match tools.systemd.show(unit, left.min(ANSWER)) {
             Err(error) => last = crate::chain(&error),
-            Ok(show) => match watch.judge(&show, tools.clock.monotonic()) {
-                Step::Passed(detail) => return Finding::passed(format!("{unit} {detail}")),
+            Ok(show) => match watch.judge(&show, now) {
+                Step::Passed(detail) => {
+                    let seen = Seen { unit: unit.to_owned(), active_since: show.active_since, restarts: show.restarts };
+                    return Finding { seen: Some(seen), ..Finding::passed(format!("{unit} {detail}")) };
+                }
                 Step::Failed(reason, detail) => return Finding::failed(reason, format!("{unit} {detail}")),
                 Step::Wait { detail, for_ } => {
                     last = format!("{unit} {detail}");
@@ -33,6 +39,39 @@ pub fn run(unit: &str, stable_for: Duration, limit: Limit, tools: &Tools) -> Fin
             },
         }
         tools.clock.sleep(pause.min(until.saturating_sub(tools.clock.monotonic())));
+    }
+}
+
+/// The run of a unit that a check has seen; the check holds as long as that run lasts (HLT-23).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Seen {
+    /// Name of the unit.
+    pub unit: String,
+    /// When it became active.
+    pub active_since: Option<Duration>,
+    /// How often it had been restarted by then.
+    pub restarts: Option<u32>,
+}
+
+/// Does this run of the unit still last? An answer is waited for until `until`; why not, if not.
+pub fn still(seen: &Seen, until: Duration, systemd: &dyn Systemd, clock: &dyn Clock) -> Result<(), String> {
+    let unit = &seen.unit;
+    loop {
+        let left = until.saturating_sub(clock.monotonic());
+        let error = match systemd.show(unit, left.clamp(PAUSE, ANSWER)) {
+            Ok(show) if show.active != "active" => {
+                return Err(format!("{unit} passed, but now is {} ({})", show.active, show.sub));
+            }
+            Ok(show) if (show.active_since, show.restarts) != (seen.active_since, seen.restarts) => {
+                return Err(format!("{unit} passed, but was started anew since"));
+            }
+            Ok(_) => return Ok(()),
+            Err(error) => error,
+        };
+        if clock.monotonic() >= until {
+            return Err(format!("{unit} passed, but whether it still runs is not known: {}", crate::chain(&error)));
+        }
+        clock.sleep(PAUSE);
     }
 }
 

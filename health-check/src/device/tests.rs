@@ -14,7 +14,7 @@ use super::*;
 use crate::act::World;
 use crate::check::{Outcome, Reason};
 use crate::config::Level;
-use crate::fakes::{FakeClock, FakeRecords, Log};
+use crate::fakes::{FakeClock, FakeRecords, FakeSystemd, Log};
 use crate::policy::Verdict;
 use crate::run::{Ran, run};
 
@@ -112,7 +112,8 @@ impl TestMachine {
 
     fn run(&self, healthy: bool) -> Ran {
         let log = Log::default();
-        let world = World { clock: &FakeClock::logging(&log), records: &FakeRecords::new(&log) };
+        let systemd = FakeSystemd::telling([None]);
+        let world = World { clock: &FakeClock::logging(&log), records: &FakeRecords::new(&log), systemd: &systemd };
         let mut outcome = Outcome::own_failure("ralphd", Reason::Deadline, "too late".into());
         (outcome.passed, outcome.level) = (healthy, Level::Required);
         run(self, world, || vec![outcome])
@@ -362,7 +363,8 @@ fn every_failure_while_committing_is_survived() {
         let mut failed = false;
         // The first look is done before the failure is armed: it belongs to the commit.
         let log = Log::default();
-        let world = World { clock: &FakeClock::logging(&log), records: &FakeRecords::new(&log) };
+        let systemd = FakeSystemd::telling([None]);
+        let world = World { clock: &FakeClock::logging(&log), records: &FakeRecords::new(&log), systemd: &systemd };
         let mut outcome = Outcome::own_failure("ralphd", Reason::Deadline, String::new());
         outcome.passed = true;
         let ran = run(&machine, world, || {

@@ -15,6 +15,7 @@ fn ran(verdict: Verdict, booted: Booted) -> Ran {
         reason: Some(Reason::ExitCode),
         detail: "exited with code 3".into(),
         output: "no \u{1b}[31mcgroup\nsecond\n".into(),
+        seen: None,
     };
     let passed = Outcome {
         name: "ralphd".into(),

@@ -3,8 +3,9 @@
 use super::*;
 use crate::act;
 use crate::config::Level;
-use crate::fakes::{FakeClock, FakeMachine, FakeReboot, FakeRecords, Log, Refusal, entry, trial};
+use crate::fakes::{FakeClock, FakeMachine, FakeReboot, FakeRecords, FakeSystemd, Log, Refusal, entry, trial};
 use crate::policy::Verdict;
+use crate::systemd::UnitShow;
 
 fn outcome(name: &str, level: Level, passed: bool) -> Outcome {
     Outcome {
@@ -15,13 +16,26 @@ fn outcome(name: &str, level: Level, passed: bool) -> Outcome {
         reason: (!passed).then_some(Reason::Deadline),
         detail: "too late".into(),
         output: String::new(),
+        seen: None,
     }
 }
 
 /// A run whose checks end so, and the reboot it asks for; all events go into the log.
 fn run_with(log: &Log, machine: &FakeMachine, records: &FakeRecords, outcomes: Vec<Outcome>) -> Ran {
+    run_telling(log, machine, records, outcomes, FakeSystemd::telling([None]))
+}
+
+/// The same, with units that are asked again before the commit.
+fn run_telling(
+    log: &Log,
+    machine: &FakeMachine,
+    records: &FakeRecords,
+    outcomes: Vec<Outcome>,
+    systemd: FakeSystemd,
+) -> Ran {
     let clock = FakeClock::logging(log);
-    let world = World { clock: &clock, records };
+    let systemd = systemd.logging(log);
+    let world = World { clock: &clock, records, systemd: &systemd };
     let ran = run(machine, world, || {
         log.add("checks");
         outcomes
@@ -144,6 +158,76 @@ fn a_trial_that_was_not_counted_and_passes_is_committed() {
     let (ran, events) = flow(not_counted(), passing(), |_| {});
     assert_eq!(events, ["open", "close", "checks", "open", "commit", "tell ralphd", "close"]);
     assert_eq!(ran.settled.verdict, Verdict::Commit);
+}
+
+const SINCE: Duration = Duration::from_secs(7);
+
+fn show(active: &str, since: Duration, restarts: u32) -> Option<UnitShow> {
+    Some(UnitShow {
+        load: "loaded".into(),
+        active: active.into(),
+        sub: "running".into(),
+        restarts: Some(restarts),
+        active_since: Some(since),
+        result: None,
+    })
+}
+
+/// Checks of a unit that passed, required and wanted.
+fn unit_passed() -> Vec<Outcome> {
+    [Level::Required, Level::Wanted]
+        .map(|level| {
+            let seen = check::Seen { unit: "ralphd.service".into(), active_since: Some(SINCE), restarts: Some(1) };
+            Outcome { seen: Some(seen), ..outcome("ralphd", level, true) }
+        })
+        .into()
+}
+
+#[test]
+fn a_required_unit_is_asked_again_under_the_lock_before_the_commit_hlt_23() {
+    let log = Log::default();
+    let machine = FakeMachine::new(&log, trial());
+    let systemd = FakeSystemd::telling([None, show("active", SINCE, 1)]);
+    let ran = run_telling(&log, &machine, &FakeRecords::new(&log), unit_passed(), systemd);
+    let expected = [
+        "open",
+        "close",
+        "checks",
+        "open",
+        "ask for ralphd.service",
+        "sleep 500 ms",
+        "ask for ralphd.service",
+        "commit",
+        "tell ralphd",
+        "close",
+    ];
+    assert_eq!(log.events(), expected);
+    assert_eq!(ran.settled.verdict, Verdict::Commit);
+}
+
+#[test]
+fn a_unit_that_did_not_stay_as_it_passed_fails_the_trial_hlt_23() {
+    for (now, said) in [
+        (show("failed", SINCE, 1), "now is failed (running)"),
+        (show("reloading", SINCE, 1), "now is reloading (running)"),
+        (show("active", SINCE + SINCE, 1), "was started anew"),
+        (show("active", SINCE, 2), "was started anew"),
+        (None, "is not known: systemctl exited with code 1: no bus"),
+    ] {
+        let log = Log::default();
+        let machine = FakeMachine::new(&log, trial());
+        let ran = run_telling(&log, &machine, &FakeRecords::new(&log), unit_passed(), FakeSystemd::telling([now]));
+        let events = log.events();
+        assert!(!events.contains(&"commit".to_owned()), "{events:?}");
+        assert_eq!(ran.settled.verdict, Verdict::RecordAndReboot, "{events:?}");
+        assert_eq!(ran.outcomes[0].reason, Some(Reason::UnitChanged));
+        assert!(ran.outcomes[0].detail.contains(said), "{}", ran.outcomes[0].detail);
+        assert!(ran.outcomes[1].passed, "a wanted unit is not asked again");
+        assert!(
+            events.iter().any(|event| event.starts_with("history: trial-failed: ralphd: ralphd.service passed, but"))
+        );
+        assert_eq!(*events.last().unwrap(), "reboot");
+    }
 }
 
 #[test]

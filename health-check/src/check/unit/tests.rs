@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::clock::Clock;
 use crate::fakes::{FakeClock, FakeSystemd};
+use crate::systemd::SystemdError;
 
 const STABLE: Duration = Duration::from_secs(5);
 
@@ -121,6 +121,34 @@ fn a_systemd_that_does_not_answer_is_asked_again() {
     let (finding, took) = judge(vec![None]);
     assert_eq!((finding.failed, took), (Some(Reason::Deadline), secs(60)));
     assert!(finding.detail.ends_with("systemctl exited with code 1: no bus"), "{}", finding.detail);
+}
+
+/// A systemd whose answers are as old as they took.
+struct Slow(Arc<FakeClock>, FakeSystemd);
+
+impl Systemd for Slow {
+    fn show(&self, unit: &str, within: Duration) -> Result<UnitShow, SystemdError> {
+        let answer = self.1.show(unit, within);
+        self.0.sleep(secs(4));
+        answer
+    }
+}
+
+#[test]
+fn the_time_an_answer_takes_is_no_time_of_being_active_hlt_22() {
+    let clock = Arc::new(FakeClock::at(secs(100)));
+    let story = FakeSystemd::telling([unit("active", "running", Some(98), 0), unit("failed", "failed", Some(98), 0)]);
+    let tools = Tools { clock: clock.clone(), systemd: Arc::new(Slow(clock, story)) };
+    let finding = run("ralphd.service", STABLE, Limit { within: secs(60), reason: Reason::Deadline }, &tools);
+    assert_eq!(finding.failed, Some(Reason::UnitFailed), "{finding:?}");
+}
+
+#[test]
+fn what_passed_is_remembered_with_its_run_hlt_23() {
+    let seen = judge(vec![unit("active", "running", Some(90), 3)]).0.seen;
+    let expected = Seen { unit: "ralphd.service".into(), active_since: Some(secs(90)), restarts: Some(3) };
+    assert_eq!(seen, Some(expected));
+    assert_eq!(judge(vec![unit("failed", "failed", Some(90), 3)]).0.seen, None);
 }
 
 #[test]
