@@ -1,5 +1,6 @@
 //! Where this workspace is built, and building the programs under test into it.
 
+use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
@@ -68,7 +69,7 @@ fn build_programs() -> Result<Programs> {
     let mut command = Command::new(cargo);
     command
         .arg("build")
-        .args(["--quiet", "--locked"])
+        .arg("--locked")
         .arg("--manifest-path")
         .arg(source_dir().join("Cargo.toml"))
         .arg("--target-dir")
@@ -84,6 +85,10 @@ fn build_programs() -> Result<Programs> {
         .args(["--bin", "guest-agent"])
         .stdin(Stdio::null())
         .stdout(Stdio::null());
+    // It takes minutes in a fresh clone: a person may watch, a log need not.
+    if !std::io::stderr().is_terminal() {
+        command.arg("--quiet");
+    }
     // Cargo sets these for the test it runs; they are not this build's.
     for (name, _) in std::env::vars_os() {
         let text = name.to_string_lossy();

@@ -17,6 +17,7 @@ fn main() -> Result<()> {
     );
 
     story.chapter("Set-up: the programs, and a small operating system made of Debian packages");
+    println!("(This takes minutes the first time, and seconds from then on.)");
     workspace::programs()?;
     base()?;
     let lab = Lab::new("demo")?;
