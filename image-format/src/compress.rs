@@ -1,6 +1,7 @@
 //! Compresses chunks on all processors and hands them on in order, so that the result does not depend on how many there are (IMG-55).
 
 use std::collections::BTreeMap;
+use std::io;
 use std::num::NonZeroUsize;
 use std::sync::{Mutex, PoisonError, mpsc};
 use std::thread;
@@ -8,6 +9,9 @@ use std::thread;
 use zstd::zstd_safe::{self, CCtx, CParameter};
 
 use crate::digest::Digest;
+
+/// More threads than any machine has use for; each holds two chunks.
+pub(crate) const MAX_WORKERS: usize = 256;
 
 /// A chunk, compressed.
 #[derive(Debug)]
@@ -18,21 +22,24 @@ pub(crate) struct Compressed {
 }
 
 /// Takes plain chunks from `next` until it has no more and gives each, compressed, to `done` in the same order. At most two chunks a
-/// worker are in memory.
+/// worker are in memory, and there are at most [`MAX_WORKERS`].
 pub(crate) fn in_order<E: From<CompressError>>(
     level: i32,
     workers: NonZeroUsize,
     mut next: impl FnMut() -> Result<Option<Vec<u8>>, E>,
     mut done: impl FnMut(Compressed) -> Result<(), E>,
 ) -> Result<(), E> {
-    let most = 2 * workers.get();
+    let workers = workers.get().min(MAX_WORKERS);
+    let most = 2 * workers;
     thread::scope(|scope| {
         let (to_workers, jobs) = mpsc::channel::<(u64, Vec<u8>)>();
         let (to_us, results) = mpsc::channel();
         let jobs = std::sync::Arc::new(Mutex::new(jobs));
-        for _ in 0..workers.get() {
+        // However this closure is left, `to_workers` is dropped with it and the workers come to their end.
+        let to_workers = to_workers;
+        for _ in 0..workers {
             let (jobs, to_us) = (jobs.clone(), to_us.clone());
-            scope.spawn(move || {
+            let work = move || {
                 loop {
                     let job = jobs.lock().unwrap_or_else(PoisonError::into_inner).recv();
                     let Ok((number, plain)) = job else { break };
@@ -40,19 +47,18 @@ pub(crate) fn in_order<E: From<CompressError>>(
                         break;
                     }
                 }
-            });
+            };
+            thread::Builder::new().spawn_scoped(scope, work).map_err(CompressError::Spawn)?;
         }
         drop(to_us);
 
-        // However this closure is left, `to_workers` is dropped with it and the workers come to their end.
-        let to_workers = to_workers;
         let mut waiting = BTreeMap::new();
         let (mut sent, mut written, mut more) = (0, 0, true);
         loop {
             while more && sent - written < most as u64 {
                 match next()? {
                     Some(plain) => {
-                        to_workers.send((sent, plain)).map_err(|_| CompressError("the workers have gone"))?;
+                        to_workers.send((sent, plain)).map_err(|_| CompressError::Zstd("the workers have gone"))?;
                         sent += 1;
                     }
                     None => more = false,
@@ -61,7 +67,7 @@ pub(crate) fn in_order<E: From<CompressError>>(
             if written == sent {
                 return Ok(());
             }
-            let (number, result) = results.recv().map_err(|_| CompressError("the workers have gone"))?;
+            let (number, result) = results.recv().map_err(|_| CompressError::Zstd("the workers have gone"))?;
             waiting.insert(number, result);
             while let Some(result) = waiting.remove(&written) {
                 done(result?)?;
@@ -71,16 +77,22 @@ pub(crate) fn in_order<E: From<CompressError>>(
     })
 }
 
-/// zstd could not compress.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("zstd: {0}")]
-pub(crate) struct CompressError(pub(crate) &'static str);
+/// Why nothing more is compressed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CompressError {
+    /// zstd could not.
+    #[error("zstd: {0}")]
+    Zstd(&'static str),
+    /// The system gave no thread.
+    #[error("cannot start a thread")]
+    Spawn(#[source] io::Error),
+}
 
 fn compress(plain: &[u8], level: i32) -> Result<Compressed, CompressError> {
-    let zstd_error = |code| CompressError(zstd_safe::get_error_name(code));
+    let zstd_error = |code| CompressError::Zstd(zstd_safe::get_error_name(code));
     // A new context for each chunk: a reused one carries the salt of its hash tables over, and the output could depend on what the same
     // worker compressed before (IMG-55).
-    let mut context = CCtx::try_create().ok_or(CompressError("out of memory"))?;
+    let mut context = CCtx::try_create().ok_or(CompressError::Zstd("out of memory"))?;
     context.set_parameter(CParameter::CompressionLevel(level)).map_err(zstd_error)?;
     // zstd's own checksum, so that `zstd -t` finds damage, too.
     context.set_parameter(CParameter::ChecksumFlag(true)).map_err(zstd_error)?;
@@ -129,7 +141,7 @@ mod tests {
     fn img_55_output_depends_neither_on_workers_nor_on_neighbours() {
         for level in [1, 5, 7, 12, 15] {
             let alone: Vec<Vec<u8>> = (0..12).map(|seed| compress(&chunk(seed), level).unwrap().encoded).collect();
-            for workers in [1, 2, 5] {
+            for workers in [1, 2, 5, usize::MAX] {
                 assert!(run(level, workers) == alone, "level {level}, {workers} workers");
             }
         }
@@ -141,15 +153,17 @@ mod tests {
         let mut given = 0;
         let failing_source = || {
             given += 1;
-            if given == 5 { Err(CompressError("source")) } else { Ok(Some(chunk(given))) }
+            if given == 5 { Err(CompressError::Zstd("source")) } else { Ok(Some(chunk(given))) }
         };
-        assert_eq!(in_order(1, workers, failing_source, |_| Ok(())), Err(CompressError("source")));
+        let stopped = in_order(1, workers, failing_source, |_| Ok(()));
+        assert!(matches!(stopped, Err(CompressError::Zstd("source"))), "{stopped:?}");
 
         let mut taken = 0;
         let failing_sink = |_| {
             taken += 1;
-            if taken == 2 { Err(CompressError("sink")) } else { Ok(()) }
+            if taken == 2 { Err(CompressError::Zstd("sink")) } else { Ok(()) }
         };
-        assert_eq!(in_order(1, workers, || Ok(Some(chunk(1))), failing_sink), Err(CompressError("sink")));
+        let stopped = in_order(1, workers, || Ok(Some(chunk(1))), failing_sink);
+        assert!(matches!(stopped, Err(CompressError::Zstd("sink"))), "{stopped:?}");
     }
 }

@@ -49,7 +49,7 @@ pub struct ImageSpec {
     pub level: i32,
     /// Plain length of the chunks: a multiple of 4096, at most [`MAX_CHUNK_LEN`].
     pub chunk_len: u32,
-    /// Threads that compress; the result does not depend on it. `None`: one for each processor.
+    /// Threads that compress; the result does not depend on it. More than 256 are taken for 256; `None`: one for each processor.
     pub workers: Option<NonZeroUsize>,
 }
 
@@ -123,6 +123,9 @@ pub enum BuildError {
     /// zstd failed.
     #[error("cannot compress: {0}")]
     Compress(&'static str),
+    /// The system gave no thread to compress in.
+    #[error("cannot start the threads that compress: choose fewer of them")]
+    Threads(#[source] io::Error),
     /// More keys than an image has room for.
     #[error("cannot sign with so many keys")]
     Signatures(#[source] SignatureBlockError),
@@ -133,7 +136,10 @@ pub enum BuildError {
 
 impl From<CompressError> for BuildError {
     fn from(error: CompressError) -> Self {
-        Self::Compress(error.0)
+        match error {
+            CompressError::Zstd(reason) => Self::Compress(reason),
+            CompressError::Spawn(source) => Self::Threads(source),
+        }
     }
 }
 
@@ -153,6 +159,8 @@ pub fn build(
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<Built, BuildError> {
     let plan = Plan::new(spec, &mut sources)?;
+    // Too many keys are reported now and not after minutes of compressing.
+    signed_by(keys, &[], &[])?;
     if out.seek(SeekFrom::End(0)).map_err(BuildError::Write)? != 0 {
         return Err(BuildError::OutputNotEmpty);
     }
@@ -403,6 +411,19 @@ impl Data {
     }
 }
 
+/// Signatures of both roles by every key.
+fn signed_by(keys: &[PrivateKey], manifest: &[u8], transport: &[u8]) -> Result<SignatureBlock, BuildError> {
+    let mut signatures = SignatureBlock::default();
+    for key in keys {
+        for (role, body) in [(Role::Manifest, manifest), (Role::Transport, transport)] {
+            let message = crate::keys::to_be_signed(role, body);
+            let record = sign::record(role, key, &message);
+            sign::add_new(&mut signatures, record).map_err(BuildError::Signatures)?;
+        }
+    }
+    Ok(signatures)
+}
+
 /// The four frames at the front.
 struct Head {
     bytes: Vec<u8>,
@@ -422,14 +443,7 @@ impl Head {
             data_len: data.len,
         }
         .to_bytes();
-        let mut signatures = SignatureBlock::default();
-        for key in keys {
-            for (role, body) in [(Role::Manifest, &manifest[..]), (Role::Transport, &transport[..])] {
-                let message = crate::keys::to_be_signed(role, body);
-                let record = sign::record(role, key, &message);
-                sign::add_new(&mut signatures, record).map_err(BuildError::Signatures)?;
-            }
-        }
+        let signatures = signed_by(keys, &manifest, &transport)?;
         let mut bytes = Vec::new();
         for (kind, body) in [
             (FrameKind::Manifest, &manifest[..]),

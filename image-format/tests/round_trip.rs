@@ -155,6 +155,25 @@ fn a_key_given_twice_signs_once() {
     assert!(file == small_image());
 }
 
+#[test]
+fn img_31_too_many_keys_are_refused_before_any_work() {
+    let plain = Plain::small();
+    let mut keys: Vec<_> = (1..=16).map(key).collect();
+    // The same key again takes no room.
+    keys.push(key(1));
+    assert_eq!(Parts::of(&plain.build(&spec(), &keys)).signatures[0], 32);
+    keys.push(key(17));
+    let sources = Sources {
+        root: &mut Cursor::new(&plain.root),
+        linux: &mut Cursor::new(&plain.linux),
+        initrd: &mut Cursor::new(&plain.initrd),
+    };
+    let mut out = Cursor::new(Vec::new());
+    let refused = build(&spec(), sources, &keys, &mut out, &mut |_, _| panic!("work was done"));
+    assert!(matches!(refused, Err(BuildError::Signatures(_))), "{refused:?}");
+    assert!(out.get_ref().is_empty());
+}
+
 fn try_build(spec: &ImageSpec, plain: &Plain, out: &mut (impl Write + Seek)) -> Result<(), BuildError> {
     let sources = Sources {
         root: &mut Cursor::new(&plain.root),

@@ -61,7 +61,7 @@ pub struct Args {
     /// Plain bytes in a chunk, a multiple of 4096 up to 4M.
     #[arg(long, value_name = "SIZE", default_value_t = u64::from(DEFAULT_CHUNK_LEN), value_parser = disk_layout::parse_size)]
     chunk_size: u64,
-    /// Threads that compress; the result does not depend on it. Default: one for each processor.
+    /// Threads that compress, 256 at most; the result does not depend on it. Default: one for each processor.
     #[arg(long, value_name = "N")]
     threads: Option<NonZeroUsize>,
     /// Private key to sign with; may be given several times.

@@ -64,7 +64,7 @@ fn img_1_an_image_is_a_plain_zstd_file() {
 #[test]
 fn img_55_the_same_inputs_give_the_same_file() {
     let lab = Lab::with_image();
-    for more in [&[][..], &["--threads", "1"], &["--threads", "3"]] {
+    for more in [&[][..], &["--threads", "1"], &["--threads", "3"], &["--threads", "999999999"]] {
         lab.build("again.zst", &[&["--key", "k.pem"], more].concat());
         assert!(lab.read("again.zst") == lab.read("v1.zst"), "{more:?}");
         std::fs::remove_file(lab.path("again.zst")).unwrap();
@@ -126,6 +126,21 @@ fn builds_that_are_refused_leave_nothing() {
     for usage in [["--epoch", "0"], ["--arch", "mips"], ["--level", "20"], ["--min-updater", "1"], ["--bogus", "1"]] {
         build(&usage, 2);
     }
+}
+
+#[test]
+fn threads_that_the_system_does_not_give_are_an_error() {
+    let lab = Lab::new();
+    let before = lab.names();
+    let mut shell = std::process::Command::new("sh");
+    // Room for the program, but not for the stacks of 256 threads.
+    shell.args(["-c", "ulimit -v 300000 && exec \"$@\"", "sh", env!("CARGO_BIN_EXE_ralph-image")]);
+    shell.args(Lab::BUILD).args(["--unsigned", "--threads", "256", "-o", "v1.zst"]);
+    let output = shell.current_dir(lab.path("")).output().unwrap();
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{error}");
+    assert!(error.contains("cannot start the threads that compress: choose fewer of them"), "{error}");
+    assert_eq!(lab.names(), before);
 }
 
 #[test]
