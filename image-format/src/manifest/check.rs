@@ -34,6 +34,9 @@ pub(super) fn content(content: &Content) -> Result<(), ManifestError> {
         return Err(field("title", "begins or ends with a blank"));
     }
     check_options(&content.options)?;
+    if content.critical.len() > 64 {
+        return Err(field("critical", format!("has {} entries, more than 64", content.critical.len())));
+    }
     payloads(content)
 }
 

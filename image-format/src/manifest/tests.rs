@@ -118,6 +118,16 @@ fn img_12_critical_names_fields_that_must_be_understood() {
 }
 
 #[test]
+fn img_12_critical_has_at_most_64_names() {
+    let critical = |count: usize| {
+        let names = vec!["\"title\""; count].join(", ");
+        edited("\"format\"", &format!("\"critical\": [{names}], \"format\""))
+    };
+    assert_eq!(critical(64).unwrap().critical.len(), 64);
+    assert!(critical(65).unwrap_err().to_string().contains("`critical` has 65 entries, more than 64"));
+}
+
+#[test]
 fn img_14_an_unknown_optional_payload_is_kept() {
     let manifest = with_fourth_payload(FIRMWARE).unwrap();
     assert_eq!(manifest.payloads[3].kind, PayloadKind::Unknown("firmware".to_owned()));
