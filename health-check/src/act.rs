@@ -5,7 +5,7 @@ use crate::clock::Clock;
 use crate::machine::{Booted, Entry, Fault, Session};
 use crate::policy::{self, Another, Facts, Required, Verdict};
 use crate::reboot::Reboot;
-use crate::records::{Evidence, Records};
+use crate::records::{Evidence, Kept, Medium, Records};
 use crate::systemd::Systemd;
 
 /// The outside world without the machine's slots.
@@ -133,7 +133,11 @@ pub fn record(entry: &Entry, attempt: u32, outcomes: &[Outcome], world: World<'_
         checks: outcomes.to_vec(),
     };
     match world.records.keep(&evidence) {
-        Ok(path) => notes.push(format!("evidence is in {}", path.display())),
+        Ok(Kept { path, medium: Medium::Lasting }) => notes.push(format!("evidence is in {}", path.display())),
+        Ok(Kept { path, medium: Medium::Memory }) => {
+            notes
+                .push(format!("evidence is in {}, which is in memory: it is not kept over the reboot", path.display()));
+        }
         Err(error) => notes.push(format!("evidence is not recorded: {}", crate::chain(&error))),
     }
     let failed = outcomes.iter().filter(|outcome| outcome.fails_the_trial());

@@ -6,14 +6,19 @@
 #[cfg(test)]
 mod tests;
 
+use std::time::Duration;
+
 use boot_entries::{EspState, LoaderVars, another_whole_entry_boots, mark_bad};
 use disk_layout::{LockError, SysRoot, UpdateLock};
 use updater::history::EventKind;
 use updater::host::{self, Access, Host, OpenEsp};
 use updater::session::{self, Fencing, Running, entry_architecture};
 
+use crate::limit;
 use crate::machine::{Booted, Entry, Fault, Machine, OpenError, Session};
 
+/// How long appending to the history may take (HLT-42).
+const HISTORY: Duration = Duration::from_secs(30);
 /// What `ralph.failed` says of a failed trial whose tries the loader does not count (HLT-32).
 const NOT_COUNTED: &str = "not-counted";
 
@@ -189,7 +194,8 @@ impl Session for Open<'_> {
 
     fn record_trial_failed(&mut self, detail: &str) -> Result<(), Fault> {
         let event = session::event(EventKind::TrialFailed, self.running()?.entry(), detail.to_owned());
-        Ok(self.host.records().append(event)?)
+        let records = self.host.records().clone();
+        Ok(limit::within(HISTORY, move || records.append(event))??)
     }
 }
 

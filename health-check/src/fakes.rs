@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::clock::Clock;
 use crate::machine::{Booted, Entry, Fault, Machine, OpenError, Session};
 use crate::reboot::Reboot;
-use crate::records::{Evidence, FileRecords, RecordError, Records};
+use crate::records::{Evidence, FileRecords, Kept, Medium, RecordError, Records};
 use crate::systemd::{Systemd, SystemdError, UnitShow};
 
 /// What happened, in order.
@@ -235,12 +235,19 @@ pub struct FakeRecords {
     pub log: Log,
     pub evidence_fails: bool,
     pub mark_fails: bool,
+    pub medium: Medium,
     pub kept: Mutex<Vec<Evidence>>,
 }
 
 impl FakeRecords {
     pub fn new(log: &Log) -> Self {
-        Self { log: log.clone(), evidence_fails: false, mark_fails: false, kept: Mutex::default() }
+        Self {
+            log: log.clone(),
+            evidence_fails: false,
+            mark_fails: false,
+            medium: Medium::Lasting,
+            kept: Mutex::default(),
+        }
     }
 
     /// A real error, from a folder that cannot be made.
@@ -254,14 +261,14 @@ impl Records for FakeRecords {
         "boot".into()
     }
 
-    fn keep(&self, evidence: &Evidence) -> Result<PathBuf, RecordError> {
+    fn keep(&self, evidence: &Evidence) -> Result<Kept, RecordError> {
         if self.evidence_fails {
             self.log.add("evidence fails");
             return Err(Self::error());
         }
         self.log.add("evidence");
         self.kept.lock().unwrap().push(evidence.clone());
-        Ok(PathBuf::from("/evidence.json"))
+        Ok(Kept { path: PathBuf::from("/evidence.json"), medium: self.medium })
     }
 
     fn mark_committed(&self, _entry: &Entry) -> Result<(), RecordError> {

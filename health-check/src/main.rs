@@ -9,8 +9,10 @@ mod config;
 mod device;
 #[cfg(test)]
 mod fakes;
+mod limit;
 mod machine;
 mod policy;
+mod print;
 mod process;
 mod reboot;
 mod records;
@@ -20,7 +22,6 @@ mod span;
 mod systemd;
 
 use std::error::Error;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -32,6 +33,7 @@ use clock::SystemClock;
 use config::source::Place;
 use config::{Config, ConfigErrors};
 use policy::{Required, Verdict};
+use print::{Patience, complain, out};
 use records::FileRecords;
 use report::Report;
 
@@ -87,11 +89,11 @@ fn run_service(json: bool) -> u8 {
     let clock = SystemClock;
     let records = FileRecords::below(root);
     let world = act::World { clock: &clock, records: &records, systemd: &systemd::Systemctl };
-    let ran = run::run(&device::Device, world, || outcomes(&config));
+    let ran = run::run(&device::Device, world, || outcomes(&config, Patience::Limited));
     let healthy = ran.settled.done && matches!(ran.settled.verdict, Verdict::Commit | Verdict::Healthy);
-    say(&Report::of_run(&ran, healthy), json);
+    say(&Report::of_run(&ran, healthy), json, Patience::Limited);
     if ran.settled.verdict.reboots() {
-        act::reboot(&reboot::Systemctl, &mut complain);
+        act::reboot(&reboot::Systemctl, &mut |text| complain(text, Patience::Limited));
     }
     match config {
         Err(_) => INVALID,
@@ -102,9 +104,9 @@ fn run_service(json: bool) -> u8 {
 
 fn run_checks(places: &[Place], json: bool) -> u8 {
     let config = config::load(places);
-    let outcomes = outcomes(&config);
+    let outcomes = outcomes(&config, Patience::Unlimited);
     let healthy = check::required(&outcomes) == Required::AllPassed;
-    say(&Report::of_check(&outcomes, healthy), json);
+    say(&Report::of_check(&outcomes, healthy), json, Patience::Unlimited);
     match config {
         Err(_) => INVALID,
         Ok(_) if healthy => HEALTHY,
@@ -115,30 +117,30 @@ fn run_checks(places: &[Place], json: bool) -> u8 {
 fn validate(places: &[Place], json: bool) -> u8 {
     let config = config::load(places);
     if json {
-        out(&report::validation(&config));
+        out(&report::validation(&config), Patience::Unlimited);
     } else {
         match &config {
-            Ok(config) => out(&report::summary(config)),
-            Err(errors) => complain(&errors.to_string()),
+            Ok(config) => out(&report::summary(config), Patience::Unlimited),
+            Err(errors) => complain(&errors.to_string(), Patience::Unlimited),
         }
     }
     if config.is_ok() { HEALTHY } else { INVALID }
 }
 
 /// Runs the checks; an invalid configuration is a failed one (HLT-13).
-fn outcomes(config: &Result<Config, ConfigErrors>) -> Vec<Outcome> {
+fn outcomes(config: &Result<Config, ConfigErrors>, patience: Patience) -> Vec<Outcome> {
     let config = match config {
         Ok(config) => config,
         Err(errors) => return vec![Outcome::own_failure(CONFIGURATION, Reason::Configuration, errors.to_string())],
     };
     if let Err(error) = process::adopt_strays() {
-        complain(&format!("processes that leave the group of their check will outlive it: {error}"));
+        complain(&format!("processes that leave the group of their check will outlive it: {error}"), patience);
     }
     let tools = Tools { clock: Arc::new(SystemClock), systemd: Arc::new(systemd::Systemctl) };
     let outcomes = check::run_all(config, &tools);
     let killed = process::kill_strays();
     if killed > 0 {
-        complain(&format!("killed {killed} processes that checks had left behind"));
+        complain(&format!("killed {killed} processes that checks had left behind"), patience);
     }
     outcomes
 }
@@ -147,19 +149,8 @@ fn places(given: Vec<PathBuf>) -> Vec<Place> {
     if given.is_empty() { config::installed(Path::new("/")) } else { given.into_iter().map(Place::Given).collect() }
 }
 
-fn say(report: &Report<'_>, json: bool) {
-    out(&if json { report.json() } else { report.text() });
-}
-
-/// Prints. That nobody reads it any more must not keep a failed trial from its reboot, so it is no error (`println!` would panic).
-fn out(text: &str) {
-    let mut out = std::io::stdout().lock();
-    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
-}
-
-/// Prints a line to standard error, in the same way.
-fn complain(text: &str) {
-    let _ = writeln!(std::io::stderr(), "{text}");
+fn say(report: &Report<'_>, json: bool, patience: Patience) {
+    out(&if json { report.json() } else { report.text() }, patience);
 }
 
 /// An error with its causes, in one text.

@@ -6,10 +6,13 @@ mod tests;
 use std::fs::{self, File};
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use nix::sys::statfs::{FsType, TMPFS_MAGIC, statfs};
 use serde::Serialize;
 
 use crate::check::Outcome;
+use crate::limit;
 use crate::machine::Entry;
 
 /// Where evidence goes (HLT-40).
@@ -20,6 +23,11 @@ const COMMITTED: &str = "run/ralphos/committed";
 const BOOT_ID: &str = "proc/sys/kernel/random/boot_id";
 /// Files of evidence that are kept (HLT-40).
 const KEPT: usize = 32;
+
+/// How long writing evidence may take (HLT-42).
+const LIMIT: Duration = Duration::from_secs(30);
+/// `RAMFS_MAGIC` of Linux, which nix does not name.
+const RAMFS_MAGIC: FsType = FsType(0x8584_58f6);
 
 /// Evidence of a failed trial (HLT-40).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -47,12 +55,30 @@ pub struct RecordError {
     source: std::io::Error,
 }
 
+/// Evidence that was kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Kept {
+    /// Its file.
+    pub path: PathBuf,
+    /// What it was written to.
+    pub medium: Medium,
+}
+
+/// Does what is written stay over a reboot?
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Medium {
+    /// It does, as far as the file system tells.
+    Lasting,
+    /// It is in memory: a machine without its `/var` may have a tmpfs there.
+    Memory,
+}
+
 /// Where records go, as a seam.
 pub trait Records {
     /// The kernel's id of this boot; empty if it cannot be read.
     fn boot_id(&self) -> String;
-    /// Keeps evidence; returns its path. When this returns, it is on the medium.
-    fn keep(&self, evidence: &Evidence) -> Result<PathBuf, RecordError>;
+    /// Keeps evidence. When this returns, it is on the medium, or its time was over (HLT-42).
+    fn keep(&self, evidence: &Evidence) -> Result<Kept, RecordError>;
     /// Says to `ralphd` that the booted slot is committed.
     fn mark_committed(&self, entry: &Entry) -> Result<(), RecordError>;
 }
@@ -61,12 +87,13 @@ pub trait Records {
 #[derive(Debug)]
 pub struct FileRecords {
     root: PathBuf,
+    limit: Duration,
 }
 
 impl FileRecords {
     /// Below `root`, which is `/` but for tests.
     pub fn below(root: &Path) -> Self {
-        Self { root: root.to_owned() }
+        Self { root: root.to_owned(), limit: LIMIT }
     }
 }
 
@@ -75,21 +102,13 @@ impl Records for FileRecords {
         fs::read_to_string(self.root.join(BOOT_ID)).unwrap_or_default().trim().to_owned()
     }
 
-    fn keep(&self, evidence: &Evidence) -> Result<PathBuf, RecordError> {
-        let folder = self.root.join(EVIDENCE);
-        let name = FileName { generation: evidence.entry.generation, attempt: evidence.attempt };
-        let path = folder.join(name.text());
-        make_folders(&folder)?;
-        let mut text = serde_json::to_vec_pretty(evidence).map_err(|error| RecordError {
-            what: "write as JSON",
-            path: path.clone(),
-            source: error.into(),
-        })?;
-        text.push(b'\n');
-        replace(&folder, &path, &text)?;
-        // Only now that the new file is safe; that an old one stays is not worth an error.
-        forget_old(&folder, name);
-        Ok(path)
+    fn keep(&self, evidence: &Evidence) -> Result<Kept, RecordError> {
+        let (folder, owned) = (self.root.join(EVIDENCE), evidence.clone());
+        let kept = limit::within(self.limit, {
+            let folder = folder.clone();
+            move || keep(&folder, &owned)
+        });
+        kept.unwrap_or_else(|source| Err(RecordError { what: "write evidence to", path: folder, source }))
     }
 
     fn mark_committed(&self, entry: &Entry) -> Result<(), RecordError> {
@@ -104,6 +123,29 @@ impl Records for FileRecords {
         // Its existence is the sign; the text is for people. Nothing to sync: it ends with the boot.
         let text = format!("slot {} generation {}\n", entry.slot, entry.generation);
         fs::write(&path, text).map_err(fail("write", &path))
+    }
+}
+
+fn keep(folder: &Path, evidence: &Evidence) -> Result<Kept, RecordError> {
+    let name = FileName { generation: evidence.entry.generation, attempt: evidence.attempt };
+    let path = folder.join(name.text());
+    make_folders(folder)?;
+    let mut text = serde_json::to_vec_pretty(evidence).map_err(|error| RecordError {
+        what: "write as JSON",
+        path: path.clone(),
+        source: error.into(),
+    })?;
+    text.push(b'\n');
+    replace(folder, &path, &text)?;
+    // Only now that the new file is safe; that an old one stays is not worth an error.
+    forget_old(folder, name);
+    Ok(Kept { medium: medium(folder), path })
+}
+
+fn medium(folder: &Path) -> Medium {
+    match statfs(folder).map(|found| found.filesystem_type()) {
+        Ok(TMPFS_MAGIC | RAMFS_MAGIC) => Medium::Memory,
+        Ok(_) | Err(_) => Medium::Lasting,
     }
 }
 

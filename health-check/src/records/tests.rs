@@ -24,7 +24,7 @@ fn names(folder: &Path) -> Vec<String> {
 #[test]
 fn evidence_holds_what_the_specification_lists() {
     let root = tempfile::tempdir().unwrap();
-    let path = FileRecords::below(root.path()).keep(&evidence(7, 1)).unwrap();
+    let path = FileRecords::below(root.path()).keep(&evidence(7, 1)).unwrap().path;
     assert_eq!(path, root.path().join("var/lib/ralph-update/evidence/g7-try1.json"));
     let read: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
     let expected = serde_json::json!({
@@ -45,7 +45,7 @@ fn the_same_attempt_replaces_its_evidence() {
     let records = FileRecords::below(root.path());
     records.keep(&evidence(7, 1)).unwrap();
     let later = Evidence { time: 1_700_000_001, ..evidence(7, 1) };
-    let path = records.keep(&later).unwrap();
+    let path = records.keep(&later).unwrap().path;
     assert!(fs::read_to_string(&path).unwrap().contains("1700000001"));
     assert_eq!(names(path.parent().unwrap()).len(), 1);
 }
@@ -94,7 +94,7 @@ fn evidence_that_cannot_be_written_is_an_error_that_names_the_path() {
 fn a_full_disk_keeps_the_old_evidence_and_no_half_file() {
     let root = tempfile::tempdir().unwrap();
     let records = FileRecords::below(root.path());
-    let path = records.keep(&evidence(7, 1)).unwrap();
+    let path = records.keep(&evidence(7, 1)).unwrap().path;
     let before = fs::read(&path).unwrap();
     // /dev/full answers as a full disk does; the temporary name leads there.
     let temporary = path.with_extension("json.new");
@@ -103,6 +103,30 @@ fn a_full_disk_keeps_the_old_evidence_and_no_half_file() {
     assert!(error.to_string().starts_with("cannot write "), "{error}");
     assert_eq!(fs::read(&path).unwrap(), before);
     assert_eq!(names(path.parent().unwrap()), ["g7-try1.json"]);
+}
+
+#[test]
+fn a_file_system_that_hangs_is_left_behind_hlt_42() {
+    let root = tempfile::tempdir().unwrap();
+    let folder = root.path().join(EVIDENCE);
+    fs::create_dir_all(&folder).unwrap();
+    // Opening a FIFO that nobody reads never returns.
+    nix::unistd::mkfifo(&folder.join("g7-try1.json.new"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let records = FileRecords { root: root.path().to_owned(), limit: Duration::from_millis(100) };
+    let begin = std::time::Instant::now();
+    let error = records.keep(&evidence(7, 1)).unwrap_err();
+    assert!(begin.elapsed() < Duration::from_secs(30));
+    assert_eq!(error.source.kind(), ErrorKind::TimedOut);
+    assert!(error.to_string().ends_with("var/lib/ralph-update/evidence"), "{error}");
+}
+
+#[test]
+fn evidence_on_a_tmpfs_is_known_to_be_lost_hlt_40() {
+    // /dev/shm is a tmpfs on every Linux with systemd or in a container; the crate's own folder is where sources are kept.
+    let memory = tempfile::tempdir_in("/dev/shm").unwrap();
+    assert_eq!(FileRecords::below(memory.path()).keep(&evidence(7, 1)).unwrap().medium, Medium::Memory);
+    assert_eq!(medium(Path::new("/proc")), Medium::Lasting);
+    assert_eq!(medium(Path::new("/nonexistent")), Medium::Lasting);
 }
 
 #[test]

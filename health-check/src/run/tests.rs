@@ -5,6 +5,7 @@ use crate::act;
 use crate::config::Level;
 use crate::fakes::{FakeClock, FakeMachine, FakeReboot, FakeRecords, FakeSystemd, Log, Refusal, entry, trial};
 use crate::policy::Verdict;
+use crate::records::Medium;
 use crate::systemd::UnitShow;
 
 fn outcome(name: &str, level: Level, passed: bool) -> Outcome {
@@ -427,6 +428,16 @@ fn evidence_that_cannot_be_written_changes_nothing_else_hlt_40() {
     assert_eq!(log.events(), expected);
     assert!(ran.notes.iter().any(|note| note.starts_with("evidence is not recorded: ")), "{:?}", ran.notes);
     assert!(ran.notes.iter().any(|note| note.contains("no space left on device")), "{:?}", ran.notes);
+}
+
+#[test]
+fn evidence_that_a_reboot_takes_is_not_called_kept_hlt_40() {
+    let log = Log::default();
+    let mut records = FakeRecords::new(&log);
+    records.medium = Medium::Memory;
+    let ran = run_with(&log, &FakeMachine::new(&log, trial()), &records, failing());
+    assert!(ran.notes.iter().any(|note| note.ends_with("it is not kept over the reboot")), "{:?}", ran.notes);
+    assert_eq!(log.events().last().unwrap(), "reboot");
 }
 
 #[test]
