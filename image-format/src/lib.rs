@@ -38,7 +38,7 @@ pub use json::JsonError;
 pub use keys::{KeyError, PolicyError, PrivateKey, PublicKey, Role, TrustPolicy, to_be_signed};
 pub use manifest::{
     BadUpdaterVersion, Content, Manifest, ManifestError, Payload, PayloadKind, RESERVED_OPTION_KEYS, UpdaterVersion,
-    check_options,
+    check_options, unknown_fields,
 };
 pub use reader::{
     ChunkError, Claims, FinishError, HeadError, PayloadReader, PlainChunk, Signers, UnverifiedImage, VerifiedImage,

@@ -4,10 +4,11 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
-use image_format::{Chunk, Claims, RecordAlgorithm, SignatureRecord};
+use image_format::{Chunk, Claims, RecordAlgorithm, SignatureRecord, unknown_fields};
 use serde_json::{Value, json};
 
 use crate::output;
+use crate::remarks::remarks;
 use crate::source;
 
 /// Show what an image says about itself: manifest, payloads, chunks, signatures
@@ -29,8 +30,10 @@ pub fn run(args: &Args) -> Result<()> {
     let file_len = image.data_start() + claims.transport.data_len;
     let records = image.signatures().records();
     let text = match args.json {
-        true => format!("{:#}\n", as_json(&claims, records, file_len)?),
-        false => as_text(&args.image.display().to_string(), &claims, records, file_len),
+        true => ascii(&format!("{:#}\n", as_json(&claims, image.claimed_manifest_bytes(), records, file_len)?)),
+        false => {
+            as_text(&args.image.display().to_string(), &claims, &remarks(&image, &claims.manifest)?, records, file_len)
+        }
     };
     output::print(text.as_bytes())
 }
@@ -83,8 +86,11 @@ fn algorithm(record: &SignatureRecord) -> String {
     }
 }
 
-fn as_json(claims: &Claims, records: &[SignatureRecord], file_len: u64) -> Result<Value> {
-    let manifest: Value = serde_json::from_slice(&claims.manifest.to_json()).context("cannot show the manifest")?;
+/// `manifest` is the body as it stands in the file: what a reader ignores is signed, too, and must be seen.
+fn as_json(claims: &Claims, manifest: &[u8], records: &[SignatureRecord], file_len: u64) -> Result<Value> {
+    let unknown = unknown_fields(manifest).context("cannot show the manifest")?;
+    // Strict already (IMG-11): no duplicate key hides another here.
+    let manifest: Value = serde_json::from_slice(manifest).context("cannot show the manifest")?;
     let spread = |s: Spread| json!({ "min": s.min, "mean": s.mean, "max": s.max, "sum": s.sum });
     let payloads: Vec<Value> = claims
         .manifest
@@ -112,12 +118,30 @@ fn as_json(claims: &Claims, records: &[SignatureRecord], file_len: u64) -> Resul
         "system_id": claims.system_id.to_string(),
         "file_bytes": file_len,
         "manifest": manifest,
+        "unknown_fields": unknown,
         "chunk_statistics": payloads,
         "signatures": signatures,
     }))
 }
 
-fn as_text(name: &str, claims: &Claims, records: &[SignatureRecord], file_len: u64) -> String {
+/// JSON text in ASCII alone: in strings, where alone other characters stand, they could drive a terminal.
+fn ascii(json: &str) -> String {
+    let mut text = String::with_capacity(json.len());
+    for c in json.chars() {
+        match c {
+            '\n' | ' '..='~' => text.push(c),
+            _ => {
+                for unit in c.encode_utf16(&mut [0; 2]) {
+                    // Writing to a String cannot fail.
+                    let _ = write!(text, "\\u{unit:04x}");
+                }
+            }
+        }
+    }
+    text
+}
+
+fn as_text(name: &str, claims: &Claims, remarks: &[String], records: &[SignatureRecord], file_len: u64) -> String {
     let m = &claims.manifest;
     let (_, verity) = m.root();
     let mut text = format!("{name}: NOT VERIFIED, this is what the file says about itself\n");
@@ -136,6 +160,9 @@ fn as_text(name: &str, claims: &Claims, records: &[SignatureRecord], file_len: u
     line("in the slot", &output::size(m.slot_bytes));
     line("on the ESP", &output::size(m.esp_bytes));
     line("file", &format_args!("{} ({file_len} bytes)", output::size(file_len)));
+    for remark in remarks {
+        line("!!", remark);
+    }
     let _ = writeln!(
         text,
         "\n  payload      size          chunks   plain min/mean/max         encoded min/mean/max       ratio"
@@ -153,6 +180,8 @@ fn as_text(name: &str, claims: &Claims, records: &[SignatureRecord], file_len: u
             range(&chunks.encoded),
             chunks.ratio(),
         );
+        let (kind, required) = (payload.kind.as_str(), if payload.required { "required" } else { "not required" });
+        let _ = writeln!(text, "    kind {kind}, {required}, sha256 {}", payload.sha256);
     }
     text.push('\n');
     if records.is_empty() {
@@ -177,6 +206,14 @@ fn short(bytes: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn json_in_ascii_is_the_same_json() {
+        let value = json!({ "a\u{9b}31m": "\u{202e}\u{7f}\u{1f600}\n\"" });
+        let text = ascii(&format!("{value:#}"));
+        assert!(text.bytes().all(|byte| matches!(byte, b'\n' | b' '..=b'~')), "{text}");
+        assert_eq!(serde_json::from_str::<Value>(&text).unwrap(), value);
+    }
 
     #[test]
     fn statistics_of_chunks() {

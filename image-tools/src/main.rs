@@ -12,6 +12,7 @@ mod keygen;
 mod keys;
 mod output;
 mod progress;
+mod remarks;
 mod sign;
 mod source;
 mod verify;

@@ -1,15 +1,16 @@
 //! `ralph-image sign`: one signature more, by a key here or elsewhere.
 
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::{BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
-use image_format::{Role, SignOutcome, add_signature, attach_signature};
+use image_format::{Role, SignOutcome, UnverifiedImage, add_signature, attach_signature};
 
 use crate::keys;
 use crate::output::{self, NewFile, OutputArgs};
+use crate::remarks;
 use crate::source;
 
 /// A raw signature has 64 bytes; what is longer is not read to its end.
@@ -18,7 +19,8 @@ const SIGNATURE_FILE_MAX: u64 = 4096;
 /// Add a signature to an image; nothing else in it changes
 ///
 /// For a key that lives elsewhere: --print-tbs writes the exact bytes to sign, once for each role; --attach adds the raw 64-byte
-/// Ed25519 signature. Whoever signs vouches for the image: signatures that it has already are not checked.
+/// Ed25519 signature. Whoever signs vouches for the image: signatures that it has already are not checked, and what its manifest holds besides
+/// the known fields is named on standard error.
 #[derive(Debug, clap::Args)]
 #[command(group = clap::ArgGroup::new("action").required(true).args(["keys", "print_tbs", "attach"]))]
 pub struct Args {
@@ -74,7 +76,7 @@ pub fn run(args: &Args) -> Result<()> {
     if let (Some(signature), Some(public)) = (&args.attach, &args.public) {
         let key = keys::public(public)?;
         let signature = read_signature(signature)?;
-        let mut image = open_locked(&args.image)?;
+        let mut image = open_to_sign(&args.image)?;
         let (role, outcome) = attach_signature(&mut image, &key, &signature)
             .with_context(|| format!("cannot attach the signature to {}", args.image.display()))?;
         text += &format!("{}: {}\n", key.key_id(), said(outcome, &role.to_string()));
@@ -82,7 +84,7 @@ pub fn run(args: &Args) -> Result<()> {
         let keys = args.keys.iter().map(|path| keys::private(path)).collect::<Result<Vec<_>>>()?;
         let roles = args.role.map_or(Role::ALL.to_vec(), |role| vec![role.into()]);
         let names = roles.iter().map(Role::to_string).collect::<Vec<_>>().join(" and ");
-        let mut image = open_locked(&args.image)?;
+        let mut image = open_to_sign(&args.image)?;
         for key in keys {
             let outcome = add_signature(&mut image, &key, &roles)
                 .with_context(|| format!("cannot sign {}", args.image.display()))?;
@@ -110,7 +112,8 @@ fn missing(image: &Path) -> Result<String> {
 
 fn print_tbs(args: &Args) -> Result<()> {
     let image = source::open(&args.image)?;
-    image.claims().with_context(|| format!("{} is not worth a signature", args.image.display()))?;
+    let claims = image.claims().with_context(|| format!("{} is not worth a signature", args.image.display()))?;
+    remarks::warn(&image, &claims.manifest)?;
     let bytes = image.to_be_signed(args.role.unwrap_or(RoleArg::Manifest).into());
     match &args.output {
         None => output::print(&bytes),
@@ -120,6 +123,16 @@ fn print_tbs(args: &Args) -> Result<()> {
             new.finish()
         }
     }
+}
+
+/// Opens an image to change it, and names what its signers should know before it is signed.
+fn open_to_sign(path: &Path) -> Result<File> {
+    let file = open_locked(path)?;
+    let head = UnverifiedImage::read_head(BufReader::new(&file));
+    let head = head.with_context(|| format!("cannot sign {}", path.display()))?;
+    let claims = head.claims().with_context(|| format!("{} is not worth a signature", path.display()))?;
+    remarks::warn(&head, &claims.manifest)?;
+    Ok(file)
 }
 
 /// Opens an image to change it, and keeps another `sign` from doing so at the same time.

@@ -260,11 +260,17 @@ fn inspect_shows_claims_and_says_so() {
     let text = String::from_utf8(lab.ok(&["inspect", "v1.zst"])).unwrap();
     assert!(text.starts_with("v1.zst: NOT VERIFIED"), "{text}");
     assert!(text.contains("quiet panic=10") && text.contains("board,a b"), "{text}");
+    assert!(!text.contains("!!"), "{text}");
     let json = inspect(&lab, "v1.zst");
     assert_eq!(json["verified"], false);
     assert_eq!(json["file_bytes"], lab.read("v1.zst").len());
     assert_eq!(json["manifest"]["options"], "quiet panic=10");
     assert_eq!(json["manifest"]["payloads"][1]["machine"], "x86_64");
+    assert_eq!(json["unknown_fields"], serde_json::json!([]));
+    for (index, kind) in ["root", "linux", "initrd"].into_iter().enumerate() {
+        let sha256 = json["manifest"]["payloads"][index]["sha256"].as_str().unwrap();
+        assert!(text.contains(&format!("kind {kind}, required, sha256 {sha256}\n")), "{text}");
+    }
     let root = &json["chunk_statistics"][0];
     let size = lab.read("root.erofs").len() as u64;
     assert_eq!((root["name"].as_str(), root["plain"]["sum"].as_u64()), (Some("root"), Some(size)));
@@ -282,6 +288,67 @@ fn inspect_shows_claims_and_says_so() {
     bad[at] = b'2';
     lab.write("bad.zst", &bad);
     lab.fails(&["inspect", "bad.zst"], 3);
+}
+
+/// An unsigned image as a hostile builder would make it: `to` in the place of `from` in its manifest.
+fn forge(lab: &Lab, name: &str, from: &str, to: &str) {
+    let good = lab.read("v1.zst");
+    let head = image_format::UnverifiedImage::read_head(&good[..]).unwrap();
+    let old = head.claimed_manifest_bytes().to_vec();
+    let new = String::from_utf8(old.clone()).unwrap().replacen(from, to, 1).into_bytes();
+    // IMG-2: the length counts our 16-byte prefix. IMG-40: the transport begins with the system id.
+    let mut forged = good[..24].to_vec();
+    forged[4..8].copy_from_slice(&(new.len() as u32 + 16).to_le_bytes());
+    forged.extend(&new);
+    let signatures = 24 + old.len();
+    forged.extend(&good[signatures..signatures + 24]);
+    forged.extend([0; 4120]);
+    let transport = signatures + 24 + 4120;
+    forged.extend(&good[transport..transport + 24]);
+    forged.extend(image_format::Digest::of(&new).as_bytes());
+    forged.extend(&good[transport + 24 + 32..]);
+    lab.write(name, &forged);
+}
+
+#[test]
+fn img_4_what_readers_ignore_is_shown_before_it_is_signed() {
+    let lab = Lab::with_image();
+    // Also one that would blink on a terminal, and one in a payload.
+    let odd = "{\n  \"x-owner\": [\"m\u{f6}ller\"], \"\u{9b}5m\": 1, \"critical\": [\"options\"],";
+    forge(&lab, "odd.zst", "{", odd);
+    let text = lab.ok(&["inspect", "odd.zst"]);
+    let text = String::from_utf8(text).unwrap();
+    assert!(text.contains("!!           UNKNOWN FIELD \"x-owner\""), "{text}");
+    assert!(text.contains("UNKNOWN FIELD \"\\u{9b}5m\"") && text.contains("CRITICAL [\"options\"]"), "{text}");
+    let printed = lab.ok(&["inspect", "odd.zst", "--json"]);
+    assert!(printed.is_ascii());
+    let json: Value = serde_json::from_slice(&printed).unwrap();
+    assert_eq!(json["manifest"]["x-owner"][0], "m\u{f6}ller");
+    assert_eq!(json["manifest"]["critical"][0], "options");
+    assert_eq!(json["manifest"]["title"], "RalphOS");
+    assert_eq!(json["unknown_fields"].as_array().unwrap().len(), 2);
+
+    let warns = |arguments: &[&str]| {
+        let output = lab.run(arguments);
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.success(), "{arguments:?}: {error}");
+        assert!(error.contains("ralph-image: warning: UNKNOWN FIELD \"x-owner\""), "{arguments:?}: {error}");
+        assert!(error.contains("ralph-image: warning: CRITICAL"), "{arguments:?}: {error}");
+    };
+    warns(&["sign", "odd.zst", "--print-tbs", "-o", "tbs"]);
+    lab.tool("openssl", &["pkeyutl", "-sign", "-rawin", "-inkey", "k.pem", "-in", "tbs", "-out", "sig"]);
+    warns(&["sign", "odd.zst", "--attach", "sig", "--public", "k.pub.pem"]);
+    warns(&["sign", "odd.zst", "--key", "k.pem"]);
+    lab.ok(&["verify", "odd.zst", "--trust", "k.pub.pem"]);
+
+    forge(&lab, "payload.zst", "\"kind\": \"initrd\"", "\"kind\": \"initrd\", \"note\": 1");
+    let text = String::from_utf8(lab.ok(&["inspect", "payload.zst"])).unwrap();
+    assert!(text.contains("UNKNOWN FIELD \"payloads[2].note\""), "{text}");
+    // IMG-12: what must be understood and is not stops every tool.
+    forge(&lab, "critical.zst", "{", "{\"critical\": [\"tpm\"],");
+    for arguments in [&["inspect", "critical.zst"][..], &["sign", "critical.zst", "--key", "k.pem"]] {
+        assert!(lab.fails(arguments, 3).contains("understands \"tpm\""));
+    }
 }
 
 #[test]

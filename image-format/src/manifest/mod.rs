@@ -1,6 +1,7 @@
 //! The manifest: the signed description of what is in an image (IMG-10 to IMG-18).
 
 mod check;
+mod unknown;
 mod wire;
 
 use std::fmt;
@@ -13,11 +14,12 @@ use crate::json::{self, JsonError};
 use crate::verity::Verity;
 
 pub use check::{RESERVED_OPTION_KEYS, check_options};
+pub use unknown::unknown_fields;
 
 /// A manifest that has passed every check of IMG-11 to IMG-16 and IMG-20 to IMG-22. Its fields are read through [`Content`].
 ///
 /// Parsing drops unknown fields, so [`Manifest::to_json`] does not restore the exact bytes: whoever needs the system id takes it from
-/// the bytes of the file (IMG-17).
+/// the bytes of the file (IMG-17), and [`unknown_fields`] names what was dropped.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Manifest(Content);
 

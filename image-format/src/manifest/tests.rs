@@ -107,6 +107,28 @@ fn img_12_unknown_fields_are_ignored_at_every_level() {
 }
 
 #[test]
+fn img_12_img_13_fields_that_are_ignored_have_names() {
+    let unknown = |from: &str, to: &str| unknown_fields(GOOD.replacen(from, to, 1).as_bytes()).unwrap();
+    assert!(unknown("", "").is_empty());
+    assert_eq!(unknown("\"format\"", "\"x\": {\"title\": 1}, \"y\\u000a\": 1, \"format\""), ["x", "y\n"]);
+    assert_eq!(unknown("\"machine\"", "\"x\": 1, \"machine\""), ["payloads[1].x"]);
+    assert_eq!(unknown("\"salt\"", "\"x\": 1, \"salt\""), ["payloads[0].verity.x"]);
+    // A field that is known elsewhere is not known here.
+    assert_eq!(unknown("\"salt\"", "\"title\": 1, \"salt\""), ["payloads[0].verity.title"]);
+    assert!(unknown_fields(GOOD.replacen("\"format\"", "\"x\": 1, \"x\": 2, \"format\"", 1).as_bytes()).is_err());
+
+    // Every field that is called known is one that we write.
+    let mut content = good().into_content();
+    content.critical.push("title".to_owned());
+    let json: serde_json::Value = serde_json::from_slice(&Manifest::new(content).unwrap().to_json()).unwrap();
+    let has = |object: &serde_json::Value, name: &str| object.get(name).is_some();
+    assert!(wire::KNOWN_FIELDS.iter().all(|name| has(&json, name)));
+    let payloads = json["payloads"].as_array().unwrap();
+    assert!(unknown::PAYLOAD_FIELDS.iter().all(|name| payloads.iter().any(|payload| has(payload, name))));
+    assert!(unknown::VERITY_FIELDS.iter().all(|name| has(&payloads[0]["verity"], name)));
+}
+
+#[test]
 fn img_12_critical_names_fields_that_must_be_understood() {
     let known = edited("\"format\"", "\"critical\": [\"options\", \"critical\"], \"format\"").unwrap();
     assert_eq!(known.critical, ["options", "critical"]);

@@ -77,6 +77,11 @@ impl<R> UnverifiedImage<R> {
         to_be_signed(role, self.body(role))
     }
 
+    /// The manifest body as it stands in the file, for tools that show all of it: nobody has checked anything of it.
+    pub fn claimed_manifest_bytes(&self) -> &[u8] {
+        &self.manifest
+    }
+
     /// The system id, if the file is what it claims to be. For messages only.
     pub fn claimed_system_id(&self) -> SystemId {
         SystemId::of_manifest(&self.manifest)
