@@ -9,9 +9,9 @@ mod tests;
 use std::time::Duration;
 
 use boot_entries::{EspState, LoaderVars, another_whole_entry_boots, mark_bad};
-use disk_layout::{LockError, SysRoot, UpdateLock};
+use disk_layout::{BootedError, LayoutError, LockError, SysRoot, UpdateLock};
 use updater::history::EventKind;
-use updater::host::{self, Access, Host, OpenEsp};
+use updater::host::{self, Access, Host, HostError, OpenEsp};
 use updater::session::{self, Fencing, Running, entry_architecture};
 
 use crate::limit;
@@ -28,14 +28,39 @@ pub struct Device;
 
 impl Machine for Device {
     fn session(&self, work: &mut dyn FnMut(&mut dyn Session)) -> Result<Option<Fault>, OpenError> {
-        match host::Device::find(SysRoot::real()) {
-            Ok(host) => session(&host, work),
-            // Disk, command line and loader do not agree (DSK-30 to DSK-32): there is nothing that could be opened.
-            Err(error) => {
-                work(&mut Nothing { why: crate::chain(&error) });
-                Ok(None)
-            }
+        found(host::Device::find(SysRoot::real()), work)
+    }
+}
+
+fn found(
+    host: Result<host::Device, HostError>,
+    work: &mut dyn FnMut(&mut dyn Session),
+) -> Result<Option<Fault>, OpenError> {
+    match host {
+        Ok(host) => session(&host, work),
+        Err(error) if disagrees(&error) => {
+            work(&mut Nothing { why: crate::chain(&error) });
+            Ok(None)
         }
+        // Whatever could not be read may be read at the next attempt (HLT-31).
+        Err(error) => Err(OpenError::Other(error.into())),
+    }
+}
+
+/// Has everything been read, and disk, command line and loader do not agree (DSK-30 to DSK-32)? Then nothing can be opened, however often it
+/// is tried. Anything else was an error while reading.
+fn disagrees(error: &HostError) -> bool {
+    let HostError::Booted(error) = error else { return matches!(error, HostError::CommandLine(_)) };
+    match error {
+        BootedError::NoVerityRoot
+        | BootedError::NotVerity { .. }
+        | BootedError::NotOnePartition { .. }
+        | BootedError::TableChanged { .. }
+        | BootedError::NotASlot { .. }
+        | BootedError::CommandLine { .. }
+        | BootedError::OtherEsp { .. } => true,
+        BootedError::Layout { source, .. } => !matches!(source, LayoutError::Open { .. } | LayoutError::Table(_)),
+        _ => false,
     }
 }
 

@@ -8,7 +8,7 @@ use boot_entries::{
 };
 use disk_layout::{Architecture, DiskLayout, NewDisk, Seed, Slot, SlotError, SlotIo};
 use updater::history::Records;
-use updater::host::{HostError, TargetSlot};
+use updater::host::TargetSlot;
 
 use super::*;
 use crate::act::World;
@@ -353,6 +353,48 @@ fn a_lock_that_is_held_is_busy_and_nothing_else_is() {
     machine.busy = true;
     let opened = machine.session(&mut |_| panic!("without the lock nothing is read"));
     assert!(matches!(opened, Err(OpenError::Busy(_))), "{opened:?}");
+}
+
+#[test]
+fn what_contradicts_itself_is_unknown_and_what_cannot_be_read_is_tried_again_hlt_31() {
+    let disk = || "/dev/sda".into();
+    let layout = |source| BootedError::Layout { disk: disk(), source };
+    let guid = PARTUUID.parse().unwrap();
+    let read =
+        || disk_layout::SysError::Read { path: "/proc/x".into(), source: std::io::ErrorKind::Interrupted.into() };
+    let open = LayoutError::Open { path: disk(), source: std::io::ErrorKind::Interrupted.into() };
+    let short = disk_layout::TableError::Length(std::io::ErrorKind::Interrupted.into());
+    for error in [
+        BootedError::NoVerityRoot,
+        BootedError::NotVerity { device: disk(), uuid: "LVM-1".into() },
+        BootedError::NotOnePartition { device: disk(), under: Vec::new() },
+        BootedError::TableChanged { disk: disk(), number: 2 },
+        BootedError::NotASlot { disk: disk(), number: 4 },
+        BootedError::CommandLine { named: Slot::A, guid, booted: Slot::B, booted_guid: guid },
+        BootedError::OtherEsp { loader: guid, esp: guid },
+        layout(LayoutError::Missing("SYSTEM_A")),
+    ] {
+        let mut booted = None;
+        let opened = found(Err(error.into()), &mut |session| booted = Some(session.booted()));
+        assert!(matches!(opened, Ok(None)), "{opened:?}");
+        assert!(matches!(booted, Some(Booted::Unknown(_))), "{booted:?}");
+    }
+    assert!(disagrees(&HostError::CommandLine(BootOptions::parse("quiet").unwrap_err())));
+    for error in [
+        HostError::Sys(read()),
+        BootedError::Sys(read()).into(),
+        BootedError::NoRoot.into(),
+        BootedError::NoDisk { partition: disk() }.into(),
+        layout(open).into(),
+        layout(LayoutError::Table(short)).into(),
+    ] {
+        let opened = found(Err(error), &mut |_| panic!("nothing is known that could be worked on"));
+        assert!(matches!(opened, Err(OpenError::Other(_))), "{opened:?}");
+    }
+    // A machine whose /proc cannot be read.
+    let empty = tempfile::tempdir().unwrap();
+    let opened = found(host::Device::find(SysRoot::at(empty.path())), &mut |_| panic!("nothing was read"));
+    assert!(matches!(opened, Err(OpenError::Other(_))), "{opened:?}");
 }
 
 #[test]
