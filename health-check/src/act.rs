@@ -8,6 +8,11 @@ use crate::reboot::Reboot;
 use crate::records::{Evidence, Kept, Medium, Records};
 use crate::systemd::Systemd;
 
+/// Longest `detail` of a history event, in bytes (HLT-40).
+const DETAIL: usize = 512;
+/// Stands for what was cut off.
+const CUT: &str = " …";
+
 /// The outside world without the machine's slots.
 #[derive(Clone, Copy)]
 pub struct World<'a> {
@@ -142,7 +147,17 @@ pub fn record(entry: &Entry, attempt: u32, outcomes: &[Outcome], world: World<'_
     }
     let failed = outcomes.iter().filter(|outcome| outcome.fails_the_trial());
     let failed: Vec<String> = failed.map(|outcome| format!("{}: {}", outcome.name, outcome.detail)).collect();
-    failed.join("; ")
+    shortened(failed.join("; "))
+}
+
+/// The history is read as a whole on every boot, and a configuration can have very much wrong with it.
+fn shortened(mut detail: String) -> String {
+    if detail.len() > DETAIL {
+        let end = (0..=DETAIL - CUT.len()).rev().find(|&at| detail.is_char_boundary(at)).unwrap_or(0);
+        detail.truncate(end);
+        detail.push_str(CUT);
+    }
+    detail
 }
 
 fn ask(session: &mut dyn Session, booted: &Booted, required: Required, notes: &mut Vec<String>) -> Another {

@@ -21,14 +21,18 @@ impl Tail {
         self.kept.extend_from_slice(new);
     }
 
-    /// As text. A character that was cut at the front is dropped; what is not UTF-8 is replaced.
+    /// As text of no more bytes than are kept. A character that was cut at the front is dropped; what is not UTF-8 is replaced, by more
+    /// bytes than it had.
     pub fn text(&self) -> String {
         let continued = if self.kept.len() == self.most {
             self.kept.iter().take(3).take_while(|&&byte| byte & 0xc0 == 0x80).count()
         } else {
             0
         };
-        String::from_utf8_lossy(&self.kept[continued..]).into_owned()
+        let text = String::from_utf8_lossy(&self.kept[continued..]);
+        let surplus = text.len().saturating_sub(self.most);
+        let begin = (surplus..text.len()).find(|&at| text.is_char_boundary(at)).unwrap_or(text.len());
+        text[begin..].to_owned()
     }
 }
 
@@ -46,6 +50,7 @@ mod tests {
             }
             let whole = parts.concat();
             prop_assert_eq!(&tail.kept[..], &whole[whole.len().saturating_sub(most)..]);
+            prop_assert!(tail.text().len() <= most);
         }
     }
 
@@ -57,6 +62,8 @@ mod tests {
         tail.push("!".as_bytes());
         assert_eq!(tail.text(), "ü!");
         tail.push(b"\xff");
-        assert_eq!(tail.text(), "ü!\u{fffd}");
+        assert_eq!(tail.text(), "!\u{fffd}");
+        tail.push(b"\xff\xff\xff\xff");
+        assert_eq!(tail.text(), "\u{fffd}");
     }
 }

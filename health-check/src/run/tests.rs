@@ -431,6 +431,18 @@ fn evidence_that_cannot_be_written_changes_nothing_else_hlt_40() {
 }
 
 #[test]
+fn the_detail_of_the_history_event_is_short_hlt_40() {
+    for (length, expected) in [(504, 512), (505, 511), (5000, 512), (5001, 511)] {
+        let mut outcome = outcome("ralphd", Level::Required, false);
+        // Two bytes each; the cut must not fall into one.
+        outcome.detail = format!("{}{}", "x".repeat(length % 2), "ü".repeat(length / 2));
+        let (_, events) = flow(trial(), vec![outcome], |_| {});
+        let detail = events.iter().find_map(|event| event.strip_prefix("history: trial-failed: ")).unwrap();
+        assert_eq!((detail.len(), detail.ends_with(" …")), (expected, length > 504), "{detail}");
+    }
+}
+
+#[test]
 fn evidence_that_a_reboot_takes_is_not_called_kept_hlt_40() {
     let log = Log::default();
     let mut records = FakeRecords::new(&log);
