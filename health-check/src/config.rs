@@ -143,6 +143,21 @@ pub enum ConfigError {
         /// The second.
         second: PathBuf,
     },
+    /// The unit could never pass before everything ends (HLT-12).
+    #[error(
+        "check `{check}` in {}: stable-for {stable_for} is not less than the overall deadline {overall}, so it could never pass",
+        path.display()
+    )]
+    NeverStable {
+        /// Name of the check.
+        check: String,
+        /// Its file.
+        path: PathBuf,
+        /// What stands there.
+        stable_for: Span,
+        /// The overall deadline it meets.
+        overall: Span,
+    },
     /// Nothing would be proven (HLT-10).
     #[error("no required check in {0}: that would commit whatever boots")]
     NothingRequired(String),
@@ -196,6 +211,19 @@ fn join(places: &[Place], texts: &[Text], unread: Vec<ConfigError>) -> Result<Co
             errors.push(ConfigError::SecondPolicy { first: first.to_owned(), second: path.clone() });
         }
     }
+    let overall_deadline = policy.map_or(raw::DEFAULT_OVERALL, |(_, overall)| overall);
+    // Said only when nothing else is wrong: a file that was refused may have held the policy.
+    if errors.is_empty() {
+        errors.extend(checks.iter().filter_map(|check: &Check| match &check.kind {
+            Kind::Unit { stable_for, .. } if *stable_for >= overall_deadline => Some(ConfigError::NeverStable {
+                check: check.name.clone(),
+                path: owners.get(&check.name).map_or_else(PathBuf::new, |path| path.to_path_buf()),
+                stable_for: *stable_for,
+                overall: overall_deadline,
+            }),
+            Kind::Unit { .. } | Kind::Command { .. } => None,
+        }));
+    }
     // Said only when nothing else is wrong: a file that was refused may have held the required check.
     if errors.is_empty() && !checks.iter().any(|check| check.level == Level::Required) {
         let places: Vec<String> = places.iter().map(|place| place.path().display().to_string()).collect();
@@ -204,5 +232,5 @@ fn join(places: &[Place], texts: &[Text], unread: Vec<ConfigError>) -> Result<Co
     if !errors.is_empty() {
         return Err(ConfigErrors(errors));
     }
-    Ok(Config { checks, overall_deadline: policy.map_or(raw::DEFAULT_OVERALL, |(_, overall)| overall) })
+    Ok(Config { checks, overall_deadline })
 }

@@ -30,6 +30,7 @@ const REFUSED: &[(&str, &str)] = &[
     ("overall-deadline-too-long", "overall-deadline 61min is not between 1s and 60min"),
     ("same-name-twice-in-a-file", "duplicate key"),
     ("stable-for-as-long-as-the-deadline", "stable-for 1min is not less than the deadline 1min"),
+    ("stable-for-as-long-as-the-overall-deadline", "stable-for 2min is not less than the overall deadline 2min"),
     ("stable-for-of-a-command", "`stable-for` does not belong to kind = \"command\""),
     ("unit-missing", "kind = \"unit\" needs `unit`"),
     ("unit-of-a-command", "`unit` does not belong to kind = \"command\""),
@@ -197,6 +198,19 @@ fn one_file_holds_the_policy_hlt_12() {
     let policy = "[policy]\noverall-deadline = \"2min\"\n";
     let root = system(&[("usr", "1.toml", &format!("{policy}{}", of("a"))), ("usr", "2.toml", policy)]);
     assert!(matches!(load_from(&root).unwrap_err().0[..], [ConfigError::SecondPolicy { .. }]));
+}
+
+#[test]
+fn a_unit_must_be_able_to_pass_before_the_overall_deadline_hlt_12() {
+    let slow = "[check.slow]\nkind = \"unit\"\nunit = \"a.service\"\nstable-for = \"6min\"\ndeadline = \"10min\"\n";
+    // The default of 5min, and a policy in another file.
+    let errors = load_from(&system(&[("usr", "1.toml", slow)])).unwrap_err();
+    assert!(matches!(&errors.0[..], [ConfigError::NeverStable { check, .. }] if check == "slow"), "{errors}");
+    let policy = |overall| format!("[policy]\noverall-deadline = \"{overall}\"\n");
+    assert!(load_from(&system(&[("usr", "1.toml", slow), ("etc", "2.toml", &policy("7min"))])).is_ok());
+    let errors = load_from(&system(&[("usr", "1.toml", slow), ("etc", "2.toml", &policy("6min"))])).unwrap_err();
+    let text = errors.to_string();
+    assert!(text.contains("check `slow` in ") && text.contains("1.toml: stable-for 6min"), "{text}");
 }
 
 #[test]
