@@ -133,12 +133,13 @@ fn outcomes(config: &Result<Config, ConfigErrors>, patience: Patience) -> Vec<Ou
         Ok(config) => config,
         Err(errors) => return vec![Outcome::own_failure(CONFIGURATION, Reason::Configuration, errors.to_string())],
     };
-    if let Err(error) = process::adopt_strays() {
+    let (spared, adopted) = process::adopt_strays();
+    if let Err(error) = adopted {
         complain(&format!("processes that leave the group of their check will outlive it: {error}"), patience);
     }
     let tools = Tools { clock: Arc::new(SystemClock), systemd: Arc::new(systemd::Systemctl) };
     let outcomes = check::run_all(config, &tools);
-    let killed = process::kill_strays();
+    let killed = process::kill_strays(&spared);
     if killed > 0 {
         complain(&format!("killed {killed} processes that checks had left behind"), patience);
     }

@@ -13,18 +13,25 @@ use nix::unistd::Pid;
 /// How long killing may take; a process that is stuck in the kernel is left to the service's cgroup.
 const LONGEST: Duration = Duration::from_secs(2);
 
-/// Makes this process the parent of orphans that its children leave. Without it (it is refused nowhere on Linux 3.4 or later) strays go to the
-/// system's own reaper and only the service's cgroup ends them.
-pub fn adopt_strays() -> nix::Result<()> {
-    nix::sys::prctl::set_child_subreaper(true)
+/// The children that this process had before any check began: a program may be executed in place of one that had started some. They are no
+/// strays. We never reap them, so their numbers cannot go to others.
+#[derive(Debug)]
+pub struct Spared(Vec<Pid>);
+
+/// Makes this process the parent of orphans that its children leave; call it before the first check. Without it (it is refused nowhere on
+/// Linux 3.4 or later) strays go to the system's own reaper and only the service's cgroup ends them.
+pub fn adopt_strays() -> (Spared, nix::Result<()>) {
+    (Spared(children()), nix::sys::prctl::set_child_subreaper(true))
 }
 
-/// Kills every child of this process, and those that become children thereby; says how many. Call it only while nobody waits for a child.
-pub fn kill_strays() -> usize {
+/// Kills every child of this process that is not spared, and those that become children thereby; says how many. Call it only while nobody
+/// waits for a child.
+pub fn kill_strays(spared: &Spared) -> usize {
     let until = Instant::now() + LONGEST;
     let mut killed = 0;
     loop {
-        let children = children();
+        let mut children = children();
+        children.retain(|child| !spared.0.contains(child));
         if children.is_empty() || Instant::now() > until {
             return killed;
         }
