@@ -21,6 +21,33 @@ fn here(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
 }
 
+/// What of systemd's settings would take the ESP's block device away, or start the service only with a whole `/var`.
+#[test]
+fn the_service_needs_neither_var_nor_a_device_policy_hlt_63() {
+    let unit = std::fs::read_to_string(here("units/ralph-health-check.service")).unwrap();
+    let settings: Vec<&str> = unit.lines().filter(|line| !line.starts_with('#')).collect();
+    for refused in [
+        "ProtectClock",
+        "DeviceAllow",
+        "DevicePolicy",
+        "PrivateDevices",
+        "PrivateTmp",
+        "StateDirectory",
+        "LogsDirectory",
+        "RequiresMountsFor",
+        "Requires",
+        "BindsTo",
+        "Condition",
+    ] {
+        assert!(!settings.iter().any(|line| line.starts_with(refused)), "{refused}");
+    }
+    let taken = settings.iter().find_map(|line| line.strip_prefix("CapabilityBoundingSet=~")).unwrap();
+    for capability in ["CAP_SYS_TIME", "CAP_WAKE_ALARM"] {
+        assert!(taken.split(' ').any(|word| word == capability), "{capability}: what ProtectClock= would take away");
+    }
+    assert!(settings.contains(&"After=var.mount"));
+}
+
 /// A folder with one configuration file.
 fn configured(content: &str) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
@@ -121,6 +148,24 @@ exec sleep {e}"#
     for sleep in &sleeps {
         assert!(!runs(sleep), "sleep {sleep} still runs");
     }
+}
+
+#[test]
+fn children_that_the_program_was_started_with_are_spared_hlt_20() {
+    let length = format!("{}6.5", 1000 + std::process::id());
+    let folder = configured(&command("a", "required", "30s", "setsid -f sleep 60; exit 0"));
+    let script = r#"sleep "$1" >/dev/null 2>&1 & echo $!; exec "$2" check "$3""#;
+    let out = Command::new("/bin/sh")
+        .args(["-c", script, "sh", &length, env!("CARGO_BIN_EXE_ralph-health-check")])
+        .arg(folder.path())
+        .output()
+        .unwrap();
+    let pid = text(&out.stdout).lines().next().unwrap();
+    let spared = runs(&length);
+    Command::new("/bin/sh").args(["-c", "kill \"$1\"", "sh", pid]).status().unwrap();
+    assert_eq!(out.status.code(), Some(HEALTHY));
+    assert!(spared, "{}", text(&out.stderr));
+    assert_eq!(text(&out.stderr), "killed 1 processes that checks had left behind\n");
 }
 
 /// Does a `sleep` of this length run?
