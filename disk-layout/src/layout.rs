@@ -15,6 +15,8 @@ use crate::table::{Partition, PartitionTable, TableCopy, TableError};
 pub const TYPE_ESP: Uuid = uuid!("c12a7328-f81f-11d2-ba4b-00a0c93ec93b");
 /// Partition type of `VAR`.
 pub const TYPE_VAR: Uuid = uuid!("4d21b016-b534-45c2-a9fb-5c16e091fd2d");
+/// Partition type of an extended boot loader partition.
+pub const TYPE_XBOOTLDR: Uuid = uuid!("bc13c2ff-59e6-4262-a352-b275fd6f7172");
 /// Attribute bit 60: read-only.
 pub const ATTRIBUTE_READ_ONLY: u64 = 1 << 60;
 /// Attribute bit 63: not mounted automatically.
@@ -111,6 +113,11 @@ pub enum LayoutError {
     /// A partition that must be there is not (`DSK-3`).
     #[error("there is no partition labelled {0}: this is not a RalphOS disk")]
     Missing(&'static str),
+    /// The disk has an extended boot loader partition (`DSK-3`).
+    #[error(
+        "partition {0} is an extended boot loader partition (XBOOTLDR): the boot loader would take entries from it that nobody looks after; remove it"
+    )]
+    Xbootldr(u32),
     /// A label stands twice (`DSK-3`).
     #[error("partitions {first} and {second} are both labelled {label}: which is meant?")]
     Twice {
@@ -196,6 +203,9 @@ impl DiskLayout {
     /// [`LayoutError`], any but `Open` and `Table`.
     pub fn from_table(table: PartitionTable) -> Result<DiskLayout, LayoutError> {
         check_places(&table)?;
+        if let Some(extended) = table.partitions.iter().find(|partition| partition.type_guid == TYPE_XBOOTLDR) {
+            return Err(LayoutError::Xbootldr(extended.number));
+        }
         let esp = one(&table, LABEL_ESP)?.ok_or(LayoutError::Missing(LABEL_ESP))?;
         let [a, b] = Slot::ALL.map(|slot| one(&table, slot.label())?.ok_or(LayoutError::Missing(slot.label())));
         let (a, b) = (a?, b?);

@@ -76,7 +76,10 @@ impl SysRoot {
     /// # Errors
     /// [`SysError`].
     pub fn mounts(&self) -> Result<Vec<Mount>, SysError> {
-        Ok(parse_mountinfo(&read(&self.proc.join("self/mountinfo"))?)?)
+        // Lossy: the name of somebody's mount point may be any bytes, and must not hide our own.
+        let path = self.proc.join("self/mountinfo");
+        let bytes = std::fs::read(&path).map_err(|source| SysError::Read { path, source })?;
+        Ok(parse_mountinfo(&String::from_utf8_lossy(&bytes))?)
     }
 
     /// The partition that the loader was started from, if it told (`DSK-32`).

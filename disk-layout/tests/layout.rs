@@ -268,6 +268,13 @@ fn dsk3_missing_partitions() {
 }
 
 #[test]
+fn dsk3_an_extended_boot_loader_partition_is_refused() {
+    let mut entries = good_entries();
+    entries.push(("boot", uuid::uuid!("bc13c2ff-59e6-4262-a352-b275fd6f7172"), 20480, 20481));
+    assert!(matches!(read(&entries), Err(LayoutError::Xbootldr(_))));
+}
+
+#[test]
 fn dsk2_partitions_are_found_by_label_not_by_number() {
     let mut entries = good_entries();
     entries.reverse();

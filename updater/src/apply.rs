@@ -6,15 +6,17 @@
 
 use std::io::Read;
 
-use boot_entries::{ChangeError, Entry, Fenced, PayloadKind, Staged, WrittenPayload, fence, stage};
-use disk_layout::{SlotError, UpdateLock};
+use boot_entries::{
+    ChangeError, Counter, Entry, EntryName, EspState, Fenced, PayloadKind, Staged, WrittenPayload, fence, stage,
+};
+use disk_layout::{LockError, SlotError, UpdateLock};
 use image_format::{
     Architecture, ChunkError, FinishError, HeadError, Manifest, PE_HEAD_LEN, PeError, TrustPolicy, UnverifiedImage,
     VerifiedImage, VerifyError, pe_machine,
 };
 
 use crate::config::Policy;
-use crate::history::{EventKind, HistoryError};
+use crate::history::EventKind;
 use crate::host::{Access, Host, HostError, TargetSlot};
 use crate::inhibit::Inhibitor;
 use crate::preflight::{self, Preflight};
@@ -58,8 +60,8 @@ pub struct Summary {
     pub notes: Vec<String>,
 }
 
-/// Why nothing was applied. Up to [`ApplyError::Refused`] nothing was changed; after that the target slot is fenced and
-/// the running system untouched.
+/// Why nothing was applied. Before [`ApplyError::NotFenced`] nothing was changed; whatever it is, the running system is
+/// untouched.
 #[derive(Debug, thiserror::Error)]
 pub enum ApplyError {
     /// Not an image, or a damaged one.
@@ -74,9 +76,27 @@ pub enum ApplyError {
     /// The machine, before the fence.
     #[error(transparent)]
     Session(#[from] SessionError),
-    /// The history says what must not be passed over, and cannot be read.
+    /// The lock cannot be taken.
     #[error(transparent)]
-    History(#[from] HistoryError),
+    Lock(#[from] LockError),
+    /// The fence failed, so the slot was not written to. Its old entry may still be there.
+    #[error("slot {slot} could not be fenced, and so was not written to; the running system is untouched")]
+    NotFenced {
+        /// The slot.
+        slot: disk_layout::Slot,
+        /// What failed.
+        source: Box<FencedError>,
+    },
+    /// The entry's live byte may be on the medium or not.
+    #[error(
+        "the new system is whole in slot {slot}, but whether it boots next is uncertain: the EFI partition failed at the last step; `ralph-update status` tells what the disk says now"
+    )]
+    Uncertain {
+        /// The slot.
+        slot: disk_layout::Slot,
+        /// What failed.
+        source: Box<FencedError>,
+    },
     /// Something failed once the slot was fenced.
     #[error("slot {slot} is fenced and cannot boot; the running system is untouched; mend the cause and apply again")]
     Fenced {
@@ -138,35 +158,49 @@ pub(crate) struct Plan {
     pub(crate) entry: Entry,
     /// The history has to hear that a failed system is tried again.
     pub(crate) retried: bool,
+    /// What could not be read or recorded before, for a person.
+    pub(crate) notes: Vec<String>,
 }
 
-/// Applies the image that `source` holds. The lock is held by the caller, from before the first look to the end.
+/// Applies the image that `source` holds. Takes the lock once its head is read and trusted, and holds it to the end:
+/// whoever sends a head slowly must not keep a trial from its commit.
 pub fn apply(
     host: &dyn Host,
-    lock: &UpdateLock,
     source: Box<dyn Read>,
     request: &Request<'_>,
     progress: &mut dyn Progress,
 ) -> Result<Outcome, ApplyError> {
-    let mut context = Context { host, lock, progress };
-    context.progress.begin(Step::Check, None);
+    progress.begin(Step::Check, None);
     let image = UnverifiedImage::read_head(source)?.verify(request.trust)?;
+    let lock = host.lock()?;
+    let mut context = Context { host, lock: &lock, progress };
     let checked = match Checked::new(image, &context, request)? {
         Ok(checked) => checked,
         Err(nothing_to_do) => return Ok(nothing_to_do),
     };
-    let slot = checked.plan.target.slot();
-    let fenced = |error| ApplyError::Fenced { slot, source: Box::new(error) };
+    let name = checked.plan.entry.name(Some(Counter::fresh()));
+    let slot = name.slot;
     let manifest = checked.image.manifest().clone();
-    let staged = checked
-        .fence(&mut context)
-        .and_then(|it| it.write(&mut context, &manifest))
+    let fenced =
+        checked.fence(&mut context).map_err(|error| ApplyError::NotFenced { slot, source: Box::new(error) })?;
+    let staged = fenced
+        .write(&mut context, &manifest)
         .and_then(|it| it.read_back(&mut context, &manifest))
         .and_then(|it| it.payloads(&mut context, &manifest))
-        .and_then(|it| it.stage(&mut context))
-        .map_err(fenced)?;
+        .and_then(|it| it.stage(&mut context));
+    let staged = staged.map_err(|error| {
+        let source = Box::new(error);
+        if is_live(host, name) { ApplyError::Uncertain { slot, source } } else { ApplyError::Fenced { slot, source } }
+    })?;
     context.progress.end();
     Ok(Outcome::Staged(Box::new(staged.record(&context))))
+}
+
+/// After a failure: does the ESP show the new entry as live? Then the commit point may have been passed.
+fn is_live(host: &dyn Host, name: EntryName) -> bool {
+    let state = host.open_esp(Access::ReadOnly).map(|mut esp| EspState::read(esp.esp()));
+    let Ok(Ok(state)) = state else { return false };
+    state.live(name.slot).is_some_and(|ours| ours.name.same_system(name))
 }
 
 type Image = VerifiedImage<Box<dyn Read>>;
@@ -336,7 +370,7 @@ impl Live {
     /// UPD-7. A history that cannot be written changes nothing else.
     fn record(self, context: &Context<'_>) -> Summary {
         let records = context.host.records();
-        let mut notes = Vec::new();
+        let mut notes = self.plan.notes;
         let kinds = self.plan.retried.then_some(EventKind::Retried).into_iter().chain([EventKind::Applied]);
         for kind in kinds {
             session::note(&mut notes, records.append(event(kind, &self.plan.entry, self.staged.name.to_string())));

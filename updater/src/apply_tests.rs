@@ -105,12 +105,51 @@ fn upd_8_a_failure_at_any_event_of_the_esp_leaves_the_old_system_or_the_new_one(
         assert!(live.contains(&"ralphos-a-g1.conf".to_owned()), "event {event}: {live:?}");
         match result {
             Err(_) if next.entry == "ralphos-a-g1.conf" => {}
-            // Only the last flush and the look behind it come after the commit point.
-            Err(_) => assert!(host.take_log().iter().any(|line| line.contains("overwrite")), "event {event}"),
+            // Only the last flush and the look behind it come after the commit point, and nobody is told it was not passed.
+            Err(error) => {
+                assert!(matches!(error, ApplyError::Uncertain { .. }), "event {event}: {error:?}");
+                assert!(host.take_log().iter().any(|line| line.contains("overwrite")), "event {event}");
+            }
             Ok(_) => panic!("event {event} failed and nobody noticed"),
         }
     }
     assert_eq!(outcomes.len(), 2, "both outcomes were seen: {outcomes:?}");
+}
+
+#[test]
+fn upd_8_a_fence_that_fails_is_not_called_a_fence() {
+    let mut host = FakeHost::new();
+    host.put_system("ralphos-b-g2+0-3.conf", "0.9.0");
+    let (bytes, _) = image(&spec("2.0.0"));
+    let quiet = host.with_esp(|esp| esp.events().len());
+    for event in quiet.. {
+        let mut host = FakeHost::new();
+        host.put_system("ralphos-b-g2+0-3.conf", "0.9.0");
+        host.with_esp(|esp| esp.fail_at(event));
+        if let Err(ApplyError::NotFenced { .. }) = host.apply(bytes.clone()) {
+            assert!(!host.take_log().iter().any(|line| line.starts_with("slot write")));
+            return;
+        }
+        assert!(event < 100, "the fence never failed");
+    }
+}
+
+#[test]
+fn a_spoilt_staged_system_is_staged_anew() {
+    let host = FakeHost::new();
+    let (bytes, _) = image(&spec("2.0.0"));
+    staged(host.apply(bytes.clone()));
+    host.with_esp(|esp| esp.put("ralphos/b/g2-initrd", b"spoilt"));
+    assert_eq!(staged(host.apply(bytes)).file_name, "ralphos-b-g3+3-0.conf");
+}
+
+#[test]
+fn a_history_that_cannot_be_read_stops_no_update_and_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::create_dir(dir.path().join("history.jsonl")).unwrap();
+    let host = FakeHost { records: Records::in_dir(dir.path(), "boot"), ..FakeHost::new() };
+    assert!(!staged(host.apply(image(&spec("2.0.0")).0)).notes.is_empty());
+    assert!(!crate::status::gather(&host).unwrap().problems.is_empty());
 }
 
 #[test]

@@ -68,7 +68,6 @@ fn apply_image(cli: &Cli, args: &Apply) -> anyhow::Result<Answer> {
     }
     let (policy, trust) = trust(cli, &args.trust)?;
     let host = host(cli)?;
-    let lock = host.lock()?;
     let stream = args.image.open()?;
     let request = Request {
         trust: &trust,
@@ -77,16 +76,21 @@ fn apply_image(cli: &Cli, args: &Apply) -> anyhow::Result<Answer> {
         known_bad: if args.retry_failed { KnownBad::Retry } else { KnownBad::Refuse },
     };
     let mut reporter = progress::reporter(args.progress);
-    let outcome = apply(&*host, &lock, stream.reader, &request, &mut *reporter)
+    let outcome = apply(&*host, stream.reader, &request, &mut *reporter)
         .with_context(|| format!("{} was not applied", args.image))?;
     // Bar and result do not share a line.
     drop(reporter);
     let summary = match outcome {
         Outcome::Staged(summary) => summary,
-        Outcome::AlreadyRunning => return Ok(Answer::nothing("this very system runs already")),
-        Outcome::AlreadyStaged => return Ok(Answer::nothing("this very system is staged already: reboot to try it")),
+        Outcome::AlreadyRunning => return Ok(Answer::nothing("already-running", "this very system runs already")),
+        Outcome::AlreadyStaged => {
+            let mut answer = Answer::nothing("already-staged", "this very system is staged already: reboot to try it");
+            if args.reboot {
+                reboot(&mut answer);
+            }
+            return Ok(answer);
+        }
     };
-    drop(lock);
     let entry = &summary.entry;
     let mut text = format!(
         "version {} is in slot {} and boots next, on trial ({})",
@@ -103,13 +107,12 @@ fn apply_image(cli: &Cli, args: &Apply) -> anyhow::Result<Answer> {
         "root_hash": hex(&entry.options.root_hash),
         "entry": summary.file_name,
         "notes": summary.notes,
-        "rebooting": args.reboot,
     });
+    let mut answer = Answer::done(text, fields);
     if args.reboot {
-        reboot()?;
-        text.push_str("\nrebooting");
+        reboot(&mut answer);
     }
-    Ok(Answer::done(text, fields))
+    Ok(answer)
 }
 
 fn tell_status(cli: &Cli) -> anyhow::Result<Answer> {
@@ -148,8 +151,7 @@ fn rollback(cli: &Cli, and_reboot: bool) -> anyhow::Result<Answer> {
     session.close()?;
     let mut answer = given_up(&done);
     if and_reboot {
-        reboot()?;
-        answer.text.push_str("\nrebooting");
+        reboot(&mut answer);
     }
     Ok(answer)
 }
@@ -162,7 +164,10 @@ fn reject(cli: &Cli, slot: Slot) -> anyhow::Result<Answer> {
     session.close()?;
     Ok(match done {
         Some(done) => given_up(&done),
-        None => Answer::nothing(format!("slot {slot} has nothing that would boot: it is empty, fenced or bad already")),
+        None => Answer::nothing(
+            "nothing-there",
+            format!("slot {slot} has nothing that would boot: it is empty, fenced or bad already"),
+        ),
     })
 }
 
@@ -185,7 +190,8 @@ fn commit(cli: &Cli) -> anyhow::Result<Answer> {
     let done = session.commit()?;
     session.close()?;
     if done.already {
-        return Ok(Answer::nothing(format!("slot {} is committed already ({})", done.name.slot, done.name)));
+        let text = format!("slot {} is committed already ({})", done.name.slot, done.name);
+        return Ok(Answer::nothing("already-committed", text));
     }
     let mut text = format!("slot {} is committed ({})", done.name.slot, done.name);
     push_notes(&mut text, &done.notes);
@@ -230,11 +236,14 @@ fn push_notes(text: &mut String, notes: &[String]) {
     }
 }
 
-/// Through systemd, so that services end in order.
-fn reboot() -> anyhow::Result<()> {
-    let status = Process::new("systemctl").arg("reboot").status().context("cannot run systemctl to reboot")?;
-    if !status.success() {
-        bail!("systemctl reboot failed ({status}): reboot by hand");
-    }
-    Ok(())
+/// Through systemd, so that services end in order. What was asked for is done already: that the reboot fails is told,
+/// and is no failure of it.
+fn reboot(answer: &mut Answer) {
+    let why_not = match Process::new("systemctl").arg("reboot").status() {
+        Ok(status) if status.success() => None,
+        Ok(status) => Some(format!("systemctl reboot failed ({status})")),
+        Err(error) => Some(format!("systemctl cannot be run ({error})")),
+    };
+    answer.fields.insert("rebooting".to_owned(), json!(why_not.is_none()));
+    answer.text.push_str(&why_not.map_or("\nrebooting".to_owned(), |why| format!("\nnote: {why}: reboot by hand")));
 }

@@ -8,6 +8,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use disk_layout::Slot;
 use serde::{Deserialize, Serialize};
 
+use crate::exit::with_source;
+
 /// Readers look at no more than this much of the file's end: it grows by a few hundred bytes an update.
 const READ_LIMIT: u64 = 4 * 1024 * 1024;
 
@@ -182,10 +184,28 @@ impl Records {
         Ok(text.split(|b| *b == b'\n').filter_map(|line| serde_json::from_slice(line).ok()).collect())
     }
 
-    /// The highest epoch recorded as committed, 0 when there is none or it cannot be read (UPD-40).
+    /// The highest epoch recorded as committed, 0 when there is none or it cannot be read (UPD-40): `/var` may be lost, and
+    /// committed entries say it, too. [`Records::problem`] tells of a record that is there and cannot be read.
     pub fn floor(&self) -> u32 {
-        let Ok(path) = self.path("floor") else { return 0 };
-        fs::read_to_string(path).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0)
+        self.recorded_floor().ok().flatten().unwrap_or(0)
+    }
+
+    /// What of the records is there and cannot be read, for a person.
+    pub fn problem(&self) -> Option<String> {
+        let told = |error: HistoryError| with_source(&error);
+        self.recorded_floor().err().or_else(|| self.events().err()).map(told)
+    }
+
+    fn recorded_floor(&self) -> Result<Option<u32>, HistoryError> {
+        let Ok(path) = self.path("floor") else { return Ok(None) };
+        match fs::read_to_string(&path) {
+            Ok(text) => {
+                let number = text.trim().parse().map_err(|_| io::Error::other(format!("{text:?} is no number")));
+                number.map(Some).map_err(HistoryError::io("read", &path))
+            }
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(HistoryError::io("read", &path)(e)),
+        }
     }
 
     /// Raises the recorded floor to `epoch`; never lowers it.
@@ -298,6 +318,7 @@ mod tests {
         assert_eq!(records.floor(), 3);
         fs::write(dir.path().join("floor"), "nonsense").unwrap();
         assert_eq!(records.floor(), 0, "a spoilt record falls back to the committed entries");
+        assert!(records.problem().unwrap().contains("nonsense"), "and that is said");
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! What a run works on: the machine it runs on, or a disk image file. One seam for both, and for the tests' fake.
 
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use boot_entries::esp::Remount;
@@ -46,6 +47,9 @@ pub trait Host {
     fn loader_vars(&self) -> LoaderVars;
     /// Where things are recorded.
     fn records(&self) -> &Records;
+    /// Refuses while another disk looks like this one (DSK-33). Asked before an update, not before a commit: by then the
+    /// machine has found its slot among them.
+    fn refuse_lookalikes(&self) -> Result<(), HostError>;
     /// Opens the ESP (ENT-25).
     fn open_esp(&self, access: Access) -> Result<Box<dyn OpenEsp>, HostError>;
     /// Opens the slot that does not run, for writing (DSK-41 to DSK-43).
@@ -85,6 +89,9 @@ pub enum HostError {
         /// What is wrong with it.
         source: LayoutError,
     },
+    /// A device, or a folder.
+    #[error("{} is not a regular file: --disk works on disk images only (on the machine itself, leave --disk away)", .0.display())]
+    NotAFile(PathBuf),
     /// The disk image cannot be opened.
     #[error("cannot open {} for reading and writing", path.display())]
     OpenImage {
@@ -147,12 +154,11 @@ impl Host for Device {
         &self.records
     }
 
+    fn refuse_lookalikes(&self) -> Result<(), HostError> {
+        self.disk.clashes(&self.sys)?.into_iter().next().map_or(Ok(()), |clash| Err(clash.into()))
+    }
+
     fn open_esp(&self, access: Access) -> Result<Box<dyn OpenEsp>, HostError> {
-        if access == Access::ReadWrite
-            && let Some(clash) = self.disk.clashes(&self.sys)?.into_iter().next()
-        {
-            return Err(clash.into());
-        }
         let device = self.disk.esp_dev();
         match self.disk.esp_mount(&self.sys)? {
             Some(mount) if mount.read_only && access == Access::ReadWrite => Err(HostError::ReadOnly(mount.point)),
@@ -175,7 +181,7 @@ impl Host for Device {
     }
 
     fn is_blank(&self, slot: Slot) -> Option<bool> {
-        SlotFile::open_partition(self.disk.slot_dev(slot), self.disk.layout.slot(slot)).ok()?.is_blank().ok()
+        begins_blank(self.disk.slot_dev(slot), 0)
     }
 }
 
@@ -233,6 +239,13 @@ impl Remount for MountedByOthers {
     }
 }
 
+/// Only to look, and claiming nothing: a program that asks for the status must not be in the way of one that writes.
+fn begins_blank(path: &Path, offset: u64) -> Option<bool> {
+    let mut first = [0; 4096];
+    std::fs::File::open(path).ok()?.read_exact_at(&mut first, offset).ok()?;
+    Some(first.iter().all(|byte| *byte == 0))
+}
+
 /// A disk image file (UPD-60).
 #[derive(Debug)]
 pub struct ImageFile {
@@ -244,6 +257,10 @@ pub struct ImageFile {
 impl ImageFile {
     /// Opens a disk image and reads its layout.
     pub fn open(path: &Path) -> Result<Self, HostError> {
+        // The running disk, written to behind the kernel's back and under another lock, would be the end of it (DSK-34).
+        if std::fs::metadata(path).is_ok_and(|meta| !meta.is_file()) {
+            return Err(HostError::NotAFile(path.to_owned()));
+        }
         let layout = DiskLayout::open(path).map_err(|source| HostError::Image { path: path.to_owned(), source })?;
         Ok(ImageFile { path: path.to_owned(), layout, records: Records::none() })
     }
@@ -270,6 +287,10 @@ impl Host for ImageFile {
         &self.records
     }
 
+    fn refuse_lookalikes(&self) -> Result<(), HostError> {
+        Ok(())
+    }
+
     fn open_esp(&self, access: Access) -> Result<Box<dyn OpenEsp>, HostError> {
         let open = |source| HostError::OpenImage { path: self.path.clone(), source };
         let file =
@@ -283,7 +304,7 @@ impl Host for ImageFile {
     }
 
     fn is_blank(&self, slot: Slot) -> Option<bool> {
-        SlotFile::open_image(&self.path, &self.layout, slot).ok()?.is_blank().ok()
+        begins_blank(&self.path, self.layout.slot(slot).start)
     }
 }
 

@@ -9,7 +9,7 @@ use crate::history::{Event, known_bad};
 use crate::host::Host;
 use crate::refuse::{Decision, Facts, Refusal, decide};
 use crate::session::{
-    Fencing, Running, Session, SessionError, describe, floor, hex, is_untried, next_generation, note_fallbacks,
+    Fencing, Running, Session, SessionError, describe, floor, hex, is_untried, next_generation, note, note_fallbacks,
 };
 
 /// What the look before the fence found.
@@ -31,13 +31,19 @@ pub(crate) fn look(
     system: SystemId,
     request: &Request<'_>,
 ) -> Result<Preflight, ApplyError> {
+    host.refuse_lookalikes().map_err(SessionError::from)?;
     let mut session = Session::open(host, lock, Fencing::Target)?;
     let running = session.running()?;
+    let mut notes = Vec::new();
     if host.booted().is_some() {
         // The fence takes away the entry that tells of a fallback. What cannot be recorded must not stop an update.
-        let _ = note_fallbacks(session.state(), Some(running.name()), host.records());
+        note(&mut notes, note_fallbacks(session.state(), Some(running.name()), host.records()).map(drop));
     }
-    let past = host.records().events()?;
+    // A history that cannot be read costs its memory, not the update (UPD-42): `/var` may be spoilt.
+    let past = host.records().events().unwrap_or_else(|error| {
+        note(&mut notes, Err(error));
+        Vec::new()
+    });
     let facts = facts(host, &mut session, &running, &past, &system.to_string(), request)?;
     match decide(manifest, &system.to_string(), &facts, request.downgrade, request.known_bad)? {
         Decision::Apply => {}
@@ -68,7 +74,7 @@ pub(crate) fn look(
     };
     loader_agrees(&session, &running, &entry)?;
     session.close()?;
-    Ok(Preflight::Go(Box::new(Plan { target, entry, retried: facts.known_bad.is_some() })))
+    Ok(Preflight::Go(Box::new(Plan { target, entry, retried: facts.known_bad.is_some(), notes })))
 }
 
 fn facts(
@@ -81,7 +87,12 @@ fn facts(
 ) -> Result<Facts, ApplyError> {
     let target = running.target().slot();
     let space = session.esp().space().map_err(SessionError::State)?;
-    let state = session.state();
+    let (esp, state) = session.esp_and_state();
+    // A staged system that is spoilt is staged anew.
+    let staged = match state.live(target).filter(|ours| staged_system(ours).is_some()) {
+        Some(ours) if is_whole(esp, ours).map_err(SessionError::State)? == Wholeness::Whole => staged_system(ours),
+        _ => None,
+    };
     let in_target = state.live(target);
     Ok(Facts {
         policy: request.policy.clone(),
@@ -89,7 +100,7 @@ fn facts(
         updater: this_version(),
         running_version: running.entry().os_version().to_owned(),
         running_system: hex(&running.entry().options.system),
-        staged_system: in_target.and_then(staged_system),
+        staged_system: staged,
         floor: floor(state, host.records()),
         known_bad: why_known_bad(state.ours.iter(), past, system),
         slot_len: host.layout().slot(target).len,

@@ -138,7 +138,7 @@ pub enum Refusal {
     },
     /// The ESP is too small.
     #[error(
-        "the image needs {needs} bytes on the EFI partition, with {ESP_SPARE} to spare; {has} would be free: remove files that are not ours from it"
+        "the image needs {needs} bytes on the EFI partition, with {ESP_SPARE} to spare; {has} would be free: remove files that are not ours from it; if there are none, power cuts have lost clusters: check it with fsck.vfat"
     )]
     EspTooSmall {
         /// Bytes needed, in whole clusters, with the spare.

@@ -2,7 +2,8 @@
 
 use std::io::Write;
 
-use disk_layout::LockError;
+use boot_entries::ChangeError;
+use disk_layout::{BootedError, Clash, LockError};
 use serde_json::{Map, Value, json};
 use updater::apply::ApplyError;
 use updater::exit::Exit;
@@ -27,8 +28,10 @@ impl Answer {
     }
 
     /// Nothing to do.
-    pub fn nothing(text: impl Into<String>) -> Self {
-        Answer { exit: Exit::NothingToDo, text: text.into(), fields: Map::new() }
+    pub fn nothing(reason: &str, text: impl Into<String>) -> Self {
+        let text = text.into();
+        let fields = object(json!({ "reason": reason, "message": text }));
+        Answer { exit: Exit::NothingToDo, text, fields }
     }
 }
 
@@ -89,11 +92,28 @@ fn classify(error: &anyhow::Error) -> (Exit, &'static str) {
         match cause.downcast_ref() {
             Some(ApplyError::Untrusted(_)) => return (Exit::Refused, "untrusted"),
             Some(ApplyError::Head(_)) => return (Exit::Refused, "not-an-image"),
+            Some(ApplyError::NotFenced { .. }) => return (Exit::Failure, "not-fenced"),
             Some(ApplyError::Fenced { .. }) => return (Exit::Failure, "fenced"),
+            Some(ApplyError::Uncertain { .. }) => return (Exit::Failure, "uncertain"),
             _ => {}
         }
-        if let Some(SessionError::NoFallback { .. }) = cause.downcast_ref() {
-            return (Exit::Refused, "no-fallback");
+        match cause.downcast_ref() {
+            Some(SessionError::NoFallback { .. }) => return (Exit::Refused, "no-fallback"),
+            Some(SessionError::UnprovenFallback { .. }) => return (Exit::Refused, "unproven-fallback"),
+            Some(SessionError::NoEntry { .. } | SessionError::OtherSystem { .. }) => {
+                return (Exit::Refused, "not-our-entry");
+            }
+            Some(SessionError::NothingCommitted) => return (Exit::Refused, "nothing-committed"),
+            Some(SessionError::Change(ChangeError::OlderEntries { .. })) => return (Exit::Refused, "older-entries"),
+            _ => {}
+        }
+        match cause.downcast_ref() {
+            Some(BootedError::CommandLine { .. }) => return (Exit::Refused, "command-line-disagrees"),
+            Some(BootedError::OtherEsp { .. }) => return (Exit::Refused, "other-esp"),
+            _ => {}
+        }
+        if cause.is::<Clash>() {
+            return (Exit::Refused, "two-disks");
         }
     }
     (Exit::Failure, "failed")

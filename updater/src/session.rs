@@ -9,6 +9,7 @@ use boot_entries::{
 };
 use disk_layout::{Architecture, Slot, UpdateLock};
 
+use crate::exit::with_source;
 use crate::history::{Event, EventKind, HistoryError, Records};
 use crate::host::{Access, Host, HostError, OpenEsp, TargetSlot};
 use crate::inhibit::Inhibitor;
@@ -84,6 +85,14 @@ pub enum SessionError {
     /// Nothing would boot, or nothing of ours.
     #[error("the boot loader would boot no entry of ours: {0}")]
     NothingBoots(String),
+    /// What would boot instead has never been proven (UPD-23).
+    #[error("slot {slot} is not given up: {fallback} would boot instead, which is only on trial; boot it and let it be committed first, or `ralph-update reject {}` to drop it", !*slot)]
+    UnprovenFallback {
+        /// The slot.
+        slot: Slot,
+        /// The entry that would boot.
+        fallback: String,
+    },
     /// Marking the entry bad would leave nothing to boot (UPD-23).
     #[error("slot {slot} is not given up: no other whole system would boot")]
     NoFallback {
@@ -144,6 +153,13 @@ impl<'h> Session<'h> {
             Fencing::Target => session.running().ok().map(|running| running.target().slot()),
         };
         tidied.refuse_older(excepted)?;
+        // Power may have been lost between a commit and its record. The floor must not stay behind for ever.
+        if let Ok(running) = session.running()
+            && host.booted().is_some()
+            && !running.is_trial()
+        {
+            let _ = host.records().raise_floor(running.entry().options.epoch);
+        }
         Ok(session)
     }
 
@@ -223,6 +239,10 @@ impl<'h> Session<'h> {
 
     fn give_up(&mut self, subject: &Running, kind: EventKind, reason: &str) -> Result<GivenUp, SessionError> {
         let fallback = self.fallback_if_bad(subject.name())?;
+        // A proven system is not thrown away for one that was never tried: if that failed, nothing good would be left.
+        if fallback.name.counter.is_some() {
+            return Err(SessionError::UnprovenFallback { slot: subject.name().slot, fallback: fallback.file_name });
+        }
         let _inhibitor = self.inhibitor("marking a boot slot bad");
         let marked = mark_bad(self.lock, self.esp.esp(), &subject.ours, Some(reason))?;
         self.reread()?;
@@ -404,11 +424,7 @@ pub fn hex(bytes: &[u8]) -> String {
 
 pub(crate) fn note(notes: &mut Vec<String>, result: Result<(), HistoryError>) {
     if let Err(error) = result {
-        let mut text = error.to_string();
-        if let Some(source) = std::error::Error::source(&error) {
-            let _ = write!(text, ": {source}");
-        }
-        notes.push(text);
+        notes.push(with_source(&error));
     }
 }
 

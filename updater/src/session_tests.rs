@@ -106,6 +106,32 @@ fn upd_23_nothing_is_given_up_unless_another_whole_system_boots() {
 }
 
 #[test]
+fn upd_23_a_proven_system_is_not_given_up_for_one_never_tried() {
+    let host = machine("ralphos-b-g2+3-0.conf");
+    for error in [session(&host, |s| s.rollback()).unwrap_err(), session(&host, |s| s.reject(Slot::A)).unwrap_err()] {
+        assert!(matches!(error, SessionError::UnprovenFallback { .. }), "{error:?}");
+        assert!(error.to_string().contains("ralph-update reject b"), "{error}");
+    }
+    assert_eq!(host.entries(), ["ralphos-a-g1.conf", "ralphos-b-g2+3-0.conf"]);
+}
+
+#[test]
+fn upd_22_a_trial_rolled_back_in_its_last_try_says_so() {
+    let host = on_b("ralphos-b-g2+0-3.conf");
+    let done = session(&host, |s| s.rollback()).unwrap();
+    assert_eq!(done.name.to_string(), "ralphos-b-g2+0-4.conf");
+    let running = session(&host, |s| s.running()).unwrap();
+    assert_eq!(running.entry().options.failed.as_deref(), Some("rolled-back"));
+}
+
+#[test]
+fn upd_40_a_floor_whose_record_was_lost_with_the_power_is_raised_by_the_next_run() {
+    let (host, _dir) = with_records(on_b("ralphos-b-g2.conf"));
+    session(&host, |_| ());
+    assert_eq!(host.records.floor(), 1);
+}
+
+#[test]
 fn upd_23_a_slot_that_does_not_run_can_be_rejected_once() {
     let host = machine("ralphos-b-g2+3-0.conf");
     let done = session(&host, |s| s.reject(Slot::B)).unwrap().unwrap();

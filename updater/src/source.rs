@@ -7,10 +7,12 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// A body that brings nothing for so long is given up.
 pub const STALL: Duration = Duration::from_secs(60);
+/// A body that brings less than this in a [`STALL`] is given up, too: it would hold the update lock for days.
+const LEAST: u64 = 256 * 1024;
 const MAX_REDIRECTS: u32 = 5;
 const BLOCK: usize = 256 * 1024;
 /// Blocks fetched ahead: 4 MiB.
@@ -164,23 +166,37 @@ struct Watched {
     received: u64,
     stall: Duration,
     ended: bool,
+    /// When the present stretch of time began, and how much had come by then.
+    stretch: (Instant, u64),
 }
 
 impl Watched {
     fn start(body: impl Read + Send + 'static, url: String, promised: Option<u64>, stall: Duration) -> Self {
         let (sender, blocks) = sync_channel(AHEAD);
         std::thread::spawn(move || pump(body, &sender));
-        Watched { blocks, current: io::Cursor::new(Vec::new()), url, promised, received: 0, stall, ended: false }
+        Watched {
+            blocks,
+            current: io::Cursor::new(Vec::new()),
+            url,
+            promised,
+            received: 0,
+            stall,
+            ended: false,
+            stretch: (Instant::now(), 0),
+        }
     }
 
     fn next_block(&mut self) -> io::Result<Vec<u8>> {
         match self.blocks.recv_timeout(self.stall) {
             Ok(Ok(block)) => {
                 self.received += block.len() as u64;
-                match self.promised {
-                    Some(promised) if self.received > promised => Err(self.broken("sent more than it promised")),
-                    _ => Ok(block),
+                if self.promised.is_some_and(|promised| self.received > promised) {
+                    return Err(self.broken("sent more than it promised"));
                 }
+                if self.is_a_trickle() {
+                    return Err(self.broken(&format!("sent less than {LEAST} bytes in {} s", self.stall.as_secs())));
+                }
+                Ok(block)
             }
             Ok(Err(error)) => Err(self.broken(&format!("broke off ({error})"))),
             Err(RecvTimeoutError::Timeout) => Err(self.broken(&format!("sent nothing for {} s", self.stall.as_secs()))),
@@ -189,6 +205,16 @@ impl Watched {
                 _ => Ok(Vec::new()),
             },
         }
+    }
+
+    /// Judges stretches in which we waited for the server; when writing takes longer than fetching, blocks lie ready.
+    fn is_a_trickle(&mut self) -> bool {
+        let (since, before) = self.stretch;
+        if since.elapsed() < self.stall {
+            return false;
+        }
+        self.stretch = (Instant::now(), self.received);
+        self.received - before < LEAST
     }
 
     fn broken(&self, what: &str) -> io::Error {

@@ -6,6 +6,7 @@ use boot_entries::{EspState, OurEntry, Prediction};
 use disk_layout::Slot;
 use serde::Serialize;
 
+use crate::exit::with_source;
 use crate::host::{Access, Host};
 use crate::session::{self, SessionError, describe, entry_architecture, hex, is_untried, reason_text};
 
@@ -127,8 +128,9 @@ pub fn gather(host: &dyn Host) -> Result<Status, SessionError> {
     let slot = |slot| slot_status(host, &state, slot, name.is_some_and(|n| n.slot == slot));
     let mut problems = problems(&state, &prediction);
     if let Err(error) = &running {
-        problems.push(error.to_string());
+        problems.push(with_source(error));
     }
+    problems.extend(host.records().problem());
     Ok(Status {
         format: 1,
         booted: host.booted().map(|options| options.slot),

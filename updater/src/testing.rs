@@ -187,7 +187,7 @@ impl FakeHost {
         let policy = Policy { os_id: Some("ralphos".into()), ..Policy::default() };
         let request = Request { trust: &trust, policy: &policy, downgrade, known_bad };
         let source: Box<dyn Read> = Box::new(Cursor::new(image));
-        apply(self, &UpdateLock::for_tests(), source, &request, &mut Silent)
+        apply(self, source, &request, &mut Silent)
     }
 }
 
@@ -210,6 +210,10 @@ impl Host for FakeHost {
 
     fn records(&self) -> &Records {
         &self.records
+    }
+
+    fn refuse_lookalikes(&self) -> Result<(), HostError> {
+        Ok(())
     }
 
     fn open_esp(&self, _: Access) -> Result<Box<dyn OpenEsp>, HostError> {

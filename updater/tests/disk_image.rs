@@ -163,7 +163,8 @@ fn a_life_of_updates_on_a_disk_image() {
     assert_eq!(staged["slots"]["b"]["state"], "staged");
     assert_eq!(staged["slots"]["b"]["tries_left"], 3);
     assert_eq!(staged["next_boot"]["entry"], "ralphos-b-g2+3-0.conf");
-    assert_eq!(lab.apply("v2.zst", &[]).0, 4, "nothing to do");
+    let (code, again) = lab.apply("v2.zst", &[]);
+    assert_eq!((code, again["reason"].as_str()), (4, Some("already-staged")));
 
     assert_eq!(lab.json(&["commit"]).0, 0);
     assert_eq!(lab.json(&["commit"]).0, 4);
@@ -172,8 +173,8 @@ fn a_life_of_updates_on_a_disk_image() {
     let back = lab.status();
     assert_eq!(back["slots"]["b"]["failed"], "rolled-back");
     assert_eq!(back["next_boot"]["slot"], "a");
-    let (code, again) = lab.apply("v2.zst", &[]);
-    assert_eq!((code, again["reason"].as_str()), (3, Some("known-bad")));
+    let (code, refused) = lab.apply("v2.zst", &[]);
+    assert_eq!((code, refused["reason"].as_str()), (3, Some("known-bad")));
     assert_eq!(lab.apply("v2.zst", &["--retry-failed"]).0, 0);
     assert_eq!(lab.json(&["reject", "b"]).0, 0);
     assert_eq!(lab.json(&["reject", "a"]).1["reason"], "no-fallback");
@@ -272,8 +273,11 @@ fn dsk_40_whoever_comes_second_is_told_to_wait() {
     let lab = Lab::new();
     lab.image("v2.zst", &["--version", "2.0.0"]);
     let mut first = lab.command(&["apply", "-", "--trust", "key.pub.pem"]);
-    // The first waits for its input, with the lock in its hand.
+    // The first has the head of the image, and waits for the rest with the lock in its hand.
     let mut first: Child = first.stdin(Stdio::piped()).stderr(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
+    let whole = fs::read(lab.path("v2.zst")).unwrap();
+    let mut stdin = first.stdin.take().unwrap();
+    stdin.write_all(&whole[..whole.len() - 100]).unwrap();
     let busy = (0..100).find_map(|_| {
         std::thread::sleep(std::time::Duration::from_millis(50));
         let (code, object) = lab.json(&["commit"]);
@@ -333,6 +337,10 @@ fn usage_and_missing_files_have_their_exit_codes() {
     assert_eq!(lab.apply("nowhere.zst", &[]).0, 1);
     assert_eq!(lab.apply("http://127.0.0.1:1/v2.zst", &[]).0, 1);
     assert_eq!(lab.json(&["history"]).0, 1);
+    let mut device = Command::new(env!("CARGO_BIN_EXE_ralph-update"));
+    let out = device.args(["--disk", "/dev/null", "status"]).output().unwrap();
+    assert_eq!(out.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&out.stderr).contains("not a regular file"), "DSK-34");
     lab.write("disk.raw", &vec![0; 1 << 20]);
     let (code, object) = lab.json(&["status"]);
     assert_eq!(code, 1);

@@ -127,7 +127,8 @@ impl ChangeError {
 ///
 /// The file is written whole but inert, flushed and read back: a cut until here leaves a file that the loader skips,
 /// whatever of it reached the disk. Then one byte is overwritten in place, which is one sector and cannot be torn:
-/// before it the entry does not exist for the loader, after it all of it does.
+/// before it the entry does not exist for the loader, after it all of it does. That byte is read back, too: a rename takes
+/// the old name away next, and a medium that lost the byte would be left with nothing to boot.
 fn write_live(esp: &mut dyn Esp, name: EntryName, entry: &Entry) -> Result<(), ChangeError> {
     entry.check().map_err(ChangeError::Entry)?;
     let path = name.path();
@@ -142,6 +143,9 @@ fn write_live(esp: &mut dyn Esp, name: EntryName, entry: &Entry) -> Result<(), C
     }
     esp.overwrite_byte(&path, 0, Liveness::Inert.byte(), Liveness::Live.byte())?;
     esp.flush()?;
+    if esp.read(&path, ENTRY_MAX)? != entry.render(Liveness::Live) {
+        return Err(ChangeError::NotAsWritten { path });
+    }
     Ok(())
 }
 

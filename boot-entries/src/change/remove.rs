@@ -8,6 +8,22 @@ use crate::fat::ClusterFault;
 use crate::names::{EntryName, entries_dir, payload_dir};
 use crate::state::rank;
 
+/// Whether `name` will be able to go: no files but it share clusters in a way that [`remove`] could not mend. Asked before
+/// the first write of a change that ends in a removal, so that a change which cannot be ended is not begun.
+pub(super) fn can_remove(esp: &mut dyn Esp, name: &EspPath) -> Result<(), ChangeError> {
+    for fault in esp.cluster_faults(&[entries_dir(), payload_dir(Slot::A), payload_dir(Slot::B)])? {
+        match fault {
+            ClusterFault::Shared { first, second, same_start }
+                if first != *name && second != *name && !(same_start && cut_rename(&first, &second).is_some()) =>
+            {
+                return Err(ChangeError::SharedClusters { first, second });
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
 /// Removes `names`, and returns when that is durable. `doomed` is a directory whose files go next.
 ///
 /// A cut rename of the firmware leaves two names on one chain, and a cut while we wrote a file leaves a chain that leads

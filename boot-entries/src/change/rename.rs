@@ -2,7 +2,7 @@
 
 use disk_layout::UpdateLock;
 
-use super::remove::remove;
+use super::remove::{can_remove, remove};
 use super::{ChangeError, write_live};
 use crate::entry::{Entry, Liveness};
 use crate::esp::Esp;
@@ -44,7 +44,10 @@ pub fn commit(_lock: &UpdateLock, esp: &mut dyn Esp, booted: &OurEntry) -> Resul
     let entry = readable(booted)?;
     let changed = booted.name != name;
     if changed {
-        rename(esp, booted, name, entry)?;
+        // Whatever was held against it before is answered by the commit.
+        let mut entry = entry.clone();
+        entry.options.failed = None;
+        rename(esp, booted, name, &entry)?;
     }
     let now = EspState::read(esp)?;
     let same: Vec<&OurEntry> = now.ours.iter().filter(|other| other.name.same_system(name)).collect();
@@ -59,7 +62,8 @@ pub fn commit(_lock: &UpdateLock, esp: &mut dyn Esp, booted: &OurEntry) -> Resul
 }
 
 /// Takes an entry's tries away, and writes into it why, where there is a reason (`UPD-22`). An entry that has none left
-/// stays as it is, whatever the reason.
+/// stays as it is when there is no reason, or stands one in it already. Else it gets a name with one more try done, so that
+/// the reason is kept: an entry that is given up in its last try must not be committed by the health check afterwards.
 ///
 /// The caller has asked first whether another whole entry will boot (`UPD-23`, `UPD-50`), read `entry` under this lock and
 /// tidied. A cut leaves the old name, or both live, of which tidy keeps the new one.
@@ -76,9 +80,14 @@ pub fn mark_bad(
     if let Some(reason) = failed.filter(|reason| !is_reason(reason)) {
         return Err(ChangeError::Reason(reason.to_owned()));
     }
-    let name = entry.name.marked_bad();
-    if entry.name.is_exhausted() {
-        return Ok(MarkedBad { name: entry.name, changed: false });
+    let mut name = entry.name.marked_bad();
+    if let Some(counter) = entry.name.counter.filter(|counter| counter.is_exhausted()) {
+        let said = entry.entry.as_ref().is_ok_and(|content| content.options.failed.is_some());
+        if failed.is_none() || said {
+            return Ok(MarkedBad { name: entry.name, changed: false });
+        }
+        // What the loader would make of it, were it booted once more: no name that its counting could run into (LDR-7).
+        name.counter = Some(counter.counted());
     }
     let content = readable(entry)?.failed(failed);
     rename(esp, entry, name, &content)?;
@@ -105,6 +114,7 @@ fn rename(esp: &mut dyn Esp, old: &OurEntry, new: EntryName, entry: &Entry) -> R
     if !same {
         return Err(ChangeError::Changed { file_name: old.file_name.clone() });
     }
+    can_remove(esp, &path)?;
     write_live(esp, new, entry)?;
     remove(esp, &[path], None)
 }

@@ -34,6 +34,7 @@ fn upd2_to_upd6_apply_over_a_bad_system() {
             "read loader/entries/ralphos-b-g3+3-0.conf",
             "overwrite loader/entries/ralphos-b-g3+3-0.conf ' '",
             "flush",
+            "read loader/entries/ralphos-b-g3+3-0.conf",
         ],
         may_boot: &[(Slot::A, 1), (Slot::B, 3)],
         after: &["ralphos-a-g1.conf", "ralphos-b-g3+3-0.conf"],
@@ -68,6 +69,7 @@ fn upd2_to_upd6_apply_over_an_older_committed_system() {
             "read loader/entries/ralphos-b-g4+3-0.conf",
             "overwrite loader/entries/ralphos-b-g4+3-0.conf ' '",
             "flush",
+            "read loader/entries/ralphos-b-g4+3-0.conf",
         ],
         may_boot: &[(Slot::A, 3), (Slot::B, 4)],
         after: &["ralphos-a-g3.conf", "ralphos-b-g4+3-0.conf"],
@@ -96,6 +98,7 @@ fn upd2_to_upd6_apply_to_a_slot_that_was_never_used() {
             "read loader/entries/ralphos-b-g2+3-0.conf",
             "overwrite loader/entries/ralphos-b-g2+3-0.conf ' '",
             "flush",
+            "read loader/entries/ralphos-b-g2+3-0.conf",
         ],
         may_boot: &[(Slot::A, 1), (Slot::B, 2)],
         after: &["ralphos-a-g1.conf", "ralphos-b-g2+3-0.conf"],
@@ -115,7 +118,7 @@ fn on_slot_b(
 }
 
 /// The events of a new name for slot B's entry, after those of `on_slot_b`.
-const COMMIT: [&str; 18] = [
+const COMMIT: [&str; 20] = [
     // Tidy, then the state that the caller decides by.
     "read loader/entries/ralphos-a-g1.conf",
     "read loader/entries/ralphos-b-g2+2-1.conf",
@@ -125,12 +128,15 @@ const COMMIT: [&str; 18] = [
     "read loader/loader.conf",
     // It is still the same.
     "read loader/entries/ralphos-b-g2+2-1.conf",
+    // Before anything is changed: the old name will be able to go.
+    "check clusters",
     // The new name inert, durable, read back, live, durable; then the old one goes.
     "write loader/entries/ralphos-b-g2.conf",
     "flush",
     "read loader/entries/ralphos-b-g2.conf",
     "overwrite loader/entries/ralphos-b-g2.conf ' '",
     "flush",
+    "read loader/entries/ralphos-b-g2.conf",
     "check clusters",
     "remove loader/entries/ralphos-b-g2+2-1.conf",
     "flush",
@@ -190,11 +196,14 @@ fn upd22_mark_a_trial_bad() {
             "read loader/entries/ralphos-b-g2+2-1.conf",
             "read loader/loader.conf",
             "read loader/entries/ralphos-b-g2+2-1.conf",
+            // Before anything is changed: the old name will be able to go.
+            "check clusters",
             "write loader/entries/ralphos-b-g2+0-1.conf",
             "flush",
             "read loader/entries/ralphos-b-g2+0-1.conf",
             "overwrite loader/entries/ralphos-b-g2+0-1.conf ' '",
             "flush",
+            "read loader/entries/ralphos-b-g2+0-1.conf",
             "check clusters",
             "remove loader/entries/ralphos-b-g2+2-1.conf",
             "flush",
@@ -224,11 +233,14 @@ fn upd23_rollback_of_a_committed_system() {
             "read loader/entries/ralphos-b-g2.conf",
             "read loader/loader.conf",
             "read loader/entries/ralphos-b-g2.conf",
+            // Before anything is changed: the old name will be able to go.
+            "check clusters",
             "write loader/entries/ralphos-b-g2+0-0.conf",
             "flush",
             "read loader/entries/ralphos-b-g2+0-0.conf",
             "overwrite loader/entries/ralphos-b-g2+0-0.conf ' '",
             "flush",
+            "read loader/entries/ralphos-b-g2+0-0.conf",
             "check clusters",
             "remove loader/entries/ralphos-b-g2.conf",
             "flush",
@@ -249,12 +261,20 @@ fn upd21_a_committed_entry_is_left_as_it_is() {
 }
 
 #[test]
-fn upd22_an_entry_without_tries_is_left_as_it_is() {
+fn upd22_an_entry_without_tries_changes_only_to_say_why() {
     let mut esp = machine(&["ralphos-a-g1.conf", "ralphos-b-g2+0-3.conf"]);
     let bad = find(&mut esp, "ralphos-b-g2+0-3.conf").unwrap();
     esp.take_events();
-    let done = mark_bad(&lock(), &mut esp, &bad, Some("panic")).unwrap();
+    let done = mark_bad(&lock(), &mut esp, &bad, None).unwrap();
     assert_eq!((done.name, done.changed), (bad.name, false));
+    assert_eq!(esp.take_events(), Vec::<String>::new());
+    // Given up in its last try: the reason must be there to read for whoever judges this boot.
+    let done = mark_bad(&lock(), &mut esp, &bad, Some("rolled-back")).unwrap();
+    assert_eq!((done.name.to_string().as_str(), done.changed), ("ralphos-b-g2+0-4.conf", true));
+    let said = find(&mut esp, "ralphos-b-g2+0-4.conf").unwrap();
+    assert_eq!(said.entry.as_ref().unwrap().options.failed.as_deref(), Some("rolled-back"));
+    esp.take_events();
+    assert!(!mark_bad(&lock(), &mut esp, &said, Some("rejected")).unwrap().changed);
     assert_eq!(esp.take_events(), Vec::<String>::new());
 }
 
