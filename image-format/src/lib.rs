@@ -51,4 +51,7 @@ pub use transport::{Transport, TransportError};
 pub use verity::{
     BLOCK, BadUuid, HashSink, Uuid, Verity, VerityBuilder, VerityError, slot_bytes, tree_blocks, verity_superblock,
 };
+/// Memory that is wiped when it is dropped, as [`PrivateKey::to_pem`] gives it.
+pub use zeroize::Zeroizing;
+
 pub use writer::{BuildError, Built, DEFAULT_CHUNK_LEN, DEFAULT_LEVEL, ImageSpec, MAX_LEVEL, Source, Sources, build};

@@ -46,12 +46,15 @@ impl NewFile {
         prefix.push(name);
         prefix.push(".");
         let dir = directory(&place);
-        let temporary = tempfile::Builder::new()
-            .prefix(&prefix)
-            .permissions(Permissions::from_mode(0o666))
-            .tempfile_in(dir)
-            .with_context(|| format!("cannot make a file in {}", dir.display()))?;
-        interrupt::unfinished(Some(temporary.path().to_owned()));
+        let temporary = interrupt::make(|| {
+            let temporary = tempfile::Builder::new()
+                .prefix(&prefix)
+                .permissions(Permissions::from_mode(0o666))
+                .tempfile_in(dir)
+                .with_context(|| format!("cannot make a file in {}", dir.display()))?;
+            let path = temporary.path().to_owned();
+            Ok((temporary, path))
+        })?;
         Ok(NewFile { temporary, place, force: args.force })
     }
 
@@ -74,11 +77,16 @@ impl NewFile {
             // Somebody may have made it meanwhile.
             false => self.temporary.persist_noclobber(&place),
         };
-        interrupt::unfinished(None);
+        interrupt::finished();
         persisted.map_err(|e| e.error).with_context(|| format!("cannot make {}", place.display()))?;
-        let dir = directory(&place);
-        File::open(dir).and_then(|dir| dir.sync_all()).with_context(|| format!("cannot flush {}", dir.display()))
+        sync_directory(&place)
     }
+}
+
+/// Makes the name of a new file durable.
+pub fn sync_directory(place: &Path) -> Result<()> {
+    let dir = directory(place);
+    File::open(dir).and_then(|dir| dir.sync_all()).with_context(|| format!("cannot flush {}", dir.display()))
 }
 
 fn directory(place: &Path) -> &Path {

@@ -4,7 +4,7 @@ use std::io::Read;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
-use image_format::{Manifest, PE_HEAD_LEN, PayloadKind, PayloadReader};
+use image_format::{Manifest, PE_HEAD_LEN, PayloadKind, PayloadReader, Role};
 
 use crate::keys::TrustArgs;
 use crate::output;
@@ -36,13 +36,9 @@ pub fn run(args: &Args) -> Result<()> {
     image.finish().with_context(refused)?;
     drop(progress);
     // Both roles hold, perhaps by different keys.
-    let signed: Vec<String> = policy
-        .keys()
-        .iter()
-        .map(|key| key.key_id())
-        .filter(|id| signers.manifest.contains(id) || signers.transport.contains(id))
-        .map(|id| format!("  signed by  {id}\n"))
-        .collect();
+    let signed = [(Role::Manifest, &signers.manifest), (Role::Transport, &signers.transport)];
+    let signed =
+        signed.map(|(role, by)| by.iter().map(|id| format!("  {role:9} signed by {id}\n")).collect::<String>());
     let text = format!(
         "{}: good\n  {} {} for {}, epoch {}\n  system id  {system_id}\n{}",
         args.image.display(),

@@ -42,6 +42,39 @@ fn keys_are_never_overwritten() {
 }
 
 #[test]
+fn names_that_no_key_should_have_are_refused() {
+    let lab = Lab::new();
+    std::fs::create_dir(lab.path("dir")).unwrap();
+    for directory in ["dir/", "", ".", "..", "dir/.", "dir/.."] {
+        assert!(lab.fails(&["keygen", "--out", directory], 2).contains("names a directory"), "{directory:?}");
+    }
+    assert_eq!(std::fs::read_dir(lab.path("dir")).unwrap().count(), 0);
+    for public in ["new.pub", "dir/new.pub", ".pub"] {
+        assert!(lab.fails(&["keygen", "--out", public], 2).contains("leave .pub away"), "{public:?}");
+    }
+    lab.ok(&["keygen", "--out", "dir/new"]);
+    lab.ok(&["keygen", "--out", "new.public"]);
+}
+
+#[test]
+fn a_private_key_that_others_may_read_is_pointed_out() {
+    let lab = Lab::with_image();
+    let open = |mode| std::fs::set_permissions(lab.path("k.pem"), std::fs::Permissions::from_mode(mode)).unwrap();
+    for mode in [0o640, 0o604, 0o620, 0o601] {
+        open(mode);
+        let output = lab.run(&["sign", "v1.zst", "--key", "k.pem"]);
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.success(), "{error}");
+        assert!(error.contains(&format!("(mode {mode:04o}): chmod 600 k.pem")), "{error}");
+    }
+    open(0o400);
+    lab.ok(&["sign", "v1.zst", "--key", "k.pem"]);
+    // A public key is for everybody.
+    std::fs::set_permissions(lab.path("k.pub.pem"), std::fs::Permissions::from_mode(0o666)).unwrap();
+    lab.ok(&["verify", "v1.zst", "--trust", "k.pub.pem"]);
+}
+
+#[test]
 fn keys_that_are_none_are_refused() {
     let lab = Lab::with_image();
     lab.tool("openssl", &["genpkey", "-algorithm", "x25519", "-out", "x.pem"]);
@@ -172,7 +205,17 @@ fn verify_says_what_it_saw() {
     let id = inspect(&lab, "v1.zst")["system_id"].as_str().unwrap().to_owned();
     assert!(text.starts_with("v1.zst: good\n  ralphos 1.0.0 for x86_64, epoch 1\n"), "{text}");
     assert!(text.contains(&id), "{text}");
-    assert_eq!(text.matches("signed by").count(), 1, "{text}");
+    // A list for each role: they may be signed by different keys.
+    let key =
+        |name: &str| image_format::PublicKey::from_pem(&String::from_utf8(lab.read(name)).unwrap()).unwrap().key_id();
+    let (k, other) = (key("k.pub.pem"), key("other.pub.pem"));
+    assert!(text.ends_with(&format!("\n  manifest  signed by {k}\n  transport signed by {k}\n")), "{text}");
+    assert_eq!(text.matches("signed by").count(), 2, "{text}");
+    lab.ok(&["sign", "v1.zst", "--key", "other.pem", "--role", "transport"]);
+    let text =
+        String::from_utf8(lab.ok(&["verify", "v1.zst", "--trust", "other.pub.pem", "--trust", "k.pub.pem"])).unwrap();
+    let both = format!("\n  manifest  signed by {k}\n  transport signed by {k}\n  transport signed by {other}\n");
+    assert!(text.ends_with(&both), "{text}");
 
     // From a pipe: one pass is enough (IMG-3).
     let file = std::fs::File::open(lab.path("v1.zst")).unwrap();
