@@ -222,12 +222,17 @@ fn disks_that_cannot_be_made_leave_nothing() {
 }
 
 #[test]
-fn a_kernel_that_does_not_fit_is_said_so() {
+fn dsk11_a_disk_that_could_never_be_updated_is_not_made() {
     let lab = Lab::new();
-    lab.write("linux", &pe(common::X86_64, 36 << 20));
+    // One such system fits by far, two do not.
+    lab.write("linux", &pe(common::X86_64, 18 << 20));
     lab.build("v1.zst", &["--key", "k.pem"]);
     let text = lab.fails(&disk("disk.raw", &[]), 1);
-    assert!(text.contains("too small") && text.contains("ralphos/a/g1-linux has 36.0 MiB"), "{text}");
+    assert!(text.contains("too small to be updated"), "{text}");
+    let wanted = text.split("(--esp-size ").nth(1).and_then(|rest| rest.split(')').next()).expect(&text);
+    assert_eq!(wanted, "39M", "{text}");
+    lab.ok(&disk("disk.raw", &["--esp-size", wanted]));
+    check_with_tools(&lab, "disk.raw");
 }
 
 #[test]

@@ -23,6 +23,31 @@ secure-boot-enroll off
 reboot-on-error yes
 ";
 
+/// What the updater wants to spare besides the next kernel and initrd.
+const SPARE: u64 = 1 << 20;
+/// Clusters for entries and longer directories, of both systems.
+const NAMES: u64 = 16;
+/// No FAT has larger clusters.
+const LARGEST_CLUSTER: u64 = 32 << 10;
+/// `DSK-11`.
+const SMALLEST_DEFAULT: u64 = 512 << 20;
+
+/// `DSK-11`: the default length of an ESP for an image with these sizes of kernel and initrd, and a loader.
+pub fn default_len(payloads: [u64; 2], loader: u64) -> u64 {
+    sufficient_len(payloads, loader).max(SMALLEST_DEFAULT)
+}
+
+/// A length that is enough for two such systems, whatever clusters it gets; a little more than the least one.
+fn sufficient_len(payloads: [u64; 2], loader: u64) -> u64 {
+    let whole = |size: u64| size.next_multiple_of(LARGEST_CLUSTER);
+    // The loader's configuration and eight directories are there from the beginning.
+    let names = (NAMES + 9) * LARGEST_CLUSTER;
+    let data = 2 * (whole(payloads[0]) + whole(payloads[1])) + whole(loader) + SPARE + names;
+    // Two FATs take eight bytes for each cluster of at least 512; some sectors stand before them.
+    let len = (data + (256 << 10)) * 64 / 63;
+    len.next_multiple_of(1 << 20)
+}
+
 /// A new ESP, being filled.
 #[derive(Debug)]
 pub struct NewEsp {
@@ -51,6 +76,23 @@ impl NewEsp {
         self.put("loader/loader.conf", LOADER_CONF.as_bytes())
     }
 
+    /// Insists on room for two systems with these sizes of kernel and initrd (`DSK-11`): without it the first update would be
+    /// refused, and every one after it. To be called when the loader is there and nothing else.
+    pub fn demand_room(&mut self, payloads: [u64; 2], loader: u64) -> Result<()> {
+        let space = self.esp.space()?;
+        let needed = 2 * payloads.map(|size| space.clusters(size)).iter().sum::<u64>() + space.clusters(SPARE) + NAMES;
+        if needed > space.free_clusters {
+            let [needed, free] = [needed, space.free_clusters].map(|n| output::size(n * u64::from(space.cluster_size)));
+            bail!(
+                "the EFI system partition is too small to be updated: two systems like this one take {needed} with \
+                 {} to spare, and {free} would be free (--esp-size {}M)",
+                output::size(SPARE),
+                sufficient_len(payloads, loader) >> 20,
+            );
+        }
+        Ok(())
+    }
+
     /// Puts the kernel of the image, and checks that it is one.
     pub fn put_kernel(&mut self, payload: PayloadReader<'_, Source>, architecture: Architecture) -> Result<()> {
         let path = payload_path(PayloadKind::Linux);
@@ -66,14 +108,6 @@ impl NewEsp {
 
     fn put_payload(&mut self, path: &EspPath, mut payload: PayloadReader<'_, Source>) -> Result<()> {
         let size = payload.payload().size;
-        let space = self.esp.space()?;
-        if space.clusters(size) > space.free_clusters {
-            let free = output::size(space.free_clusters * u64::from(space.cluster_size));
-            bail!(
-                "the EFI system partition is too small: {path} has {} and there are {free} left; choose a larger --esp-size",
-                output::size(size)
-            );
-        }
         Ok(self.esp.write_new(path, size, &mut payload)?)
     }
 
@@ -116,4 +150,55 @@ impl NewEsp {
 
 fn payload_path(kind: PayloadKind) -> EspPath {
     PayloadName { slot: Slot::A, generation: Generation::FIRST, kind }.path()
+}
+
+#[cfg(test)]
+mod tests {
+    use disk_layout::NewDisk;
+
+    use super::*;
+
+    #[test]
+    fn dsk11_the_length_that_is_named_is_enough_for_two_systems() {
+        const MIB: u64 = 1 << 20;
+        let loader = vec![0; 1 << 20];
+        // Around the sizes at which clusters grow, and where FAT32 becomes possible.
+        let sizes = [1, 13 * MIB + 1, 16 * MIB, 60 * MIB, 127 * MIB, 129 * MIB, 250 * MIB, 2000 * MIB, 4094 * MIB];
+        for (size, sector_size) in sizes.into_iter().flat_map(|size| [(size, 512), (size, 4096)]) {
+            let payloads = [size, size / 3 + 1];
+            let smallest_fat32 = if sector_size == 512 { 34 * MIB } else { 280 * MIB };
+            let len = sufficient_len(payloads, MIB);
+            let disk = NewDisk {
+                architecture: disk_layout::Architecture::X86_64,
+                sector_size,
+                esp_len: len.max(smallest_fat32),
+                slot_len: MIB,
+                var_len: MIB,
+                seed: Seed::Fixed(1),
+            };
+            let planned = disk.plan().unwrap();
+            let esp = &planned.layout().esp;
+            let file = tempfile::tempfile().unwrap();
+            planned.set_len(&file).unwrap();
+            let window = FileWindow::new(file, esp.start, esp.len).unwrap();
+            let mut new = NewEsp::format(window, planned.layout(), Seed::Fixed(1)).unwrap();
+            new.put_loader(&loader, Architecture::X86_64).unwrap();
+            new.demand_room(payloads, MIB).unwrap();
+            if len > smallest_fat32 {
+                // Neither far more than enough.
+                let more = payloads.map(|size| size + size / 10 + MIB);
+                let error = new.demand_room(more, MIB).unwrap_err().to_string();
+                assert!(error.contains(&format!("--esp-size {}M", sufficient_len(more, MIB) >> 20)), "{error}");
+            }
+        }
+    }
+
+    #[test]
+    fn dsk11_the_default_grows_with_the_image() {
+        assert_eq!(default_len([12 << 20, 40 << 20], 1 << 20), 512 << 20);
+        let large = default_len([20 << 20, 300 << 20], 1 << 20);
+        assert!((640 << 20..680 << 20).contains(&large) && large.is_multiple_of(1 << 20), "{large}");
+        // As large as a manifest can say: no overflow.
+        assert!(default_len([1 << 48; 2], 1 << 24) > 1 << 50);
+    }
 }

@@ -44,9 +44,9 @@ pub struct Args {
     /// Length of the partition for /var.
     #[arg(long, value_name = "SIZE", value_parser = parse_size, default_value = "1G")]
     var_size: u64,
-    /// Length of the EFI system partition.
-    #[arg(long, value_name = "SIZE", value_parser = parse_size, default_value = "512M")]
-    esp_size: u64,
+    /// Length of the EFI system partition. Default: room for two systems like the image, at least 512M.
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    esp_size: Option<u64>,
     /// Bytes in a logical sector of the disk, 512 or 4096.
     #[arg(long, value_name = "BYTES", default_value = "512")]
     sector_size: u64,
@@ -66,7 +66,9 @@ pub fn run(args: &Args) -> Result<()> {
     let (manifest, system_id) = (image.manifest().clone(), image.system_id());
     check_loader(args, &loader, &manifest)?;
     let seed = args.seed.map_or(Seed::Random, Seed::Fixed);
-    let planned = plan(args, &manifest, seed)?;
+    let (payloads, loader_len) = ([manifest.linux().size, manifest.initrd().size], loader.len() as u64);
+    let esp_len = args.esp_size.unwrap_or_else(|| esp::default_len(payloads, loader_len));
+    let planned = plan(args, &manifest, esp_len, seed)?;
     let layout = planned.layout();
 
     let mut new = NewFile::create(&args.output)?;
@@ -79,6 +81,7 @@ pub fn run(args: &Args) -> Result<()> {
     let window = FileWindow::new(duplicate(&mut new)?, layout.esp.start, layout.esp.len);
     let mut esp = esp::NewEsp::format(window.with_context(cannot_write)?, layout, seed)?;
     esp.put_loader(&loader, manifest.architecture)?;
+    esp.demand_room(payloads, loader_len)?;
     while let Some(payload) = image.next_payload().with_context(refused)? {
         match payload.payload().kind.clone() {
             PayloadKind::Root(verity) => root::write(payload, &verity, new.path(), layout, &progress),
@@ -132,7 +135,7 @@ fn architecture(manifest: &Manifest) -> Architecture {
     }
 }
 
-fn plan(args: &Args, manifest: &Manifest, seed: Seed) -> Result<PlannedDisk> {
+fn plan(args: &Args, manifest: &Manifest, esp_len: u64, seed: Seed) -> Result<PlannedDisk> {
     let needed = manifest.slot_bytes;
     let slot_len = args.slot_size.unwrap_or_else(|| (2 * needed).max(SMALLEST_DEFAULT_SLOT));
     if slot_len < needed {
@@ -146,7 +149,7 @@ fn plan(args: &Args, manifest: &Manifest, seed: Seed) -> Result<PlannedDisk> {
     let disk = NewDisk {
         architecture: architecture(manifest),
         sector_size: args.sector_size,
-        esp_len: args.esp_size,
+        esp_len,
         slot_len,
         var_len: args.var_size,
         seed,
