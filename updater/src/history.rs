@@ -95,7 +95,7 @@ mod slot_text {
 #[derive(Debug, thiserror::Error)]
 pub enum HistoryError {
     /// There is no `/var` to write to (a disk image file, or a lost partition).
-    #[error("nothing was recorded in the history: there is no /var here")]
+    #[error("nothing was recorded in the history: that is kept in the /var of a running machine")]
     NoVar,
     /// A call failed.
     #[error("cannot {action} {}", path.display())]

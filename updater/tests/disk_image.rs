@@ -118,6 +118,9 @@ impl Lab {
         let esp = self.path("esp.img");
         let disk = fs::read(self.path("disk.raw")).unwrap();
         fs::write(&esp, &disk[1 << 20..65 << 20]).unwrap();
+        let listing = Command::new("mdir").args(["-a", "-/", "-i"]).arg(&esp).arg("::/").output().unwrap();
+        let listing = String::from_utf8_lossy(&listing.stdout).into_owned();
+        assert!(listing.contains("1980-01-01") && !listing.contains("-00-00"), "ENT-26: {listing}");
         for command in
             [Command::new("fsck.vfat").arg("-n").arg(&esp), Command::new("sgdisk").arg("-v").arg(self.path("disk.raw"))]
         {

@@ -51,6 +51,26 @@ pub struct ImageEsp<T> {
 
 type Library<'a, T> = fatfs::FileSystem<&'a mut T>;
 
+/// The date of every file: a valid one, and always the same, so that equal inputs give equal disks.
+///
+/// Left alone, the library writes month 0 and day 0 (ENT-26). The firmware then refuses to change the file's name, the
+/// loader ignores that, and a trial is tried for ever.
+#[derive(Debug)]
+struct FixedTime;
+
+static FIXED: FixedTime = FixedTime;
+
+impl fatfs::TimeProvider for FixedTime {
+    fn get_current_date(&self) -> fatfs::Date {
+        fatfs::Date { year: 1980, month: 1, day: 1 }
+    }
+
+    fn get_current_date_time(&self) -> fatfs::DateTime {
+        let time = fatfs::Time { hour: 0, min: 0, sec: 0, millis: 0 };
+        fatfs::DateTime { date: self.get_current_date(), time }
+    }
+}
+
 impl<T: EspStorage> ImageEsp<T> {
     /// The ESP that fills `storage`.
     pub fn new(storage: T) -> ImageEsp<T> {
@@ -64,7 +84,7 @@ impl<T: EspStorage> ImageEsp<T> {
 
     fn with<R>(&mut self, work: impl FnOnce(&Library<'_, T>) -> io::Result<R>) -> io::Result<R> {
         self.storage.seek(SeekFrom::Start(0))?;
-        let library = fatfs::FileSystem::new(&mut self.storage, fatfs::FsOptions::new())?;
+        let library = fatfs::FileSystem::new(&mut self.storage, fatfs::FsOptions::new().time_provider(&FIXED))?;
         let result = work(&library);
         let closed = library.unmount();
         result.and_then(|result| closed.map(|()| result))

@@ -52,7 +52,7 @@ fn main() -> Result<()> {
 
     story.chapter("Reboot into the trial");
     machine.vm.reboot()?;
-    story.boot_state(&machine, "systemd-boot took a try before it started the kernel (+2-1). Were this boot to hang, A would be back after three.")?;
+    story.boot_state(&machine, "systemd-boot took a try before it started the kernel (+2-1). Were the machine reset before it is found healthy, A would be back after three.")?;
     story.settled(&mut machine)?;
     story.console(&machine, 1);
     story.boot_state(&machine, "The health check found ralphd up and stable, and committed B: the counter is gone.")?;
