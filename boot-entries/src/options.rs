@@ -200,7 +200,7 @@ pub(crate) fn parse_hex32(text: &str) -> Option<[u8; 32]> {
 }
 
 /// Lower-case hexadecimal digits.
-pub(crate) fn hex(bytes: &[u8]) -> String {
+pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 

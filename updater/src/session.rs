@@ -3,6 +3,7 @@
 
 use std::fmt::Write as _;
 
+pub use boot_entries::options::hex;
 use boot_entries::{
     BootOptions, ChangeError, Counter, Entry, EntryArchitecture, EntryName, Esp, EspState, Fallback, Generation,
     LoaderVars, NoFallback, OurEntry, Prediction, another_whole_entry_boots, commit, mark_bad, tidy,
@@ -412,14 +413,6 @@ pub fn event(kind: EventKind, entry: &Entry, detail: String) -> Event {
         system: hex(&entry.options.system),
         detail,
     }
-}
-
-/// Lower-case hexadecimal.
-pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 pub(crate) fn note(notes: &mut Vec<String>, result: Result<(), HistoryError>) {

@@ -37,25 +37,7 @@ impl Lab {
         lab.tool(&["keygen", "--out", "key"]);
         lab.tool(&["keygen", "--out", "other"]);
         lab.image("v1.zst", &["--version", "1.0.0"]);
-        lab.tool(&[
-            "disk",
-            "--image",
-            "v1.zst",
-            "--trust",
-            "key.pub.pem",
-            "--loader",
-            "linux",
-            "--esp-size",
-            "64M",
-            "--slot-size",
-            "16M",
-            "--var-size",
-            "16M",
-            "--seed",
-            "1",
-            "-o",
-            "disk.raw",
-        ]);
+        lab.disk("16M");
         lab
     }
 
@@ -79,6 +61,14 @@ impl Lab {
         let more = ["--arch", "x86_64", "--level", "1", "--key", "key.pem", "-o", name];
         let epoch: &[&str] = if args.contains(&"--epoch") { &[] } else { &["--epoch", "1"] };
         self.tool(&[&fixed[..], &more, epoch, args].concat());
+    }
+
+    /// Makes `disk.raw`, anew, with `v1.zst` in slot A.
+    #[track_caller]
+    fn disk(&self, slot_size: &str) {
+        let fixed = ["disk", "--image", "v1.zst", "--trust", "key.pub.pem", "--loader", "linux", "--seed", "1"];
+        let sizes = ["--esp-size", "64M", "--slot-size", slot_size, "--var-size", "16M"];
+        self.tool(&[&fixed[..], &sizes, &["--force", "-o", "disk.raw"]].concat());
     }
 
     fn command(&self, args: &[&str]) -> Command {
@@ -300,24 +290,7 @@ fn the_memory_of_an_apply_does_not_grow_with_the_image() {
     let root = fs::OpenOptions::new().write(true).open(lab.path("root")).unwrap();
     root.set_len(768 << 20).unwrap();
     lab.image("big.zst", &["--version", "2.0.0"]);
-    lab.tool(&[
-        "disk",
-        "--image",
-        "v1.zst",
-        "--trust",
-        "key.pub.pem",
-        "--loader",
-        "linux",
-        "--esp-size",
-        "64M",
-        "--slot-size",
-        "800M",
-        "--var-size",
-        "16M",
-        "--force",
-        "-o",
-        "disk.raw",
-    ]);
+    lab.disk("800M");
     let mut apply = lab.command(&["apply", "big.zst", "--trust", "key.pub.pem"]);
     let mut child = apply.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     let mut peak = 0;
