@@ -127,6 +127,9 @@ fn fetch(url: &str, stall: Duration) -> Result<Stream, SourceError> {
     let shown = without_credentials(url);
     let agent: ureq::Agent = ureq::Agent::config_builder()
         .max_redirects(MAX_REDIRECTS)
+        // A redirect may lead back to the same server. A connection kept for it may be closed by the server in the very
+        // moment we ask again, and the fetch would fail for nothing.
+        .max_idle_connections(0)
         .timeout_connect(Some(Duration::from_secs(30)))
         .timeout_recv_response(Some(stall))
         .user_agent(concat!("ralph-update/", env!("CARGO_PKG_VERSION")))

@@ -4,7 +4,7 @@ use super::*;
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
 
-/// Answers every connection with `answer(path)` and closes it. Returns the server's base address.
+/// Answers every connection with `answer(path)` and closes it, without having said so: servers do. Returns the server's base address.
 fn serve(answer: impl Fn(&str) -> Vec<u8> + Send + 'static) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let base = format!("http://{}", listener.local_addr().unwrap());
@@ -79,7 +79,8 @@ fn a_redirect_is_followed_and_a_loop_is_not() {
         _ => b"HTTP/1.1 302 Found\r\nLocation: /loop\r\nContent-Length: 0\r\n\r\n".to_vec(),
     });
     assert_eq!(read_all(&format!("{base}/moved")).unwrap(), b"ok");
-    assert!(matches!(fetch(&format!("{base}/loop"), STALL).unwrap_err(), SourceError::Redirects { .. }));
+    let error = fetch(&format!("{base}/loop"), STALL).unwrap_err();
+    assert!(matches!(error, SourceError::Redirects { .. }), "{error:?}");
 }
 
 #[test]
