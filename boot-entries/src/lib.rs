@@ -10,6 +10,7 @@ pub mod change;
 pub mod entry;
 pub mod esp;
 pub mod fat;
+pub mod guard;
 pub mod loader;
 pub mod names;
 pub mod options;

@@ -222,6 +222,11 @@ impl<T: Read + Seek> Volume<T> {
         Ok(free)
     }
 
+    /// Where a cluster's bytes lie; None when the volume has no such cluster.
+    pub(crate) fn cluster_offset(&self, cluster: u32) -> Option<u64> {
+        self.geometry.is_cluster(cluster).then(|| self.geometry.offset(cluster))
+    }
+
     fn read_at(&mut self, offset: u64, len: usize) -> Result<Vec<u8>, FatError> {
         let mut bytes = vec![0; len];
         self.storage.seek(SeekFrom::Start(offset)).map_err(reading)?;

@@ -4,6 +4,7 @@ use std::io::Read;
 
 use anyhow::{Context, Result, bail};
 use boot_entries::fat::{FormatOptions, format_esp};
+use boot_entries::guard;
 use boot_entries::{
     BootOptions, Entry, EntryArchitecture, Esp, EspPath, Generation, ImageEsp, Liveness, PayloadKind, PayloadName,
 };
@@ -40,8 +41,8 @@ pub fn default_len(payloads: [u64; 2], loader: u64) -> u64 {
 /// A length that is enough for two such systems, whatever clusters it gets; a little more than the least one.
 fn sufficient_len(payloads: [u64; 2], loader: u64) -> u64 {
     let whole = |size: u64| size.next_multiple_of(LARGEST_CLUSTER);
-    // The loader's configuration and eight directories are there from the beginning.
-    let names = (NAMES + 9) * LARGEST_CLUSTER;
+    // The loader's configuration, the guard's record and eight directories are there from the beginning.
+    let names = (NAMES + 10) * LARGEST_CLUSTER;
     let data = 2 * (whole(payloads[0]) + whole(payloads[1])) + whole(loader) + SPARE + names;
     // Two FATs take eight bytes for each cluster of at least 512; some sectors stand before them.
     let len = (data + (256 << 10)) * 64 / 63;
@@ -63,7 +64,9 @@ impl NewEsp {
             let len = output::size(layout.esp.len);
             format!("cannot make a FAT32 file system of {len}; --esp-size 512M is a good size")
         })?;
-        Ok(NewEsp { esp: ImageEsp::new(partition) })
+        let mut esp = ImageEsp::new(partition);
+        guard::make(&mut esp).context("cannot make the boot guard's record")?;
+        Ok(NewEsp { esp })
     }
 
     /// Puts the boot loader where the firmware looks for it without being told, and its configuration.
