@@ -10,16 +10,20 @@ use std::time::{Duration, Instant};
 
 use serde::{Serialize, Serializer};
 
-use crate::clock::Clock;
+use crate::clock::{Clock, SystemClock};
 use crate::config::{Check, Config, Kind, Level};
 use crate::policy::Required;
-use crate::systemd::Systemd;
+use crate::systemd::{Systemctl, Systemd};
 pub use unit::Seen;
 
 /// Name of the check that fails when the configuration does (HLT-13).
 pub const CONFIGURATION: &str = "configuration";
 /// Name of the check that fails when a trial cannot be committed (HLT-31).
 pub const COMMIT: &str = "commit";
+/// Name of the check that fails when the system came up in emergency or rescue mode (HLT-64).
+pub const EMERGENCY: &str = "emergency";
+/// A name kept for what is said of the soak (HLT-35).
+pub const SOAK: &str = "soak";
 
 /// How long after the overall deadline a check may take to say that it was ended.
 const GRACE: Duration = Duration::from_secs(5);
@@ -47,10 +51,39 @@ pub enum Reason {
     UnitMissing,
     /// The unit passed, and did not stay so until the commit.
     UnitChanged,
+    /// A check that this one comes after has failed (HLT-25).
+    After,
+    /// Nobody answers at the address or socket (HLT-26).
+    CannotConnect,
+    /// The answer has another status than the one expected.
+    HttpStatus,
+    /// The answer is no HTTP, too large, cut or too slow.
+    HttpAnswer,
+    /// The answer is not JSON, or does not hold what it must.
+    Json,
+    /// The answer speaks another contract than ours (HLT-4).
+    Contract,
+    /// No sandbox could be made, or its probe said nothing valid (HLT-27).
+    Sandbox,
+    /// A wall of the sandbox does not hold.
+    SandboxWall,
+    /// The trivial command in the sandbox did not do what was expected.
+    SandboxCommand,
+    /// A file or directory is not as it must be (HLT-28).
+    Path,
     /// The configuration holds an error.
     Configuration,
     /// The slot could not be committed.
     Commit,
+    /// The system came up in emergency or rescue mode (HLT-64).
+    Emergency,
+}
+
+impl Reason {
+    /// Will the next boot show the same (HLT-34)? Such a failure is not tried again.
+    pub fn is_deterministic(self) -> bool {
+        matches!(self, Self::Configuration | Self::UnitMissing | Self::CannotStart | Self::Contract)
+    }
 }
 
 /// What a check found.
@@ -62,17 +95,19 @@ pub struct Finding {
     pub detail: String,
     /// The last output of a command.
     pub output: String,
+    /// What the answer held at the pointer `record`.
+    pub recorded: Option<String>,
     /// The run of a unit that passed.
     pub seen: Option<Seen>,
 }
 
 impl Finding {
     fn passed(detail: String) -> Self {
-        Self { failed: None, detail, output: String::new(), seen: None }
+        Self { failed: None, detail, output: String::new(), recorded: None, seen: None }
     }
 
     fn failed(reason: Reason, detail: String) -> Self {
-        Self { failed: Some(reason), detail, output: String::new(), seen: None }
+        Self { failed: Some(reason), ..Self::passed(detail) }
     }
 }
 
@@ -88,12 +123,16 @@ pub struct Outcome {
     pub passed: bool,
     /// How long it took.
     pub milliseconds: u64,
+    /// How often it was tried: 0 if it never began.
+    pub tries: u32,
     /// Why it failed; `None` if it passed.
     pub reason: Option<Reason>,
     /// One line for people.
     pub detail: String,
     /// The last output of a command, at most 2 KiB.
     pub output: String,
+    /// What the answer held at the pointer `record` (HLT-26).
+    pub recorded: Option<String>,
     /// The run of a unit that passed, to be compared before the commit.
     #[serde(skip)]
     pub seen: Option<Seen>,
@@ -104,15 +143,17 @@ fn verdict_word<S: Serializer>(passed: &bool, to: S) -> Result<S::Ok, S::Error> 
 }
 
 impl Outcome {
-    fn of(check: &Check, took: Duration, finding: Finding) -> Self {
+    fn of(check: &Check, took: Duration, tries: u32, finding: Finding) -> Self {
         Self {
             name: check.name.clone(),
             level: check.level,
             passed: finding.failed.is_none(),
             milliseconds: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
+            tries,
             reason: finding.failed,
             detail: finding.detail,
             output: finding.output,
+            recorded: finding.recorded,
             seen: finding.seen,
         }
     }
@@ -129,9 +170,11 @@ impl Outcome {
             level: Level::Required,
             passed: false,
             milliseconds: 0,
+            tries: 1,
             reason: Some(reason),
             detail,
             output: String::new(),
+            recorded: None,
             seen: None,
         }
     }
@@ -168,6 +211,13 @@ pub struct Tools {
     pub systemd: Arc<dyn Systemd>,
 }
 
+impl Tools {
+    /// Those of this machine.
+    pub fn of_this_machine() -> Self {
+        Self { clock: Arc::new(SystemClock), systemd: Arc::new(Systemctl) }
+    }
+}
+
 /// Which deadline a check has.
 #[derive(Debug, Clone, Copy)]
 struct Limit {
@@ -187,9 +237,9 @@ impl Limit {
 }
 
 /// Runs all checks; the outcomes come in the order of the configuration. Returns at the latest a few seconds after the overall
-/// deadline, also if a check is stuck in the kernel.
-pub fn run_all(config: &Config, tools: &Tools) -> Vec<Outcome> {
-    let overall = config.overall_deadline.duration();
+/// deadline, also if a check is stuck in the kernel. The caller may have less time than the configuration gives: `budget` (HLT-36).
+pub fn run_all(config: &Config, tools: &Tools, budget: Duration) -> Vec<Outcome> {
+    let overall = config.policy.overall_deadline.duration().min(budget);
     let begin = Instant::now();
     let (sender, receiver) = mpsc::channel();
     let mut outcomes: Vec<Option<Outcome>> = Vec::new();
@@ -203,7 +253,7 @@ pub fn run_all(config: &Config, tools: &Tools) -> Vec<Outcome> {
         let started = thread::Builder::new().name(format!("check-{}", check.name)).spawn(body);
         outcomes.push(started.err().map(|error| {
             let detail = format!("cannot start a thread: {error}");
-            Outcome::of(check, Duration::ZERO, Finding::failed(Reason::CannotStart, detail))
+            Outcome::of(check, Duration::ZERO, 0, Finding::failed(Reason::CannotStart, detail))
         }));
     }
     drop(sender);
@@ -216,7 +266,7 @@ pub fn run_all(config: &Config, tools: &Tools) -> Vec<Outcome> {
     }
     let stuck = |check| {
         let detail = "the overall deadline passed and the check could not be ended".to_owned();
-        Outcome::of(check, begin.elapsed(), Finding::failed(Reason::OverallDeadline, detail))
+        Outcome::of(check, begin.elapsed(), 1, Finding::failed(Reason::OverallDeadline, detail))
     };
     config.checks.iter().zip(outcomes).map(|(check, outcome)| outcome.unwrap_or_else(|| stuck(check))).collect()
 }
@@ -227,7 +277,7 @@ fn run_one(check: &Check, limit: Limit, tools: &Tools) -> Outcome {
         Kind::Unit { unit, stable_for } => unit::run(unit, stable_for.duration(), limit, tools),
         Kind::Command { program, args } => command::run(program, args, limit),
     };
-    Outcome::of(check, begin.elapsed(), finding)
+    Outcome::of(check, begin.elapsed(), 1, finding)
 }
 
 #[cfg(test)]

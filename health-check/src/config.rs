@@ -58,6 +58,19 @@ pub enum Kind {
     },
 }
 
+impl fmt::Display for Kind {
+    /// One line for people.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unit { unit, stable_for } => write!(f, "{unit} active for {stable_for}"),
+            Self::Command { program, args } => {
+                write!(f, "{}", program.display())?;
+                args.iter().try_for_each(|arg| write!(f, " {arg}"))
+            }
+        }
+    }
+}
+
 /// One check.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Check {
@@ -76,8 +89,44 @@ pub struct Check {
 pub struct Config {
     /// In the order of the files, and of the names in a file.
     pub checks: Vec<Check>,
-    /// When this has passed, every check still running has failed (HLT-12).
+    /// What is done about them.
+    pub policy: Policy,
+}
+
+/// The table `[policy]` (HLT-12).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Policy {
+    /// When this has passed, every check still running has failed.
     pub overall_deadline: Span,
+    /// How long the required checks must hold before a commit (HLT-35).
+    pub soak: Span,
+    /// What is done with a trial that failed.
+    pub on_failure: Action,
+    /// The same, if the next boot will show every failure again (HLT-34).
+    pub on_deterministic_failure: Action,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self {
+            overall_deadline: Span::seconds(5 * 60),
+            soak: Span::seconds(0),
+            on_failure: Action::Reboot,
+            on_deterministic_failure: Action::MarkBad,
+        }
+    }
+}
+
+/// What is done with a trial that failed (HLT-30).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Action {
+    /// Reboot: the counter runs down.
+    Reboot,
+    /// Mark the entry bad, then reboot.
+    MarkBad,
+    /// Stay up and report.
+    Stay,
 }
 
 /// One thing that is wrong with a configuration.
@@ -189,7 +238,7 @@ fn join(places: &[Place], texts: &[Text], unread: Vec<ConfigError>) -> Result<Co
     let mut errors = unread;
     let mut checks = Vec::new();
     let mut owners: BTreeMap<String, &Path> = BTreeMap::new();
-    let mut policy: Option<(&Path, Span)> = None;
+    let mut policy: Option<(&Path, Policy)> = None;
     for Text { path, text } in texts {
         let file = match raw::parse(text) {
             Ok(file) => file,
@@ -205,13 +254,14 @@ fn join(places: &[Place], texts: &[Text], unread: Vec<ConfigError>) -> Result<Co
                 checks.push(check);
             }
         }
-        if let Some(overall) = file.overall_deadline
-            && let Some((first, _)) = policy.replace((path, overall))
+        if let Some(found) = file.policy
+            && let Some((first, _)) = policy.replace((path, found))
         {
             errors.push(ConfigError::SecondPolicy { first: first.to_owned(), second: path.clone() });
         }
     }
-    let overall_deadline = policy.map_or(raw::DEFAULT_OVERALL, |(_, overall)| overall);
+    let policy = policy.map_or_else(Policy::default, |(_, found)| found);
+    let overall_deadline = policy.overall_deadline;
     // Said only when nothing else is wrong: a file that was refused may have held the policy.
     if errors.is_empty() {
         errors.extend(checks.iter().filter_map(|check: &Check| match &check.kind {
@@ -232,5 +282,5 @@ fn join(places: &[Place], texts: &[Text], unread: Vec<ConfigError>) -> Result<Co
     if !errors.is_empty() {
         return Err(ConfigErrors(errors));
     }
-    Ok(Config { checks, overall_deadline })
+    Ok(Config { checks, policy })
 }

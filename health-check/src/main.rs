@@ -24,7 +24,7 @@ mod systemd;
 use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 
@@ -137,8 +137,7 @@ fn outcomes(config: &Result<Config, ConfigErrors>, patience: Patience) -> Vec<Ou
     if let Err(error) = adopted {
         complain(&format!("processes that leave the group of their check will outlive it: {error}"), patience);
     }
-    let tools = Tools { clock: Arc::new(SystemClock), systemd: Arc::new(systemd::Systemctl) };
-    let outcomes = check::run_all(config, &tools);
+    let outcomes = check::run_all(config, &Tools::of_this_machine(), Duration::MAX);
     let killed = process::kill_strays(&spared);
     if killed > 0 {
         complain(&format!("killed {killed} processes that checks had left behind"), patience);

@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 use serde::Serialize;
 
 use crate::check::Outcome;
-use crate::config::{Config, ConfigErrors, Kind};
+use crate::config::{Config, ConfigErrors};
 use crate::machine::{Booted, Entry};
 use crate::policy::Verdict;
 use crate::run::Ran;
@@ -115,13 +115,9 @@ pub fn validation(config: &Result<Config, ConfigErrors>) -> String {
 pub fn summary(config: &Config) -> String {
     let mut text = String::new();
     for check in &config.checks {
-        let what = match &check.kind {
-            Kind::Unit { unit, stable_for } => format!("{unit} active for {stable_for}"),
-            Kind::Command { program, args } => format!("{} {}", program.display(), args.join(" ")),
-        };
-        line(&mut text, &format!("{} ({}, deadline {}): {}", check.name, check.level, check.deadline, what.trim_end()));
+        line(&mut text, &format!("{} ({}, deadline {}): {}", check.name, check.level, check.deadline, check.kind));
     }
-    line(&mut text, &format!("valid; overall deadline {}", config.overall_deadline));
+    line(&mut text, &format!("valid; overall deadline {}", config.policy.overall_deadline));
     text
 }
 

@@ -19,5 +19,5 @@ pub fn run(program: &Path, args: &[String], limit: Limit) -> Finding {
             (Some(limit.reason), format!("still ran after {} ms and was killed", limit.within.as_millis()))
         }
     };
-    Finding { failed, detail, output: ended.output, seen: None }
+    Finding { failed, output: ended.output, ..Finding::passed(detail) }
 }

@@ -1,7 +1,7 @@
 //! Checks run together, with real threads and processes (HLT-20).
 
 use super::*;
-use crate::clock::SystemClock;
+use crate::config::Policy;
 use crate::fakes::FakeSystemd;
 use crate::span::Span;
 
@@ -14,10 +14,14 @@ fn command(name: &str, script: &str, deadline: &str) -> Check {
     }
 }
 
+fn policy(overall: &str) -> Policy {
+    Policy { overall_deadline: Span::parse(overall).unwrap(), ..Policy::default() }
+}
+
 fn run(checks: Vec<Check>, overall: &str) -> (Vec<Outcome>, Duration) {
     let tools = Tools { clock: Arc::new(SystemClock), systemd: Arc::new(FakeSystemd::telling([None])) };
     let begin = Instant::now();
-    let outcomes = run_all(&Config { checks, overall_deadline: Span::parse(overall).unwrap() }, &tools);
+    let outcomes = run_all(&Config { checks, policy: policy(overall) }, &tools, Duration::MAX);
     (outcomes, begin.elapsed())
 }
 
@@ -83,8 +87,8 @@ fn a_check_that_is_stuck_does_not_hold_up_the_others() {
     };
     let tools = Tools { clock: Arc::new(SystemClock), systemd: Arc::new(Stuck) };
     let begin = Instant::now();
-    let config = Config { checks: vec![stuck, command("quick", "exit 0", "30s")], overall_deadline: Span::seconds(2) };
-    let outcomes = run_all(&config, &tools);
+    let config = Config { checks: vec![stuck, command("quick", "exit 0", "30s")], policy: policy("2s") };
+    let outcomes = run_all(&config, &tools, Duration::MAX);
     assert_eq!(outcomes[0].reason, Some(Reason::OverallDeadline));
     assert!(outcomes[1].passed);
     assert!(begin.elapsed() < Duration::from_secs(25), "{:?}", begin.elapsed());

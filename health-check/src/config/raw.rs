@@ -5,18 +5,19 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
-use super::{Check, Kind, Level};
+use super::{Action, Check, Kind, Level, Policy};
+use crate::check::{COMMIT, CONFIGURATION, EMERGENCY, SOAK};
 use crate::span::{Span, SpanError};
 
 const DEFAULT_DEADLINE: Span = Span::seconds(60);
 const DEADLINES: (Span, Span) = (Span::seconds(1), Span::seconds(30 * 60));
 const DEFAULT_STABLE_FOR: Span = Span::seconds(5);
 /// HLT-12.
-pub const DEFAULT_OVERALL: Span = Span::seconds(5 * 60);
 const OVERALLS: (Span, Span) = (Span::seconds(1), Span::seconds(60 * 60));
+const LONGEST_SOAK: Span = Span::seconds(60 * 60);
 
-/// Names of the checks we report ourselves (HLT-13, HLT-31).
-const OUR_NAMES: [&str; 2] = [crate::check::CONFIGURATION, crate::check::COMMIT];
+/// Names of the checks we report ourselves (HLT-11).
+const OUR_NAMES: [&str; 4] = [CONFIGURATION, COMMIT, EMERGENCY, SOAK];
 
 /// Kinds of units; without one of these endings systemctl would guess.
 const UNIT_KINDS: [&str; 11] =
@@ -109,6 +110,15 @@ pub enum Problem {
         /// What stands there.
         overall: Span,
     },
+    /// The soak is not a length of time.
+    #[error("policy: soak")]
+    SoakSpan(#[source] SpanError),
+    /// The soak is out of bounds.
+    #[error("policy: soak {soak} is longer than {LONGEST_SOAK}")]
+    Soak {
+        /// What stands there.
+        soak: Span,
+    },
 }
 
 /// What one file holds.
@@ -117,7 +127,7 @@ pub struct File {
     /// In the order of their names.
     pub checks: Vec<Check>,
     /// From `[policy]`; `None` when there is no such table.
-    pub overall_deadline: Option<Span>,
+    pub policy: Option<Policy>,
 }
 
 #[derive(Deserialize)]
@@ -132,6 +142,9 @@ struct RawFile {
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 struct RawPolicy {
     overall_deadline: Option<String>,
+    soak: Option<String>,
+    on_failure: Option<Action>,
+    on_deterministic_failure: Option<Action>,
 }
 
 #[derive(Deserialize, Clone, Copy)]
@@ -163,23 +176,38 @@ pub fn parse(text: &str) -> Result<File, Vec<Problem>> {
             Err(problem) => problems.push(problem),
         }
     }
-    let overall_deadline = match raw.policy.map(overall).transpose() {
-        Ok(overall) => overall,
+    let policy = match raw.policy.map(policy).transpose() {
+        Ok(policy) => policy,
         Err(problem) => {
             problems.push(problem);
             None
         }
     };
-    if problems.is_empty() { Ok(File { checks, overall_deadline }) } else { Err(problems) }
+    if problems.is_empty() { Ok(File { checks, policy }) } else { Err(problems) }
 }
 
-fn overall(policy: RawPolicy) -> Result<Span, Problem> {
-    let Some(text) = policy.overall_deadline else { return Ok(DEFAULT_OVERALL) };
-    let overall = Span::parse(&text).map_err(Problem::OverallSpan)?;
+fn policy(raw: RawPolicy) -> Result<Policy, Problem> {
+    let default = Policy::default();
+    let overall = match raw.overall_deadline {
+        None => default.overall_deadline,
+        Some(text) => Span::parse(&text).map_err(Problem::OverallSpan)?,
+    };
     if overall < OVERALLS.0 || overall > OVERALLS.1 {
         return Err(Problem::Overall { overall });
     }
-    Ok(overall)
+    let soak = match raw.soak {
+        None => default.soak,
+        Some(text) => Span::parse(&text).map_err(Problem::SoakSpan)?,
+    };
+    if soak > LONGEST_SOAK {
+        return Err(Problem::Soak { soak });
+    }
+    Ok(Policy {
+        overall_deadline: overall,
+        soak,
+        on_failure: raw.on_failure.unwrap_or(default.on_failure),
+        on_deterministic_failure: raw.on_deterministic_failure.unwrap_or(default.on_deterministic_failure),
+    })
 }
 
 fn convert(name: String, raw: RawCheck) -> Result<Check, Problem> {

@@ -133,7 +133,7 @@ fn all_keys_and_their_defaults_hlt_11() {
                 Kind::Unit { unit: "ralphd.service".into(), stable_for: Span::seconds(5) },
             ),
         ],
-        overall_deadline: Span::seconds(600),
+        policy: Policy { overall_deadline: Span::seconds(600), ..Policy::default() },
     };
     assert_eq!(config, expected);
 }
@@ -141,9 +141,9 @@ fn all_keys_and_their_defaults_hlt_11() {
 #[test]
 fn the_overall_deadline_is_five_minutes_if_nobody_says_otherwise_hlt_12() {
     let config = load_from(&system(&[("usr", "a.toml", &of("a"))])).unwrap();
-    assert_eq!(config.overall_deadline, Span::seconds(300));
+    assert_eq!(config.policy.overall_deadline, Span::seconds(300));
     let config = load_from(&system(&[("usr", "a.toml", &format!("[policy]\n{}", of("a")))])).unwrap();
-    assert_eq!(config.overall_deadline, Span::seconds(300));
+    assert_eq!(config.policy.overall_deadline, Span::seconds(300));
 }
 
 #[test]

@@ -12,9 +12,11 @@ fn ran(verdict: Verdict, booted: Booted) -> Ran {
         level: Level::Wanted,
         passed: false,
         milliseconds: 12,
+        tries: 1,
         reason: Some(Reason::ExitCode),
         detail: "exited with code 3".into(),
         output: "no \u{1b}[31mcgroup\nsecond\n".into(),
+        recorded: None,
         seen: None,
     };
     let passed = Outcome {

@@ -14,9 +14,11 @@ fn outcome(name: &str, level: Level, passed: bool) -> Outcome {
         level,
         passed,
         milliseconds: 1,
+        tries: 1,
         reason: (!passed).then_some(Reason::Deadline),
         detail: "too late".into(),
         output: String::new(),
+        recorded: None,
         seen: None,
     }
 }
