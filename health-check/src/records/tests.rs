@@ -31,8 +31,8 @@ fn evidence_holds_what_the_specification_lists() {
         "slot": "b", "generation": 7, "system": "5e".repeat(32), "attempt": 1,
         "time": 1_700_000_000, "boot-id": "0b".repeat(16),
         "checks": [{
-            "name": "commit", "level": "required", "verdict": "failed", "milliseconds": 0, "reason": "commit",
-            "detail": "read-only file system", "output": "",
+            "name": "commit", "level": "required", "verdict": "failed", "milliseconds": 0, "tries": 1,
+            "reason": "commit", "detail": "read-only file system", "output": "", "recorded": null,
         }],
     });
     assert_eq!(read, expected);
