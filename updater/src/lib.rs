@@ -4,6 +4,7 @@
 //! the lock and acts on entries, [`status`] tells. With the feature `apply`: [`refuse`] decides whether an image may be
 //! applied, [`apply`] carries it out, phase by phase. The rules are in `specs/boot-entries.md`.
 
+pub mod evidence;
 pub mod exit;
 pub mod history;
 pub mod host;
