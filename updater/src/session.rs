@@ -115,6 +115,18 @@ pub struct CommitOutcome {
     pub notes: Vec<String>,
 }
 
+/// An entry that is committed, and not yet recorded to be.
+#[derive(Debug, Clone)]
+#[must_use = "the commit is to be recorded"]
+pub struct CommittedEntry {
+    /// Its name, now without a counter.
+    pub name: EntryName,
+    /// Did this commit change it?
+    pub changed: bool,
+    /// What it says.
+    pub entry: Entry,
+}
+
 /// What marking bad did.
 #[derive(Debug)]
 pub struct GivenUp {
@@ -208,17 +220,19 @@ impl<'h> Session<'h> {
     /// Commits the running system: takes its counter away (UPD-21), raises the floor (UPD-40), records it. What cannot be
     /// recorded is a note, not a failure: `/var` may be lost.
     pub fn commit(&mut self) -> Result<CommitOutcome, SessionError> {
+        let done = self.commit_entry()?;
+        let notes = record_commit(self.host.records(), &done, String::new());
+        Ok(CommitOutcome { name: done.name, already: !done.changed, notes })
+    }
+
+    /// The part of [`Session::commit`] that changes the ESP, and touches nothing else: a `/var` that hangs must not keep
+    /// anybody from learning of the commit. [`record_commit`] is the rest.
+    pub fn commit_entry(&mut self) -> Result<CommittedEntry, SessionError> {
         let subject = self.subject()?;
         let _inhibitor = self.inhibitor("committing the boot slot");
         let done = commit(self.lock, self.esp.esp(), &subject.ours)?;
         self.reread()?;
-        let records = self.host.records();
-        let mut notes = Vec::new();
-        note(&mut notes, records.raise_floor(subject.entry.options.epoch));
-        if done.changed {
-            note(&mut notes, records.append(event(EventKind::Committed, &subject.entry, String::new())));
-        }
-        Ok(CommitOutcome { name: done.name, already: !done.changed, notes: told_once(notes) })
+        Ok(CommittedEntry { name: done.name, changed: done.changed, entry: subject.entry })
     }
 
     /// Marks the running system bad, so that the other slot boots next (UPD-23).
@@ -280,6 +294,16 @@ impl<'h> Session<'h> {
     fn inhibitor(&self, why: &str) -> Option<Inhibitor> {
         self.host.booted().map(|_| Inhibitor::take(why))
     }
+}
+
+/// Raises the floor (UPD-40) and appends `committed` with this detail (UPD-41). Returns what could not be recorded, for a person.
+pub fn record_commit(records: &Records, committed: &CommittedEntry, detail: String) -> Vec<String> {
+    let mut notes = Vec::new();
+    note(&mut notes, records.raise_floor(committed.entry.options.epoch));
+    if committed.changed {
+        note(&mut notes, records.append(event(EventKind::Committed, &committed.entry, detail)));
+    }
+    told_once(notes)
 }
 
 /// Which slot's leftovers a writing run is going to remove anyway.
