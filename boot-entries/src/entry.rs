@@ -4,7 +4,7 @@ use disk_layout::Slot;
 
 use crate::esp::EspPath;
 use crate::names::{Counter, EntryName, Generation, PayloadKind, PayloadName};
-use crate::options::{BootOptions, OptionsError, hex, is_reason, parse_hex32, printable};
+use crate::options::{BootOptions, OnCorruption, OptionsError, hex, is_reason, parse_hex32, printable};
 
 /// The longest an entry may be, in bytes (`ENT-10`).
 pub const ENTRY_MAX: u64 = 4096;
@@ -235,6 +235,13 @@ impl Entry {
         }
         let (parsed, _) = Entry::parse(&self.render(Liveness::Inert))?;
         if parsed == *self { Ok(()) } else { Err(EntryError::Disagrees("the title")) }
+    }
+
+    /// The same entry, with this done about a corrupt block.
+    pub(crate) fn on_corruption(&self, on_corruption: OnCorruption) -> Entry {
+        let mut entry = self.clone();
+        entry.options.on_corruption = on_corruption;
+        entry
     }
 
     /// The same entry with a reason why it was marked bad.

@@ -26,5 +26,5 @@ pub use entry::{Entry, EntryArchitecture, EntryError, Liveness};
 pub use esp::{Esp, EspError, EspPath, FakeEsp, ImageEsp, KernelEsp, Space, WriteError};
 pub use loader::{LoaderConf, LoaderVars};
 pub use names::{Counter, EntryName, Generation, PayloadKind, PayloadName};
-pub use options::BootOptions;
+pub use options::{BootOptions, OnCorruption};
 pub use state::{EspState, Fallback, NoFallback, OurEntry, Prediction, Wholeness, another_whole_entry_boots, is_whole};

@@ -16,6 +16,8 @@ pub struct BootOptions {
     pub partuuid: Uuid,
     /// Where on the partition the dm-verity superblock lies, in bytes.
     pub hash_offset: u64,
+    /// What dm-verity does about a block that is not the one that was signed.
+    pub on_corruption: OnCorruption,
     /// The slot.
     pub slot: Slot,
     /// The generation.
@@ -31,6 +33,27 @@ pub struct BootOptions {
     /// The image's own options, words separated by one space; empty when there are none. In what was read from
     /// `/proc/cmdline` it holds every word that is not ours, those in front too.
     pub extra: String,
+}
+
+/// What dm-verity does about a block that is not the one that was signed (`ENT-11`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum OnCorruption {
+    /// The machine restarts at once: an entry on trial. The loader counts, and the fallback's turn comes.
+    Restart,
+    /// The read fails and the system goes on: an entry without a counter, which would only restart for ever.
+    #[default]
+    Fail,
+}
+
+/// The image's own options, words separated by one space, behind those words that every entry of ours has unless the image
+/// says otherwise (`ENT-11`): `panic=10`, so that a kernel that gave up starts again, and `oops=panic`, so that one that
+/// has lost its footing gives up. For [`BootOptions::extra`] of a new entry.
+pub fn with_default_words(image: &str) -> String {
+    // What stands behind `--` is init's and not the kernel's.
+    let has = |key: &str| words(image).take_while(|word| *word != "--").any(|word| word.starts_with(key));
+    let ours = [("panic=", "panic=10"), ("oops=", "oops=panic")].into_iter().filter(|(key, _)| !has(key));
+    // In front, where no `--` can take them from the kernel.
+    ours.map(|(_, word)| word).chain(words(image)).collect::<Vec<_>>().join(" ")
 }
 
 /// Options that are not those of an entry of ours.
@@ -69,6 +92,7 @@ const FAILED: &str = "ralph.failed=";
 const READ_ONLY: &str = "ro";
 const ROOT_DEVICE: &str = "/dev/mapper/root";
 const HASH_OFFSET: &str = "hash-offset=";
+const RESTART: &str = ",restart-on-corruption";
 const KEYS: [&str; 11] = [ROOT, ROOT_HASH, DATA, HASH, VERITY, SLOT, GENERATION, SYSTEM, EPOCH, VERSION, FAILED];
 
 impl BootOptions {
@@ -134,10 +158,12 @@ impl<'a> Found<'a> {
             Some(_) => Some(self.get(FAILED, |v| is_reason(v).then(|| v.to_owned()))?),
             None => None,
         };
+        let (hash_offset, on_corruption) = self.get(VERITY, verity_options)?;
         Ok(BootOptions {
             root_hash: self.get(ROOT_HASH, parse_hex32)?,
             partuuid,
-            hash_offset: self.get(VERITY, |v| v.strip_prefix(HASH_OFFSET).and_then(decimal))?,
+            hash_offset,
+            on_corruption,
             slot: self.get(SLOT, |v| v.parse().ok())?,
             generation: self.get(GENERATION, |v| v.parse().ok())?,
             system: self.get(SYSTEM, parse_hex32)?,
@@ -155,7 +181,8 @@ impl fmt::Display for BootOptions {
         let partuuid = self.partuuid.hyphenated();
         write!(f, "{ROOT}{ROOT_DEVICE} {READ_ONLY} {ROOT_HASH}{}", hex(&self.root_hash))?;
         write!(f, " {DATA}PARTUUID={partuuid} {HASH}PARTUUID={partuuid}")?;
-        write!(f, " {VERITY}{HASH_OFFSET}{}", self.hash_offset)?;
+        let restart = if self.on_corruption == OnCorruption::Restart { RESTART } else { "" };
+        write!(f, " {VERITY}{HASH_OFFSET}{}{restart}", self.hash_offset)?;
         write!(f, " {SLOT}{} {GENERATION}{} {SYSTEM}{}", self.slot, self.generation, hex(&self.system))?;
         write!(f, " {EPOCH}{} {VERSION}{}", self.epoch, self.os_version)?;
         if let Some(failed) = &self.failed {
@@ -202,6 +229,14 @@ pub(crate) fn parse_hex32(text: &str) -> Option<[u8; 32]> {
 /// Lower-case hexadecimal digits.
 pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|b| format!("{b:02x}")).collect()
+}
+
+fn verity_options(value: &str) -> Option<(u64, OnCorruption)> {
+    let (value, on_corruption) = match value.strip_suffix(RESTART) {
+        Some(value) => (value, OnCorruption::Restart),
+        None => (value, OnCorruption::Fail),
+    };
+    Some((value.strip_prefix(HASH_OFFSET).and_then(decimal)?, on_corruption))
 }
 
 fn partuuid(value: &str) -> Option<Uuid> {

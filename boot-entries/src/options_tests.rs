@@ -49,6 +49,11 @@ fn ent11_values_that_cannot_be_are_refused() {
         ("hash-offset=1048576", "hash-offset=-1"),
         ("hash-offset=1048576", "hash-offset=01"),
         ("hash-offset=1048576", "panic-on-corruption"),
+        ("hash-offset=1048576", "hash-offset=1048576,panic-on-corruption"),
+        ("hash-offset=1048576", "hash-offset=1048576,"),
+        ("hash-offset=1048576", "restart-on-corruption"),
+        ("hash-offset=1048576", "restart-on-corruption,hash-offset=1048576"),
+        ("hash-offset=1048576", "hash-offset=1048576,restart-on-corruption,restart-on-corruption"),
         ("data=PARTUUID=6ba7b810-", "data=PARTUUID={6ba7b810-"),
         ("data=PARTUUID=", "data=UUID="),
         ("ralph.slot=b", "ralph.slot=c"),
@@ -65,6 +70,32 @@ fn ent11_values_that_cannot_be_are_refused() {
     let line = LINE.replacen("root_hash=PARTUUID=6", "root_hash=PARTUUID=7", 1);
     assert_eq!(BootOptions::parse(&line), Err(OptionsError::TwoPartitions));
     assert_eq!(BootOptions::parse(&LINE.replacen(" ro ", " ", 1)), Err(OptionsError::Missing("ro")));
+}
+
+#[test]
+fn ent11_on_trial_a_corrupt_block_restarts_the_machine() {
+    let line = LINE.replacen("hash-offset=1048576", "hash-offset=1048576,restart-on-corruption", 1);
+    let expected = BootOptions { on_corruption: OnCorruption::Restart, ..options(Slot::B, 7) };
+    assert_eq!(BootOptions::parse(&line), Ok(expected.clone()));
+    assert_eq!(expected.to_string(), line);
+}
+
+#[test]
+fn ent11_panic_and_oops_are_added_unless_the_image_has_them() {
+    for (image, with) in [
+        ("", "panic=10 oops=panic"),
+        ("quiet", "panic=10 oops=panic quiet"),
+        ("  quiet\tx=\"a  panic=3\" ", "panic=10 oops=panic quiet x=\"a  panic=3\""),
+        ("quiet panic=10", "oops=panic quiet panic=10"),
+        ("panic=0 oops=no", "panic=0 oops=no"),
+        ("oops=panic", "panic=10 oops=panic"),
+        ("panic_on_warn=1 -- panic=3", "panic=10 oops=panic panic_on_warn=1 -- panic=3"),
+    ] {
+        assert_eq!(with_default_words(image), with);
+        assert_eq!(with_default_words(with), with, "once is enough");
+        let options = BootOptions { extra: with.into(), ..options(Slot::A, 1) };
+        assert!(options.is_canonical(), "{with}");
+    }
 }
 
 #[test]

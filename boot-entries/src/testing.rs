@@ -9,7 +9,7 @@ use crate::entry::{Entry, EntryArchitecture, Liveness};
 use crate::esp::FakeEsp;
 use crate::loader::LoaderVars;
 use crate::names::{EntryName, Generation, PayloadKind, PayloadName};
-use crate::options::BootOptions;
+use crate::options::{BootOptions, OnCorruption};
 use crate::state::{EspState, Prediction};
 
 /// Options of a slot and generation; everything else fixed.
@@ -18,6 +18,7 @@ pub(crate) fn options(slot: Slot, generation: u32) -> BootOptions {
         root_hash: [0x11; 32],
         partuuid: Uuid::from_u128(0x6ba7b810_9dad_11d1_80b4_00c04fd430c8),
         hash_offset: 1_048_576,
+        on_corruption: OnCorruption::Fail,
         slot,
         generation: Generation::new(generation).unwrap(),
         system: [0x22; 32],
@@ -95,21 +96,24 @@ pub(crate) fn boots(esp: &FakeEsp) -> Option<(Slot, u32)> {
 }
 
 pub(crate) fn any_options() -> impl Strategy<Value = BootOptions> {
-    let numbers = (any::<[u8; 32]>(), any::<u128>(), any::<u64>(), any::<bool>(), 1..=u32::MAX);
+    let numbers = (any::<[u8; 32]>(), any::<u128>(), any::<u64>(), any::<[bool; 2]>(), 1..=u32::MAX);
     let words = proptest::collection::vec("[a-z]{1,8}(=[!#-~]{0,8})?", 0..5);
     let texts = (any::<[u8; 32]>(), any::<u32>(), "[!#-~]{1,20}", proptest::option::of("[a-z-]{1,32}"), words);
     (numbers, texts).prop_map(
-        |((root_hash, uuid, hash_offset, a, generation), (system, epoch, os_version, failed, words))| BootOptions {
-            root_hash,
-            partuuid: Uuid::from_u128(uuid),
-            hash_offset,
-            slot: if a { Slot::A } else { Slot::B },
-            generation: Generation::new(generation).unwrap(),
-            system,
-            epoch,
-            os_version,
-            failed,
-            extra: words.into_iter().filter(|w| !w.starts_with("root")).collect::<Vec<_>>().join(" "),
+        |((root_hash, uuid, hash_offset, [a, restart], generation), (system, epoch, os_version, failed, words))| {
+            BootOptions {
+                root_hash,
+                partuuid: Uuid::from_u128(uuid),
+                hash_offset,
+                on_corruption: if restart { OnCorruption::Restart } else { OnCorruption::Fail },
+                slot: if a { Slot::A } else { Slot::B },
+                generation: Generation::new(generation).unwrap(),
+                system,
+                epoch,
+                os_version,
+                failed,
+                extra: words.into_iter().filter(|w| !w.starts_with("root")).collect::<Vec<_>>().join(" "),
+            }
         },
     )
 }

@@ -10,8 +10,8 @@ use boot_entries::esp::{DirItem, Esp, EspError, EspPath, FakeEsp, ImageEsp, Kern
 use boot_entries::fat::{FormatOptions, format_esp};
 use boot_entries::names::{entries_dir, payload_dir};
 use boot_entries::{
-    BootOptions, Entry, EntryArchitecture, EntryName, EspState, Generation, LoaderVars, PayloadKind, Prediction,
-    commit, fence, is_whole, mark_bad, stage, tidy,
+    BootOptions, Entry, EntryArchitecture, EntryName, EspState, Generation, LoaderVars, OnCorruption, PayloadKind,
+    Prediction, commit, fence, is_whole, mark_bad, stage, tidy,
 };
 use disk_layout::{Slot, UpdateLock};
 use qemu_tests::setup;
@@ -209,6 +209,7 @@ fn entry(slot: Slot, generation: u32, linux: &[u8], initrd: &[u8]) -> Entry {
         options: BootOptions {
             root_hash: [1; 32],
             partuuid: uuid::Uuid::from_u128(7),
+            on_corruption: OnCorruption::Fail,
             hash_offset: 4096,
             slot,
             generation: Generation::new(generation).unwrap(),

@@ -33,7 +33,7 @@ fn upd_2_to_6_the_exact_order_of_effects() {
     let (bytes, manifest) = image(&spec("2.0.0"));
     let summary = staged(host.apply(bytes));
     assert_eq!(summary.file_name, "ralphos-b-g2+3-0.conf");
-    assert_eq!(summary.entry.options.extra, "quiet panic=10");
+    assert_eq!(summary.entry.options.extra, "oops=panic quiet panic=10");
     let log = host.take_log();
     let tree = manifest.root().1.hash_offset;
     let expected = [

@@ -1,6 +1,7 @@
 //! UPD-1, gathering: what must be known before the decision of [`crate::refuse`], and the refusals that need the ESP.
 
-use boot_entries::{BootOptions, Counter, Entry, Liveness, OurEntry, Prediction, Wholeness, is_whole};
+use boot_entries::options::with_default_words;
+use boot_entries::{BootOptions, Counter, Entry, Liveness, OnCorruption, OurEntry, Prediction, Wholeness, is_whole};
 use disk_layout::UpdateLock;
 use image_format::{Architecture, Manifest, SystemId, UpdaterVersion};
 
@@ -61,13 +62,14 @@ pub(crate) fn look(
             root_hash: *manifest.root().1.root_hash.as_bytes(),
             partuuid: host.layout().slot(target.slot()).unique_guid,
             hash_offset: manifest.root().1.hash_offset,
+            on_corruption: OnCorruption::Restart,
             slot: target.slot(),
             generation,
             system: *system.as_bytes(),
             epoch: manifest.epoch,
             os_version: manifest.version.clone(),
             failed: None,
-            extra: manifest.options.split_ascii_whitespace().collect::<Vec<_>>().join(" "),
+            extra: with_default_words(&manifest.options),
         },
         linux_sha256: *manifest.linux().sha256.as_bytes(),
         initrd_sha256: *manifest.initrd().sha256.as_bytes(),

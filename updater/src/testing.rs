@@ -6,7 +6,9 @@ use std::num::NonZeroUsize;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 
-use boot_entries::{BootOptions, Entry, EntryArchitecture, EntryName, Esp, FakeEsp, Liveness, LoaderVars, PayloadKind};
+use boot_entries::{
+    BootOptions, Entry, EntryArchitecture, EntryName, Esp, FakeEsp, Liveness, LoaderVars, OnCorruption, PayloadKind,
+};
 use disk_layout::fake::{FakeSlot, SlotEvent};
 use disk_layout::{Architecture, DiskLayout, LockError, NewDisk, Seed, Slot, SlotError, SlotIo, UpdateLock};
 use image_format::{Digest, ImageSpec, Manifest, PrivateKey, Sources, TrustPolicy, UpdaterVersion, build};
@@ -128,6 +130,7 @@ impl FakeHost {
                 root_hash: [1; 32],
                 partuuid: self.layout.slot(name.slot).unique_guid,
                 hash_offset: 4096,
+                on_corruption: OnCorruption::Fail,
                 slot: name.slot,
                 generation: name.generation,
                 system: *Digest::of(version).as_bytes(),

@@ -7,7 +7,7 @@ use super::{ChangeError, write_live};
 use crate::entry::{Entry, Liveness};
 use crate::esp::Esp;
 use crate::names::{EntryName, entries_dir};
-use crate::options::is_reason;
+use crate::options::{OnCorruption, is_reason};
 use crate::state::{EspState, OurEntry};
 
 /// A committed entry.
@@ -45,7 +45,7 @@ pub fn commit(_lock: &UpdateLock, esp: &mut dyn Esp, booted: &OurEntry) -> Resul
     let changed = booted.name != name;
     if changed {
         // Whatever was held against it before is answered by the commit.
-        let mut entry = entry.clone();
+        let mut entry = entry.on_corruption(OnCorruption::Fail);
         entry.options.failed = None;
         rename(esp, booted, name, &entry)?;
     }

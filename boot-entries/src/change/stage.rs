@@ -10,7 +10,7 @@ use super::{ChangeError, write_live};
 use crate::entry::Entry;
 use crate::esp::Esp;
 use crate::names::{EntryName, Generation, PayloadKind, PayloadName};
-use crate::options::hex;
+use crate::options::{OnCorruption, hex};
 
 /// A payload file that is on the medium with the announced content.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -96,6 +96,7 @@ pub struct Staged {
 
 /// Writes the entry of a system whose slot and payloads are written, with all its tries. **The overwriting of its first
 /// byte is the commit point of an update**: before it the old system boots, after it the new one on trial (`UPD-6`).
+/// Whatever `entry` says of corrupt blocks, on trial the machine restarts for one.
 ///
 /// # Errors
 /// When the entry is not valid, does not belong to the fence and the payloads, or the ESP cannot be changed. An error
@@ -118,6 +119,7 @@ pub fn stage(
         }
     }
     let name = EntryName::fresh(slot, entry.generation());
-    write_live(esp, name, entry)?;
+    // A corrupt block on trial ends the try, and the loader counts (ENT-11).
+    write_live(esp, name, &entry.on_corruption(OnCorruption::Restart))?;
     Ok(Staged { name })
 }

@@ -5,8 +5,10 @@ use std::io::Read;
 use anyhow::{Context, Result, bail};
 use boot_entries::fat::{FormatOptions, format_esp};
 use boot_entries::guard;
+use boot_entries::options::with_default_words;
 use boot_entries::{
-    BootOptions, Entry, EntryArchitecture, Esp, EspPath, Generation, ImageEsp, Liveness, PayloadKind, PayloadName,
+    BootOptions, Entry, EntryArchitecture, Esp, EspPath, Generation, ImageEsp, Liveness, OnCorruption, PayloadKind,
+    PayloadName,
 };
 use disk_layout::{DiskLayout, FileWindow, LABEL_ESP, Partition, Seed, Slot};
 use image_format::{Architecture, Manifest, PE_HEAD_LEN, PayloadReader, SystemId};
@@ -127,13 +129,15 @@ impl NewEsp {
                 root_hash: *verity.root_hash.as_bytes(),
                 partuuid: slot.unique_guid,
                 hash_offset: verity.hash_offset,
+                // Committed from the start.
+                on_corruption: OnCorruption::Fail,
                 slot: Slot::A,
                 generation: Generation::FIRST,
                 system: *system_id.as_bytes(),
                 epoch: manifest.epoch,
                 os_version: manifest.version.clone(),
                 failed: None,
-                extra: manifest.options.clone(),
+                extra: with_default_words(&manifest.options),
             },
             linux_sha256: *manifest.linux().sha256.as_bytes(),
             initrd_sha256: *manifest.initrd().sha256.as_bytes(),

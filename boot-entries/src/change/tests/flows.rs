@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::names::Counter;
+use crate::options::OnCorruption;
 
 #[test]
 fn upd2_to_upd6_apply_over_a_bad_system() {
@@ -345,4 +346,20 @@ fn an_unreadable_or_inert_entry_gets_no_other_name() {
     let inert = find(&mut esp, "ralphos-b-g2+2-1.conf").unwrap();
     assert!(matches!(commit(&lock(), &mut esp, &inert), Err(ChangeError::Inert { .. })));
     assert!(matches!(mark_bad(&lock(), &mut esp, &inert, None), Err(ChangeError::Inert { .. })));
+}
+
+#[test]
+fn ent11_a_corrupt_block_restarts_a_trial_and_not_a_committed_system() {
+    let on_corruption = |esp: &FakeEsp, file: &str| {
+        let (entry, _) = Entry::parse(esp.content(&format!("loader/entries/{file}")).unwrap()).unwrap();
+        entry.options.on_corruption
+    };
+    let mut esp = machine(&["ralphos-a-g1.conf"]);
+    apply(&mut esp, 2).unwrap();
+    assert_eq!(on_corruption(&esp, "ralphos-b-g2+3-0.conf"), OnCorruption::Restart);
+    commit_b(&mut esp).unwrap();
+    assert_eq!(on_corruption(&esp, "ralphos-b-g2.conf"), OnCorruption::Fail);
+    // Given up later: it boots only when nothing better is there, and must not restart for ever then.
+    on_slot_b(&mut esp, |lock, esp, booted| mark_bad(lock, esp, booted, None).map(drop)).unwrap();
+    assert_eq!(on_corruption(&esp, "ralphos-b-g2+0-0.conf"), OnCorruption::Fail);
 }
