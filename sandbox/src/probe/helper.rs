@@ -1,0 +1,79 @@
+//! Children of the probe that use something up: this program, executed anew.
+
+use std::io::{self, Read};
+use std::process::{Child, Command, ExitStatus, Stdio};
+
+use nix::sched::{CloneFlags, unshare};
+
+/// What a child does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::Subcommand)]
+pub enum Helper {
+    /// Allocates so many bytes and writes to each page.
+    Allocate {
+        /// How many.
+        bytes: usize,
+    },
+    /// Sleeps until standard input ends.
+    Sleep,
+    /// Makes a user namespace; the exit code is the errno, or 0.
+    Unshare,
+}
+
+/// Does it. Gives the exit code.
+pub fn help(helper: Helper) -> u8 {
+    match helper {
+        Helper::Allocate { bytes } => {
+            let mut memory = vec![0u8; bytes];
+            for page in memory.chunks_mut(4096) {
+                page[0] = 1;
+            }
+            std::hint::black_box(&memory);
+            0
+        }
+        Helper::Sleep => {
+            let _ = io::stdin().read(&mut [0]);
+            0
+        }
+        Helper::Unshare => match unshare(CloneFlags::CLONE_NEWUSER) {
+            Ok(()) => 0,
+            Err(errno) => u8::try_from(errno as i32).unwrap_or(u8::MAX),
+        },
+    }
+}
+
+pub(super) fn allocate_in_child(bytes: u64) -> Result<ExitStatus, String> {
+    run(command().args(["allocate", &bytes.to_string()]))
+}
+
+/// The errno of `unshare`, or 0: in a child, for if it succeeded, this process would be another one afterwards.
+pub(super) fn unshare_in_child() -> Result<i32, String> {
+    let status = run(command().arg("unshare"))?;
+    status.code().ok_or_else(|| format!("the child that calls unshare ended with {status}"))
+}
+
+fn run(command: &mut Command) -> Result<ExitStatus, String> {
+    command.stdin(Stdio::null()).status().map_err(|e| format!("cannot start a child: {e}"))
+}
+
+fn command() -> Command {
+    let mut command = Command::new("/proc/self/exe");
+    command.arg("helper").stdout(Stdio::null()).stderr(Stdio::null());
+    command
+}
+
+/// A child that is only there. Dropping this ends it.
+#[derive(Debug)]
+pub(super) struct Sleeper(Child);
+
+impl Sleeper {
+    pub fn start() -> io::Result<Self> {
+        command().arg("sleep").stdin(Stdio::piped()).spawn().map(Self)
+    }
+}
+
+impl Drop for Sleeper {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
