@@ -1,11 +1,18 @@
 //! What is to be checked: the configuration (HLT-10 … HLT-13).
 //!
-//! [`source`] reads files and lays `/etc` over `/usr/lib`, [`raw`] turns the text of one file into checks; here they become one [`Config`].
+//! [`source`] reads files and lays `/etc` over `/usr/lib`, [`raw`] turns the text of one file into checks, [`mod@kinds`] what each kind needs;
+//! here they become one [`Config`].
 
+mod error;
+mod kind;
+mod kinds;
+mod order;
+mod problem;
 mod raw;
 pub mod source;
 #[cfg(test)]
 mod tests;
+mod url;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -14,7 +21,9 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use crate::span::Span;
-pub use raw::Problem;
+pub use error::{ConfigError, ConfigErrors};
+pub use kind::{Expectation, FileType, Http, Kind, PathCheck, RunnerChoice, Sandbox, Server, Size};
+pub use problem::Problem;
 use source::{Place, Text};
 
 /// Directories of the installed configuration; a later one lies over an earlier one (HLT-10).
@@ -39,38 +48,6 @@ impl fmt::Display for Level {
     }
 }
 
-/// What a check does.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Kind {
-    /// A systemd unit is active and has been so for a while (HLT-22).
-    Unit {
-        /// Full name of the unit, like `ralphd.service`.
-        unit: String,
-        /// How long it must have been active without a restart.
-        stable_for: Span,
-    },
-    /// A command exits 0 (HLT-21).
-    Command {
-        /// Absolute path of the program.
-        program: PathBuf,
-        /// Its arguments; there is no shell.
-        args: Vec<String>,
-    },
-}
-
-impl fmt::Display for Kind {
-    /// One line for people.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Unit { unit, stable_for } => write!(f, "{unit} active for {stable_for}"),
-            Self::Command { program, args } => {
-                write!(f, "{}", program.display())?;
-                args.iter().try_for_each(|arg| write!(f, " {arg}"))
-            }
-        }
-    }
-}
-
 /// One check.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Check {
@@ -78,8 +55,14 @@ pub struct Check {
     pub name: String,
     /// Required or wanted.
     pub level: Level,
-    /// When this has passed, the check has failed.
+    /// When this has passed since the check began, it has failed.
     pub deadline: Span,
+    /// How often it is tried; `None`: as often as the deadline allows (HLT-24).
+    pub tries: Option<u32>,
+    /// Between two tries.
+    pub interval: Span,
+    /// Names of the checks that must have passed before it begins (HLT-25).
+    pub after: Vec<String>,
     /// What it does.
     pub kind: Kind,
 }
@@ -127,99 +110,6 @@ pub enum Action {
     MarkBad,
     /// Stay up and report.
     Stay,
-}
-
-/// One thing that is wrong with a configuration.
-#[derive(Debug, thiserror::Error)]
-pub enum ConfigError {
-    /// A directory cannot be listed.
-    #[error("cannot list the directory {}", path.display())]
-    List {
-        /// The directory.
-        path: PathBuf,
-        /// What the system said.
-        source: std::io::Error,
-    },
-    /// A file cannot be read.
-    #[error("cannot read {}", path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        source: std::io::Error,
-    },
-    /// Reading it could take for ever.
-    #[error("{} is neither a file nor a link to /dev/null", path.display())]
-    NotAFile {
-        /// What stands there.
-        path: PathBuf,
-    },
-    /// Larger than any configuration.
-    #[error("{} is larger than {} bytes", path.display(), source::LARGEST)]
-    TooLarge {
-        /// The file.
-        path: PathBuf,
-    },
-    /// Not text.
-    #[error("{} is not UTF-8", path.display())]
-    NotText {
-        /// The file.
-        path: PathBuf,
-    },
-    /// The text of a file is wrong.
-    #[error("{} is not a valid configuration", path.display())]
-    File {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong in it.
-        source: Problem,
-    },
-    /// A name stands twice.
-    #[error("the check `{name}` stands in {} and in {}: a name may stand once over all files", first.display(), second.display())]
-    Duplicate {
-        /// The name.
-        name: String,
-        /// Where it stood first.
-        first: PathBuf,
-        /// And where again.
-        second: PathBuf,
-    },
-    /// Two files hold `[policy]`.
-    #[error("both {} and {} hold [policy]: one file may", first.display(), second.display())]
-    SecondPolicy {
-        /// The first of them.
-        first: PathBuf,
-        /// The second.
-        second: PathBuf,
-    },
-    /// The unit could never pass before everything ends (HLT-12).
-    #[error(
-        "check `{check}` in {}: stable-for {stable_for} is not less than the overall deadline {overall}, so it could never pass",
-        path.display()
-    )]
-    NeverStable {
-        /// Name of the check.
-        check: String,
-        /// Its file.
-        path: PathBuf,
-        /// What stands there.
-        stable_for: Span,
-        /// The overall deadline it meets.
-        overall: Span,
-    },
-    /// Nothing would be proven (HLT-10).
-    #[error("no required check in {0}: that would commit whatever boots")]
-    NothingRequired(String),
-}
-
-/// Everything that is wrong with a configuration, so that it can be mended at once. Never empty.
-#[derive(Debug, thiserror::Error)]
-#[error("{}", lines(.0))]
-pub struct ConfigErrors(pub Vec<ConfigError>);
-
-fn lines(errors: &[ConfigError]) -> String {
-    let lines: Vec<String> = errors.iter().map(|error| crate::chain(error)).collect();
-    lines.join("\n")
 }
 
 /// Reads all places and makes one configuration of them.
@@ -271,8 +161,9 @@ fn join(places: &[Place], texts: &[Text], unread: Vec<ConfigError>) -> Result<Co
                 stable_for: *stable_for,
                 overall: overall_deadline,
             }),
-            Kind::Unit { .. } | Kind::Command { .. } => None,
+            _ => None,
         }));
+        errors.extend(order::problems(&checks, &owners));
     }
     // Said only when nothing else is wrong: a file that was refused may have held the required check.
     if errors.is_empty() && !checks.iter().any(|check| check.level == Level::Required) {

@@ -9,13 +9,14 @@ mod tail;
 #[cfg(test)]
 mod tests;
 
-use std::io::{ErrorKind, PipeReader, Read};
+use std::io::{ErrorKind, PipeReader, PipeWriter, Read};
 use std::os::fd::AsFd;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, killpg};
@@ -27,6 +28,8 @@ use tail::Tail;
 
 /// Bytes of output that are kept, the last ones (HLT-21).
 pub const KEPT: usize = 2048;
+/// Bytes of output that are whole when it is kept apart (SBX-20).
+pub const LARGEST: usize = 64 * 1024;
 /// HLT-21.
 const PATH: &str = "/usr/bin:/usr/sbin:/bin:/sbin";
 /// How long a killed program may take to be gone; one stuck in the kernel is left behind.
@@ -56,6 +59,17 @@ pub struct Ended {
     pub output: String,
 }
 
+/// A program that has ended, with its output and its complaints apart.
+#[derive(Debug)]
+pub struct EndedApart {
+    /// How.
+    pub end: End,
+    /// The last bytes of standard output, [`LARGEST`] and one: longer output is never mistaken for a whole one.
+    pub stdout: Vec<u8>,
+    /// The last bytes of standard error, as many.
+    pub stderr: Vec<u8>,
+}
+
 /// Why a program did not run.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -75,18 +89,54 @@ pub enum StartError {
     },
 }
 
+impl StartError {
+    /// Will it be so again? A program that does not exist or cannot be executed stays so; that the machine has no room for one more may
+    /// pass.
+    pub fn is_lasting(&self) -> bool {
+        let Self::Spawn { source, .. } = self else { return false };
+        let lasting = [Errno::ENOENT, Errno::EACCES, Errno::ENOEXEC, Errno::ENOTDIR, Errno::ELOOP, Errno::ENAMETOOLONG];
+        // Without a number of the system it is the standard library that refuses the words.
+        source.raw_os_error().is_none_or(|number| lasting.contains(&Errno::from_raw(number)))
+    }
+}
+
 /// Runs a program with the environment of HLT-21 for no longer than `within`; when this returns, its process group is dead.
 pub fn run(program: &Path, args: &[String], within: Duration) -> Result<Ended, StartError> {
+    let (output, writer) = Output::pipe(KEPT)?;
+    let second = writer.try_clone().map_err(StartError::Pipe)?;
+    let (end, [output]) = limited(program, args, within, [writer, second], [output])?;
+    Ok(Ended { end, output: output.tail.text() })
+}
+
+/// The same, with standard output and standard error apart.
+pub fn run_apart(program: &Path, args: &[String], within: Duration) -> Result<EndedApart, StartError> {
+    let (stdout, first) = Output::pipe(LARGEST + 1)?;
+    let (stderr, second) = Output::pipe(LARGEST + 1)?;
+    let (end, [stdout, stderr]) = limited(program, args, within, [first, second], [stdout, stderr])?;
+    Ok(EndedApart { end, stdout: stdout.tail.into_bytes(), stderr: stderr.tail.into_bytes() })
+}
+
+/// The end of a text, as much as is kept of an output.
+pub fn tail(text: &str) -> String {
+    let mut tail = Tail::new(KEPT);
+    tail.push(text.as_bytes());
+    tail.text()
+}
+
+/// Runs a program that writes to `writers` (standard output, standard error), and reads `outputs` meanwhile.
+fn limited<const N: usize>(
+    program: &Path,
+    args: &[String],
+    within: Duration,
+    writers: [PipeWriter; 2],
+    mut outputs: [Output; N],
+) -> Result<(End, [Output; N]), StartError> {
     let deadline = Instant::now() + within;
-    let (mut reader, writer) = std::io::pipe().map_err(StartError::Pipe)?;
-    fcntl(&reader, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).map_err(StartError::NonBlocking)?;
-    let child = start(program, args, writer)?;
-    let mut group = Group::of(child);
-    let mut output = Output { tail: Tail::new(KEPT), ended: false };
+    let mut group = Group::of(start(program, args, writers)?);
     let mut tick = Duration::from_millis(2);
 
     let in_time = loop {
-        output.take(&mut reader);
+        outputs.iter_mut().for_each(Output::take);
         if group.leader_has_exited() {
             break true;
         }
@@ -94,12 +144,12 @@ pub fn run(program: &Path, args: &[String], within: Duration) -> Result<Ended, S
         if left.is_zero() {
             break false;
         }
-        output.wait(&reader, tick.min(left));
+        wait(&outputs, tick.min(left));
         tick = (tick * 2).min(LONGEST_TICK);
     };
     let status = group.kill();
     // What the program wrote before it ended, and no more: others may hold the pipe open for ever.
-    output.take(&mut reader);
+    outputs.iter_mut().for_each(Output::take);
 
     let end = match status {
         Some(status) if in_time => match (status.code(), status.signal()) {
@@ -108,11 +158,10 @@ pub fn run(program: &Path, args: &[String], within: Duration) -> Result<Ended, S
         },
         _ => End::Deadline,
     };
-    Ok(Ended { end, output: output.tail.text() })
+    Ok((end, outputs))
 }
 
-fn start(program: &Path, args: &[String], writer: std::io::PipeWriter) -> Result<Child, StartError> {
-    let second = writer.try_clone().map_err(StartError::Pipe)?;
+fn start(program: &Path, args: &[String], [stdout, stderr]: [PipeWriter; 2]) -> Result<Child, StartError> {
     Command::new(program)
         .args(args)
         .env_clear()
@@ -120,8 +169,8 @@ fn start(program: &Path, args: &[String], writer: std::io::PipeWriter) -> Result
         .env("LANG", "C.UTF-8")
         .current_dir("/")
         .stdin(Stdio::null())
-        .stdout(writer)
-        .stderr(second)
+        .stdout(stdout)
+        .stderr(stderr)
         .process_group(0)
         .spawn()
         .map_err(|source| StartError::Spawn { program: program.display().to_string(), source })
@@ -166,19 +215,28 @@ impl Group {
     }
 }
 
+/// The reading end of a pipe, and what came through it.
 struct Output {
+    reader: PipeReader,
     tail: Tail,
     /// Nobody holds the writing end any more.
     ended: bool,
 }
 
 impl Output {
+    /// A new pipe, of which the last `most` bytes are kept.
+    fn pipe(most: usize) -> Result<(Self, PipeWriter), StartError> {
+        let (reader, writer) = std::io::pipe().map_err(StartError::Pipe)?;
+        fcntl(&reader, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).map_err(StartError::NonBlocking)?;
+        Ok((Self { reader, tail: Tail::new(most), ended: false }, writer))
+    }
+
     /// Takes what is there.
-    fn take(&mut self, reader: &mut PipeReader) {
+    fn take(&mut self) {
         let mut buffer = [0; 8192];
         let mut taken = 0;
         while !self.ended && taken < ONE_GO {
-            match reader.read(&mut buffer) {
+            match self.reader.read(&mut buffer) {
                 Ok(0) => self.ended = true,
                 Ok(n) => {
                     self.tail.push(&buffer[..n]);
@@ -190,15 +248,20 @@ impl Output {
             }
         }
     }
+}
 
-    /// Waits for output, or for the time.
-    fn wait(&self, reader: &PipeReader, how_long: Duration) {
-        if self.ended {
-            return std::thread::sleep(how_long);
-        }
-        // Rounded up: a poll of 0 ms would spin.
-        let timeout = PollTimeout::try_from(how_long.as_millis() + 1).unwrap_or(PollTimeout::MAX);
-        // An interrupted poll is an early look, no more.
-        let _ = poll(&mut [PollFd::new(reader.as_fd(), PollFlags::POLLIN)], timeout);
+/// Waits for output, or for the time.
+fn wait(outputs: &[Output], how_long: Duration) {
+    let mut open: Vec<PollFd<'_>> = outputs
+        .iter()
+        .filter(|output| !output.ended)
+        .map(|output| PollFd::new(output.reader.as_fd(), PollFlags::POLLIN))
+        .collect();
+    if open.is_empty() {
+        return std::thread::sleep(how_long);
     }
+    // Rounded up: a poll of 0 ms would spin.
+    let timeout = PollTimeout::try_from(how_long.as_millis() + 1).unwrap_or(PollTimeout::MAX);
+    // An interrupted poll is an early look, no more.
+    let _ = poll(&mut open, timeout);
 }

@@ -24,6 +24,11 @@ impl Span {
         Self(seconds * 1000)
     }
 
+    /// A span of milliseconds.
+    pub const fn milliseconds(milliseconds: u64) -> Self {
+        Self(milliseconds)
+    }
+
     /// Reads the text of the configuration.
     pub fn parse(text: &str) -> Result<Self, SpanError> {
         let form = || SpanError::Form(text.to_owned());

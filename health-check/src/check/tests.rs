@@ -10,6 +10,9 @@ fn command(name: &str, script: &str, deadline: &str) -> Check {
         name: name.into(),
         level: Level::Required,
         deadline: Span::parse(deadline).unwrap(),
+        tries: Some(1),
+        interval: Span::seconds(1),
+        after: Vec::new(),
         kind: Kind::Command { program: "/bin/sh".into(), args: vec!["-c".into(), script.into()] },
     }
 }
@@ -19,7 +22,11 @@ fn policy(overall: &str) -> Policy {
 }
 
 fn run(checks: Vec<Check>, overall: &str) -> (Vec<Outcome>, Duration) {
-    let tools = Tools { clock: Arc::new(SystemClock), systemd: Arc::new(FakeSystemd::telling([None])) };
+    let tools = Tools {
+        clock: Arc::new(SystemClock),
+        systemd: Arc::new(FakeSystemd::telling([None])),
+        ..Tools::of_this_machine()
+    };
     let begin = Instant::now();
     let outcomes = run_all(&Config { checks, policy: policy(overall) }, &tools, Duration::MAX);
     (outcomes, begin.elapsed())
@@ -83,9 +90,12 @@ fn a_check_that_is_stuck_does_not_hold_up_the_others() {
         name: "stuck".into(),
         level: Level::Required,
         deadline: Span::seconds(30),
+        tries: Some(1),
+        interval: Span::seconds(1),
+        after: Vec::new(),
         kind: Kind::Unit { unit: "x.service".into(), stable_for: Span::seconds(1) },
     };
-    let tools = Tools { clock: Arc::new(SystemClock), systemd: Arc::new(Stuck) };
+    let tools = Tools { clock: Arc::new(SystemClock), systemd: Arc::new(Stuck), ..Tools::of_this_machine() };
     let begin = Instant::now();
     let config = Config { checks: vec![stuck, command("quick", "exit 0", "30s")], policy: policy("2s") };
     let outcomes = run_all(&config, &tools, Duration::MAX);

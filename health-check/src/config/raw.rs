@@ -1,125 +1,29 @@
 //! The text of one configuration file (HLT-11, HLT-12).
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 
 use serde::Deserialize;
 
-use super::{Action, Check, Kind, Level, Policy};
+use super::kind::{FileType, RunnerChoice};
+use super::kinds;
+use super::problem::{CheckProblem, Problem};
+use super::{Action, Check, Level, Policy};
 use crate::check::{COMMIT, CONFIGURATION, EMERGENCY, SOAK};
-use crate::span::{Span, SpanError};
+use crate::span::Span;
 
 const DEFAULT_DEADLINE: Span = Span::seconds(60);
-const DEADLINES: (Span, Span) = (Span::seconds(1), Span::seconds(30 * 60));
-const DEFAULT_STABLE_FOR: Span = Span::seconds(5);
+/// HLT-11.
+pub const DEADLINES: (Span, Span) = (Span::seconds(1), Span::seconds(30 * 60));
+const DEFAULT_INTERVAL: Span = Span::seconds(1);
+const INTERVALS: (Span, Span) = (Span::milliseconds(100), Span::seconds(5 * 60));
+const TRIES: std::ops::RangeInclusive<i64> = 1..=100;
 /// HLT-12.
-const OVERALLS: (Span, Span) = (Span::seconds(1), Span::seconds(60 * 60));
-const LONGEST_SOAK: Span = Span::seconds(60 * 60);
+pub const OVERALLS: (Span, Span) = (Span::seconds(1), Span::seconds(60 * 60));
+/// HLT-12.
+pub const LONGEST_SOAK: Span = Span::seconds(60 * 60);
 
 /// Names of the checks we report ourselves (HLT-11).
 const OUR_NAMES: [&str; 4] = [CONFIGURATION, COMMIT, EMERGENCY, SOAK];
-
-/// Kinds of units; without one of these endings systemctl would guess.
-const UNIT_KINDS: [&str; 11] =
-    ["service", "socket", "target", "device", "mount", "automount", "swap", "path", "timer", "slice", "scope"];
-
-/// What is wrong in a file.
-#[derive(Debug, thiserror::Error)]
-pub enum Problem {
-    /// Not TOML, a key we do not know, or a value of the wrong type.
-    #[error(transparent)]
-    Toml(#[from] toml::de::Error),
-    /// A name of a check.
-    #[error("the name of the check `{0}` is not [a-z0-9-], 1 to 64 characters")]
-    Name(String),
-    /// A name that we use in reports ourselves.
-    #[error("the name `{0}` is taken by a check of our own: choose another")]
-    OurName(String),
-    /// A length of time.
-    #[error("check `{check}`: {key}")]
-    CheckSpan {
-        /// Name of the check.
-        check: String,
-        /// The key that holds it.
-        key: &'static str,
-        /// What is wrong with it.
-        source: SpanError,
-    },
-    /// A deadline nobody means.
-    #[error("check `{check}`: deadline {deadline} is not between {} and {}", DEADLINES.0, DEADLINES.1)]
-    Deadline {
-        /// Name of the check.
-        check: String,
-        /// What stands there.
-        deadline: Span,
-    },
-    /// The unit could never pass.
-    #[error(
-        "check `{check}`: stable-for {stable_for} is not less than the deadline {deadline}, so it could never pass"
-    )]
-    StableFor {
-        /// Name of the check.
-        check: String,
-        /// What stands there.
-        stable_for: Span,
-        /// The deadline it meets.
-        deadline: Span,
-    },
-    /// A key that belongs to another kind.
-    #[error("check `{check}`: `{key}` does not belong to kind = \"{kind}\"")]
-    Foreign {
-        /// Name of the check.
-        check: String,
-        /// The key.
-        key: &'static str,
-        /// The kind it has.
-        kind: &'static str,
-    },
-    /// A key that the kind needs.
-    #[error("check `{check}`: kind = \"{kind}\" needs `{key}`")]
-    Missing {
-        /// Name of the check.
-        check: String,
-        /// The key.
-        key: &'static str,
-        /// The kind it has.
-        kind: &'static str,
-    },
-    /// Not the name of a unit.
-    #[error("check `{check}`: {unit:?} is not the full name of one systemd unit, like \"ralphd.service\"")]
-    Unit {
-        /// Name of the check.
-        check: String,
-        /// What stands there.
-        unit: String,
-    },
-    /// Not a command.
-    #[error("check `{check}`: command: {why}")]
-    Command {
-        /// Name of the check.
-        check: String,
-        /// What is wrong with it.
-        why: &'static str,
-    },
-    /// The overall deadline is not a length of time.
-    #[error("policy: overall-deadline")]
-    OverallSpan(#[source] SpanError),
-    /// The overall deadline is out of bounds.
-    #[error("policy: overall-deadline {overall} is not between {} and {}", OVERALLS.0, OVERALLS.1)]
-    Overall {
-        /// What stands there.
-        overall: Span,
-    },
-    /// The soak is not a length of time.
-    #[error("policy: soak")]
-    SoakSpan(#[source] SpanError),
-    /// The soak is out of bounds.
-    #[error("policy: soak {soak} is longer than {LONGEST_SOAK}")]
-    Soak {
-        /// What stands there.
-        soak: Span,
-    },
-}
 
 /// What one file holds.
 #[derive(Debug)]
@@ -147,22 +51,49 @@ struct RawPolicy {
     on_deterministic_failure: Option<Action>,
 }
 
-#[derive(Deserialize, Clone, Copy)]
+/// The kinds there are.
+#[derive(Deserialize, Clone, Copy, PartialEq, Eq)]
 #[serde(rename_all = "kebab-case")]
-enum RawKind {
+pub enum RawKind {
+    /// HLT-22.
     Unit,
+    /// HLT-21.
     Command,
+    /// HLT-26.
+    Http,
+    /// HLT-27.
+    Sandbox,
+    /// HLT-28.
+    Path,
 }
 
+/// A check with the keys of all kinds.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
-struct RawCheck {
-    kind: RawKind,
+pub struct RawCheck {
+    pub kind: RawKind,
     level: Option<Level>,
     deadline: Option<String>,
-    unit: Option<String>,
-    stable_for: Option<String>,
-    command: Option<Vec<String>>,
+    pub tries: Option<i64>,
+    pub interval: Option<String>,
+    after: Option<Vec<String>>,
+    pub unit: Option<String>,
+    pub stable_for: Option<String>,
+    pub command: Option<Vec<String>>,
+    pub url: Option<String>,
+    pub socket: Option<String>,
+    pub path: Option<String>,
+    pub status: Option<i64>,
+    pub json: Option<BTreeMap<String, toml::Value>>,
+    pub record: Option<String>,
+    pub output: Option<String>,
+    pub exit: Option<i64>,
+    pub runner: Option<RunnerChoice>,
+    pub kvm: Option<bool>,
+    #[serde(rename = "type")]
+    pub file_type: Option<FileType>,
+    pub writable: Option<bool>,
+    pub free: Option<String>,
 }
 
 /// Reads the text of one file; says everything that is wrong with it.
@@ -171,7 +102,9 @@ pub fn parse(text: &str) -> Result<File, Vec<Problem>> {
     let mut problems = Vec::new();
     let mut checks = Vec::new();
     for (name, check) in raw.check {
-        match convert(name, check) {
+        match named(&name)
+            .and_then(|()| convert(&name, check).map_err(|source| Problem::Check { check: name.clone(), source }))
+        {
             Ok(check) => checks.push(check),
             Err(problem) => problems.push(problem),
         }
@@ -210,75 +143,50 @@ fn policy(raw: RawPolicy) -> Result<Policy, Problem> {
     })
 }
 
-fn convert(name: String, raw: RawCheck) -> Result<Check, Problem> {
-    let named = (1..=64).contains(&name.len())
-        && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
-    if !named {
-        return Err(Problem::Name(name));
+fn named(name: &str) -> Result<(), Problem> {
+    let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+    if !(1..=64).contains(&name.len()) || !name.bytes().all(allowed) {
+        return Err(Problem::Name(name.to_owned()));
     }
-    if OUR_NAMES.contains(&name.as_str()) {
-        return Err(Problem::OurName(name));
+    if OUR_NAMES.contains(&name) {
+        return Err(Problem::OurName(name.to_owned()));
     }
-    let span = |key, text: Option<String>, default| match text {
-        None => Ok(default),
-        Some(text) => Span::parse(&text).map_err(|source| Problem::CheckSpan { check: name.clone(), key, source }),
-    };
-    let foreign = |key, kind| Problem::Foreign { check: name.clone(), key, kind };
-    let missing = |key, kind| Problem::Missing { check: name.clone(), key, kind };
+    Ok(())
+}
 
-    let deadline = span("deadline", raw.deadline, DEFAULT_DEADLINE)?;
+fn convert(name: &str, raw: RawCheck) -> Result<Check, CheckProblem> {
+    kinds::no_foreign_key(&raw)?;
+    let deadline = span("deadline", raw.deadline.as_deref(), DEFAULT_DEADLINE)?;
     if deadline < DEADLINES.0 || deadline > DEADLINES.1 {
-        return Err(Problem::Deadline { check: name, deadline });
+        return Err(CheckProblem::Deadline { deadline });
     }
-    let kind = match raw.kind {
-        RawKind::Unit => {
-            if raw.command.is_some() {
-                return Err(foreign("command", "unit"));
-            }
-            let unit = raw.unit.ok_or_else(|| missing("unit", "unit"))?;
-            if !is_unit_name(&unit) {
-                return Err(Problem::Unit { check: name, unit });
-            }
-            let stable_for = span("stable-for", raw.stable_for, DEFAULT_STABLE_FOR)?;
-            if stable_for >= deadline {
-                return Err(Problem::StableFor { check: name, stable_for, deadline });
-            }
-            Kind::Unit { unit, stable_for }
-        }
-        RawKind::Command => {
-            if raw.unit.is_some() {
-                return Err(foreign("unit", "command"));
-            }
-            if raw.stable_for.is_some() {
-                return Err(foreign("stable-for", "command"));
-            }
-            let words = raw.command.ok_or_else(|| missing("command", "command"))?;
-            let (program, args) = command(words).map_err(|why| Problem::Command { check: name.clone(), why })?;
-            Kind::Command { program, args }
-        }
+    let interval = span("interval", raw.interval.as_deref(), DEFAULT_INTERVAL)?;
+    if interval < INTERVALS.0 || interval > INTERVALS.1 {
+        let why = format!("{interval} is not between {} and {}", INTERVALS.0, INTERVALS.1);
+        return Err(CheckProblem::Value { key: "interval", why });
+    }
+    let tries = match raw.tries {
+        Some(tries) => Some(u32::try_from(tries).ok().filter(|_| TRIES.contains(&tries)).ok_or_else(|| {
+            let why = format!("{tries} is not between {} and {}", TRIES.start(), TRIES.end());
+            CheckProblem::Value { key: "tries", why }
+        })?),
+        None => match raw.kind {
+            RawKind::Unit | RawKind::Command | RawKind::Sandbox => Some(1),
+            RawKind::Http | RawKind::Path => None,
+        },
     };
-    Ok(Check { level: raw.level.unwrap_or(Level::Required), name, deadline, kind })
+    Ok(Check {
+        name: name.to_owned(),
+        level: raw.level.unwrap_or(Level::Required),
+        deadline,
+        tries,
+        interval,
+        after: raw.after.clone().unwrap_or_default(),
+        kind: kinds::kind(raw, deadline)?,
+    })
 }
 
-fn command(words: Vec<String>) -> Result<(PathBuf, Vec<String>), &'static str> {
-    if words.iter().any(|word| word.contains('\0')) {
-        return Err("a word holds a NUL byte");
-    }
-    let mut words = words.into_iter();
-    let program = words.next().ok_or("it is empty: the first word is the absolute path of a program")?;
-    if !program.starts_with('/') {
-        return Err("the program is not an absolute path");
-    }
-    Ok((PathBuf::from(program), words.collect()))
-}
-
-/// One unit, in full: no pattern (systemctl would match several), nothing that looks like an option.
-fn is_unit_name(name: &str) -> bool {
-    let allowed = |b: u8| b.is_ascii_alphanumeric() || b":-_.\\@".contains(&b);
-    let Some((stem, kind)) = name.rsplit_once('.') else { return false };
-    name.len() <= 255
-        && !stem.is_empty()
-        && !name.starts_with(['-', '.'])
-        && UNIT_KINDS.contains(&kind)
-        && name.bytes().all(allowed)
+/// The length of time that stands at a key.
+pub fn span(key: &'static str, text: Option<&str>, default: Span) -> Result<Span, CheckProblem> {
+    text.map_or(Ok(default), |text| Span::parse(text).map_err(|source| CheckProblem::Span { key, source }))
 }

@@ -38,7 +38,7 @@ const REFUSED: &[(&str, &str)] = &[
     ("unit-that-is-an-option", "is not the full name of one systemd unit"),
     ("unit-without-its-kind", "is not the full name of one systemd unit"),
     ("unknown-key", "unknown field `stable_for`"),
-    ("unknown-kind", "unknown variant `http`"),
+    ("unknown-kind", "unknown variant `https`"),
     ("unknown-level", "unknown variant `optional`"),
     ("unknown-policy-key", "unknown field `reboot`"),
     ("unknown-table", "unknown field `checks`"),
@@ -111,7 +111,15 @@ fn all_keys_and_their_defaults_hlt_11() {
         command = [\"/usr/bin/test\", \"-e\", \"/x y\"]
     ";
     let config = load_from(&system(&[("usr", "a.toml", text)])).unwrap();
-    let check = |name: &str, level, deadline, kind| Check { name: name.into(), level, deadline, kind };
+    let check = |name: &str, level, deadline, kind| Check {
+        name: name.into(),
+        level,
+        deadline,
+        tries: Some(1),
+        interval: Span::seconds(1),
+        after: Vec::new(),
+        kind,
+    };
     let expected = Config {
         checks: vec![
             check(

@@ -21,6 +21,11 @@ impl Tail {
         self.kept.extend_from_slice(new);
     }
 
+    /// As they are.
+    pub fn into_bytes(self) -> Vec<u8> {
+        self.kept
+    }
+
     /// As text of no more bytes than are kept. A character that was cut at the front is dropped; what is not UTF-8 is replaced, by more
     /// bytes than it had.
     pub fn text(&self) -> String {

@@ -26,7 +26,8 @@ fn unit(active: &str, sub: &str, since: Option<u64>, restarts: u32) -> Option<Un
 /// The finding, and the seconds it took; the story begins 100 s after boot and the deadline is 60 s.
 fn judge(story: Vec<Option<UnitShow>>) -> (Finding, Duration) {
     let clock = Arc::new(FakeClock::at(secs(100)));
-    let tools = Tools { clock: clock.clone(), systemd: Arc::new(FakeSystemd::telling(story)) };
+    let tools =
+        Tools { clock: clock.clone(), systemd: Arc::new(FakeSystemd::telling(story)), ..Tools::of_this_machine() };
     let limit = Limit { within: secs(60), reason: Reason::Deadline };
     let finding = run("ralphd.service", STABLE, limit, &tools);
     (finding, clock.monotonic() - secs(100))
@@ -138,7 +139,7 @@ impl Systemd for Slow {
 fn the_time_an_answer_takes_is_no_time_of_being_active_hlt_22() {
     let clock = Arc::new(FakeClock::at(secs(100)));
     let story = FakeSystemd::telling([unit("active", "running", Some(98), 0), unit("failed", "failed", Some(98), 0)]);
-    let tools = Tools { clock: clock.clone(), systemd: Arc::new(Slow(clock, story)) };
+    let tools = Tools { clock: clock.clone(), systemd: Arc::new(Slow(clock, story)), ..Tools::of_this_machine() };
     let finding = run("ralphd.service", STABLE, Limit { within: secs(60), reason: Reason::Deadline }, &tools);
     assert_eq!(finding.failed, Some(Reason::UnitFailed), "{finding:?}");
 }
