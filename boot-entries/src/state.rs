@@ -431,12 +431,13 @@ pub enum NoFallback {
     Esp(#[from] EspError),
 }
 
-fn reason_text(reason: ChoiceReason) -> &'static str {
+/// Why the loader takes an entry, for a person.
+pub fn reason_text(reason: ChoiceReason) -> &'static str {
     match reason {
-        ChoiceReason::OneShot => "the EFI variable LoaderEntryOneShot names it",
+        ChoiceReason::OneShot => "the EFI variable LoaderEntryOneShot names it, for one boot",
         ChoiceReason::DefaultVariable => "the EFI variable LoaderEntryDefault names it",
         ChoiceReason::DefaultInConf => "the default line of loader.conf names it",
-        ChoiceReason::First => "it is the first in order",
+        ChoiceReason::First => "it is the first in the loader's order",
     }
 }
 

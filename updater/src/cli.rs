@@ -16,7 +16,8 @@ use updater::source::Source;
     version,
     max_term_width = 100,
     after_help = "\
-Exit codes: 0 done, 1 failed, 2 usage, 3 refused by a rule (nothing changed), 4 nothing to do, 5 another program is at work."
+Exit codes: 0 done, 1 failed, 2 usage, 3 refused by a rule (nothing changed), 4 nothing to do, 5 another program is at work.
+Something went wrong? `ralph-update explain` tells what and why, and what to do."
 )]
 pub struct Cli {
     /// Work on a disk image file instead of this machine; needs no root
@@ -55,7 +56,14 @@ pub enum Command {
         /// The slot, a or b
         slot: Slot,
     },
-    /// Tell what happened on this machine
+    /// Explain in plain words what runs and why, what boots next, what became of each update, and what to do
+    ///
+    /// For the moment when something went wrong: which boots were tried, which checks failed in each and what they printed, what
+    /// the boot guard saw. Works from either slot, without /var, and while another program is at work; changes nothing.
+    Explain,
+    /// Tell what happened on this machine as a log, one line an event, oldest first
+    ///
+    /// Times are UTC by the machine's clock; `?` where it was clearly wrong.
     History,
 }
 
@@ -70,7 +78,7 @@ pub struct Apply {
     /// Accept an image older than the running system (never one below the security floor)
     #[arg(long)]
     pub allow_downgrade: bool,
-    /// Accept an image that failed on this machine before
+    /// Accept an image that failed on this machine before, or that fell back three times without evidence
     #[arg(long)]
     pub retry_failed: bool,
     /// Reboot into the trial when all is staged

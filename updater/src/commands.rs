@@ -10,6 +10,7 @@ use image_format::{TrustPolicy, UnverifiedImage};
 use serde_json::json;
 use updater::apply::{ApplyError, Outcome, Request, apply};
 use updater::config::{self, LOCAL_DIR, Policy, VENDOR_DIR};
+use updater::explain;
 use updater::host::{Device, Host, ImageFile};
 use updater::progress;
 use updater::refuse::{Downgrade, KnownBad};
@@ -29,6 +30,7 @@ pub fn run(cli: &Cli) -> anyhow::Result<Answer> {
         Command::Rollback { reboot } => rollback(cli, *reboot),
         Command::Commit => commit(cli),
         Command::Reject { slot } => reject(cli, *slot),
+        Command::Explain => tell_explanation(cli),
         Command::History => history(cli),
     }
 }
@@ -118,6 +120,15 @@ fn apply_image(cli: &Cli, args: &Apply) -> anyhow::Result<Answer> {
 fn tell_status(cli: &Cli) -> anyhow::Result<Answer> {
     let status = status::gather(&*host(cli)?)?;
     Ok(Answer::done(status::text(&status), serde_json::to_value(&status)?))
+}
+
+fn tell_explanation(cli: &Cli) -> anyhow::Result<Answer> {
+    let command = match &cli.disk {
+        Some(file) => format!("ralph-update --disk {}", file.display()),
+        None => "ralph-update".to_owned(),
+    };
+    let explanation = explain::explain(&explain::gather::gather(&*host(cli)?, &command)?);
+    Ok(Answer::done(explain::text::text(&explanation), serde_json::to_value(&explanation)?))
 }
 
 fn verify(cli: &Cli, args: &Verify) -> anyhow::Result<Answer> {
@@ -210,8 +221,8 @@ fn history(cli: &Cli) -> anyhow::Result<Answer> {
         let detail = if e.detail.is_empty() { String::new() } else { format!(" ({})", e.detail) };
         let name = e.event.as_str();
         text.push_str(&format!(
-            "{}  {name:12}  slot {}, generation {}, version {}{detail}\n",
-            when(e.time),
+            "{:20}  {name:12}  slot {}, generation {}, version {}{detail}\n",
+            explain::text::when(e.time),
             e.slot,
             e.generation,
             e.version
@@ -221,12 +232,6 @@ fn history(cli: &Cli) -> anyhow::Result<Answer> {
         text.push_str("nothing is recorded\n");
     }
     Ok(Answer::done(text, json!({ "events": events })))
-}
-
-/// Seconds since 1970 as a date in UTC.
-fn when(seconds: u64) -> String {
-    let time = i64::try_from(seconds).ok().and_then(|s| jiff::Timestamp::from_second(s).ok());
-    time.map_or_else(|| "(no valid time)".to_owned(), |time| time.to_string())
 }
 
 fn push_notes(text: &mut String, notes: &[String]) {

@@ -8,6 +8,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use disk_layout::Slot;
 use serde::{Deserialize, Serialize};
 
+use crate::evidence::EVIDENCE_DIR;
 use crate::exit::with_source;
 
 /// Readers look at no more than this much of the file's end: it grows by a few hundred bytes an update.
@@ -23,6 +24,8 @@ pub enum EventKind {
     Committed,
     /// A boot on trial ended in a verdict against it.
     TrialFailed,
+    /// A committed slot could not be booted; the boot guard's evidence (UPD-44).
+    BootFailed,
     /// The loader went back to the other slot; found out afterwards (UPD-43).
     FellBack,
     /// An operator sent the machine back to the other slot.
@@ -43,6 +46,7 @@ impl EventKind {
             EventKind::Applied => "applied",
             EventKind::Committed => "committed",
             EventKind::TrialFailed => "trial-failed",
+            EventKind::BootFailed => "boot-failed",
             EventKind::FellBack => "fell-back",
             EventKind::RolledBack => "rolled-back",
             EventKind::Rejected => "rejected",
@@ -75,6 +79,9 @@ pub struct Event {
     /// One line for a person.
     #[serde(default)]
     pub detail: String,
+    /// DONE of the entry's counter in the boot that is told of, or how far a fallback had counted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attempt: Option<u32>,
 }
 
 mod slot_text {
@@ -136,6 +143,17 @@ impl Records {
     /// Is there a place to write to?
     pub fn available(&self) -> bool {
         self.dir.is_some()
+    }
+
+    /// Where evidence is kept (HLT-40).
+    pub fn evidence_dir(&self) -> Option<PathBuf> {
+        self.dir.as_ref().map(|dir| dir.join(EVIDENCE_DIR))
+    }
+
+    /// What says that nothing was ever kept here, for a person: `/var` may be lost, or another file system in its place.
+    pub fn missing(&self) -> Option<String> {
+        let dir = self.dir.as_ref().filter(|dir| !dir.exists())?;
+        Some(format!("{} does not exist: nothing was recorded yet, or /var is lost", dir.display()))
     }
 
     fn path(&self, name: &str) -> Result<PathBuf, HistoryError> {
@@ -229,20 +247,6 @@ impl Records {
     }
 }
 
-/// The system ids this machine must not apply again unasked: a verdict or a person was against them, and
-/// nothing later took that back (UPD-42). Events are oldest first.
-pub fn known_bad<'e>(events: &'e [Event], system: &str) -> Option<&'e Event> {
-    let mut verdict = None;
-    for event in events.iter().filter(|e| e.system == system) {
-        match event.event {
-            EventKind::TrialFailed | EventKind::RolledBack | EventKind::Rejected => verdict = Some(event),
-            EventKind::Committed | EventKind::Retried => verdict = None,
-            EventKind::Applied | EventKind::FellBack | EventKind::Unknown => {}
-        }
-    }
-    verdict
-}
-
 fn ends_within_a_line(file: &mut File) -> io::Result<bool> {
     if file.metadata()?.len() == 0 {
         return Ok(false);
@@ -271,6 +275,7 @@ mod tests {
             version: "2.0.0".into(),
             system: system.into(),
             detail: "for a test".into(),
+            attempt: None,
         }
     }
 
@@ -319,25 +324,6 @@ mod tests {
         fs::write(dir.path().join("floor"), "nonsense").unwrap();
         assert_eq!(records.floor(), 0, "a spoilt record falls back to the committed entries");
         assert!(records.problem().unwrap().contains("nonsense"), "and that is said");
-    }
-
-    #[test]
-    fn upd_42_a_verdict_is_remembered_until_it_is_taken_back() {
-        use EventKind::*;
-        let table: &[(&[EventKind], bool)] = &[
-            (&[], false),
-            (&[Applied, FellBack], false),
-            (&[Applied, TrialFailed, FellBack], true),
-            (&[Applied, Committed, RolledBack], true),
-            (&[Rejected], true),
-            (&[TrialFailed, Retried, Applied], false),
-            (&[TrialFailed, TrialFailed, Committed], false),
-        ];
-        for (kinds, bad) in table {
-            let events: Vec<_> = kinds.iter().map(|k| event(*k, "s")).collect();
-            assert_eq!(known_bad(&events, "s").is_some(), *bad, "{kinds:?}");
-            assert!(known_bad(&events, "another").is_none());
-        }
     }
 
     #[test]

@@ -1,15 +1,18 @@
 //! What a run works on: the machine it runs on, or a disk image file. One seam for both, and for the tests' fake.
 
-use std::os::unix::fs::FileExt;
+use std::fs::OpenOptions;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use boot_entries::esp::Remount;
+use boot_entries::guard::{GuardDevice, GuardError, GuardFile, GuardRecord};
 use boot_entries::options::OptionsError;
 use boot_entries::{BootOptions, Esp, EspError, ImageEsp, KernelEsp, LoaderVars};
 use disk_layout::{
     BootedDisk, BootedError, Clash, DEVICE_LOCK, DiskLayout, FileWindow, LayoutError, LockError, MountError, MountMode,
     PrivateMount, Slot, SlotError, SlotFile, SlotIo, SysError, SysRoot, UpdateLock, find_booted,
 };
+use nix::fcntl::OFlag;
 
 use crate::history::Records;
 use crate::vars;
@@ -54,6 +57,15 @@ pub trait Host {
     fn open_esp(&self, access: Access) -> Result<Box<dyn OpenEsp>, HostError>;
     /// Opens the slot that does not run, for writing (DSK-41 to DSK-43).
     fn open_slot(&self, slot: TargetSlot) -> Result<Box<dyn SlotIo>, SlotError>;
+    /// The boot guard's record on the ESP's raw partition (GRD-2); a damaged one is empty. Changes nothing, and needs no
+    /// lock. A host that has none says that it is missing.
+    fn read_guard(&self) -> Result<GuardRecord, GuardError> {
+        Err(GuardError::Missing)
+    }
+    /// Writes the boot guard's record in place (GRD-1).
+    fn write_guard(&self, _lock: &UpdateLock, _record: &GuardRecord) -> Result<(), GuardError> {
+        Err(GuardError::Missing)
+    }
     /// Does the slot begin with zeros only? `None` when that cannot be told.
     fn is_blank(&self, slot: Slot) -> Option<bool>;
 }
@@ -180,6 +192,14 @@ impl Host for Device {
         Ok(Box::new(SlotFile::open_partition(self.disk.slot_dev(slot), self.disk.layout.slot(slot))?))
     }
 
+    fn read_guard(&self) -> Result<GuardRecord, GuardError> {
+        read_guard(self.disk.esp_dev(), 0, &self.disk.layout)
+    }
+
+    fn write_guard(&self, _lock: &UpdateLock, record: &GuardRecord) -> Result<(), GuardError> {
+        GuardDevice::open_partition(self.disk.esp_dev(), &self.disk.layout)?.write(record)
+    }
+
     fn is_blank(&self, slot: Slot) -> Option<bool> {
         begins_blank(self.disk.slot_dev(slot), 0)
     }
@@ -246,6 +266,22 @@ fn begins_blank(path: &Path, offset: u64) -> Option<bool> {
     Some(first.iter().all(|byte| *byte == 0))
 }
 
+/// Only to look: opened for reading, so that nobody is told the partition may have changed. The record is read past the
+/// page cache where that can be done: what was buffered of the partition may be older than the file.
+fn read_guard(path: &Path, offset: u64, layout: &DiskLayout) -> Result<GuardRecord, GuardError> {
+    let failed = |source| GuardError::Open { path: path.to_owned(), source };
+    let open = |flags: OFlag| {
+        let file = OpenOptions::new().read(true).custom_flags(flags.bits()).open(path)?;
+        FileWindow::new(file, offset, layout.esp.len)
+    };
+    let mut cached = open(OFlag::empty()).map_err(failed)?;
+    let file = GuardFile::locate(&mut cached, layout.sector_size)?;
+    match open(OFlag::O_DIRECT).map_err(failed).and_then(|mut direct| file.read(&mut direct)) {
+        Ok(record) => Ok(record),
+        Err(_) => file.read(&mut cached),
+    }
+}
+
 /// A disk image file (UPD-60).
 #[derive(Debug)]
 pub struct ImageFile {
@@ -301,6 +337,14 @@ impl Host for ImageFile {
 
     fn open_slot(&self, slot: TargetSlot) -> Result<Box<dyn SlotIo>, SlotError> {
         Ok(Box::new(SlotFile::open_image(&self.path, &self.layout, slot.slot())?))
+    }
+
+    fn read_guard(&self) -> Result<GuardRecord, GuardError> {
+        read_guard(&self.path, self.layout.esp.start, &self.layout)
+    }
+
+    fn write_guard(&self, _lock: &UpdateLock, record: &GuardRecord) -> Result<(), GuardError> {
+        GuardDevice::open_image(&self.path, &self.layout)?.write(record)
     }
 
     fn is_blank(&self, slot: Slot) -> Option<bool> {

@@ -1,14 +1,16 @@
 //! The life of an update on a machine or on a disk image file: `ralph-update`, and what `ralph-health-check` shares with it.
 //!
 //! Gather once, decide purely, act separately: [`host`] is the seam to the machine, [`session`] reads the boot state under
-//! the lock and acts on entries, [`status`] tells. With the feature `apply`: [`refuse`] decides whether an image may be
-//! applied, [`apply`] carries it out, phase by phase. The rules are in `specs/boot-entries.md`.
+//! the lock and acts on entries, [`status`] tells, [`history`], [`evidence`] and [`guard`] remember. With the feature `apply`: [`refuse`] decides whether an image may be
+//! applied, [`apply`] carries it out, phase by phase, and [`explain`] tells afterwards what became of it. The rules are in `specs/boot-entries.md`.
 
 pub mod evidence;
 pub mod exit;
+pub mod guard;
 pub mod history;
 pub mod host;
 mod inhibit;
+pub mod memory;
 pub mod session;
 pub mod status;
 mod vars;
@@ -17,6 +19,8 @@ mod vars;
 pub mod apply;
 #[cfg(feature = "apply")]
 pub mod config;
+#[cfg(feature = "apply")]
+pub mod explain;
 #[cfg(feature = "apply")]
 mod preflight;
 #[cfg(feature = "apply")]

@@ -6,9 +6,12 @@ use disk_layout::UpdateLock;
 use image_format::{Architecture, Manifest, SystemId, UpdaterVersion};
 
 use crate::apply::{ApplyError, Plan, Request};
-use crate::history::{Event, known_bad};
+use crate::exit::with_source;
+use crate::guard::take_over_guard_event;
+use crate::history::Event;
 use crate::host::Host;
-use crate::refuse::{Decision, Facts, Refusal, decide};
+use crate::memory::{inconclusive, why_known_bad};
+use crate::refuse::{Decision, Facts, KnownBad, Refusal, decide};
 use crate::session::{
     Fencing, Running, Session, SessionError, describe, floor, hex, is_untried, next_generation, note, note_fallbacks,
 };
@@ -35,8 +38,11 @@ pub(crate) fn look(
     host.refuse_lookalikes().map_err(SessionError::from)?;
     let mut session = Session::open(host, lock, Fencing::Target)?;
     let running = session.running()?;
-    let mut notes = Vec::new();
+    let mut notes = session.notes().to_vec();
     if host.booted().is_some() {
+        if let Err(error) = take_over_guard_event(host, lock, session.state()) {
+            notes.push(with_source(&error));
+        }
         // The fence takes away the entry that tells of a fallback. What cannot be recorded must not stop an update.
         note(&mut notes, note_fallbacks(session.state(), Some(running.name()), host.records()).map(drop));
     }
@@ -76,7 +82,8 @@ pub(crate) fn look(
     };
     loader_agrees(&session, &running, &entry)?;
     session.close()?;
-    Ok(Preflight::Go(Box::new(Plan { target, entry, retried: facts.known_bad.is_some(), notes })))
+    let retried = facts.known_bad.is_some() || facts.inconclusive > 0 && request.known_bad == KnownBad::Retry;
+    Ok(Preflight::Go(Box::new(Plan { target, entry, retried, notes })))
 }
 
 fn facts(
@@ -105,6 +112,7 @@ fn facts(
         staged_system: staged,
         floor: floor(state, host.records()),
         known_bad: why_known_bad(state.ours.iter(), past, system),
+        inconclusive: inconclusive(past, system),
         slot_len: host.layout().slot(target).len,
         cluster_size: u64::from(space.cluster_size),
         free_clusters: space.free_clusters,
@@ -117,22 +125,6 @@ fn facts(
 fn staged_system(ours: &OurEntry) -> Option<String> {
     let untried = ours.name.counter.is_some_and(is_untried);
     ours.entry.as_ref().ok().filter(|_| untried).map(|entry| hex(&entry.options.system))
-}
-
-/// UPD-42.
-fn why_known_bad<'e>(ours: impl Iterator<Item = &'e OurEntry>, past: &[Event], system: &str) -> Option<String> {
-    let same = |ours: &&OurEntry| ours.entry.as_ref().is_ok_and(|entry| hex(&entry.options.system) == system);
-    let same: Vec<&OurEntry> = ours.filter(same).collect();
-    // A commit whose record was lost with the power still stands in the entry's name.
-    if same.iter().any(|ours| ours.name.counter.is_none()) {
-        return None;
-    }
-    if let Some(reason) = same.iter().find_map(|ours| ours.entry.as_ref().ok()?.options.failed.clone()) {
-        return Some(reason);
-    }
-    let event = known_bad(past, system)?;
-    let detail = if event.detail.is_empty() { String::new() } else { format!(": {}", event.detail) };
-    Some(format!("{}{detail}", event.event.as_str()))
 }
 
 /// The running system is what the machine falls back to, so it has to be proven before its only other way to boot is taken away.

@@ -4,6 +4,7 @@ use boot_entries::loader::compare_versions;
 use image_format::{Architecture, Manifest, UpdaterVersion};
 
 use crate::config::Policy;
+use crate::memory::INCONCLUSIVE_MAX;
 
 /// What an ESP must have free beyond the new payloads.
 pub const ESP_SPARE: u64 = 1 << 20;
@@ -17,7 +18,7 @@ pub enum Downgrade {
     Allow,
 }
 
-/// May a system that failed on this machine be applied again?
+/// May a system that failed on this machine, or fell back too often without evidence, be applied again?
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KnownBad {
     /// No (the default).
@@ -45,6 +46,8 @@ pub struct Facts {
     pub floor: u32,
     /// Why the system in question is known bad here (UPD-42).
     pub known_bad: Option<String>,
+    /// How often it fell back without evidence (UPD-45).
+    pub inconclusive: usize,
     /// Size of the target slot in bytes.
     pub slot_len: u64,
     /// Bytes in one cluster of the ESP.
@@ -128,6 +131,14 @@ pub enum Refusal {
         /// What happened.
         why: String,
     },
+    /// Fell back too often, and nobody knows why.
+    #[error(
+        "this very system fell back on this machine {times} times and left no evidence: look for power cuts and hangs (`ralph-update explain`), then say --retry-failed to try it again"
+    )]
+    Inconclusive {
+        /// How often.
+        times: usize,
+    },
     /// The slot is too small.
     #[error("the image needs {needs} bytes of slot, the slot has {has}")]
     SlotTooSmall {
@@ -177,6 +188,7 @@ impl Refusal {
             Refusal::EpochJump { .. } => "epoch-jump",
             Refusal::Downgrade { .. } => "downgrade",
             Refusal::KnownBad { .. } => "known-bad",
+            Refusal::Inconclusive { .. } => "inconclusive",
             Refusal::SlotTooSmall { .. } => "slot-too-small",
             Refusal::EspTooSmall { .. } => "esp-too-small",
             Refusal::OnTrial => "on-trial",
@@ -218,6 +230,9 @@ pub fn decide(
     }
     if let (KnownBad::Refuse, Some(why)) = (known_bad, &facts.known_bad) {
         return Err(Refusal::KnownBad { why: why.clone() });
+    }
+    if known_bad == KnownBad::Refuse && facts.inconclusive >= INCONCLUSIVE_MAX {
+        return Err(Refusal::Inconclusive { times: facts.inconclusive });
     }
     enough_space(manifest, facts)?;
     if facts.running_on_trial { Err(Refusal::OnTrial) } else { Ok(Decision::Apply) }

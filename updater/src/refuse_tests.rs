@@ -15,6 +15,7 @@ fn facts() -> Facts {
         staged_system: Some("staged".into()),
         floor: 3,
         known_bad: None,
+        inconclusive: 0,
         slot_len: 1 << 30,
         cluster_size: 4096,
         free_clusters: 1 << 16,
@@ -68,6 +69,7 @@ fn each_refusal_of_the_machine() {
     let rows = [
         ("wrong-architecture", Facts { architecture: Architecture::Aarch64, ..facts() }),
         ("known-bad", Facts { known_bad: Some("deadline".into()), ..facts() }),
+        ("inconclusive", Facts { inconclusive: 3, ..facts() }),
         ("slot-too-small", Facts { slot_len: plain.slot_bytes - 1, ..facts() }),
         ("esp-too-small", Facts { free_clusters: 259, ..facts() }),
         ("on-trial", Facts { running_on_trial: true, ..facts() }),

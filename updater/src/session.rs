@@ -4,9 +4,10 @@
 use std::fmt::Write as _;
 
 pub use boot_entries::options::hex;
+pub use boot_entries::state::reason_text;
 use boot_entries::{
     BootOptions, ChangeError, Counter, Entry, EntryArchitecture, EntryName, Esp, EspState, Fallback, Generation,
-    LoaderVars, NoFallback, OurEntry, Prediction, another_whole_entry_boots, commit, mark_bad, tidy,
+    LoaderVars, NoFallback, OurEntry, Prediction, another_whole_entry_boots, commit, guard, mark_bad, tidy,
 };
 use disk_layout::{Architecture, Slot, UpdateLock};
 
@@ -145,6 +146,7 @@ pub struct Session<'h> {
     esp: Box<dyn OpenEsp>,
     state: EspState,
     vars: LoaderVars,
+    notes: Vec<String>,
 }
 
 impl std::fmt::Debug for Session<'_> {
@@ -159,8 +161,13 @@ impl<'h> Session<'h> {
     pub fn open(host: &'h dyn Host, lock: &'h UpdateLock, fenced: Fencing) -> Result<Self, SessionError> {
         let mut esp = host.open_esp(Access::ReadWrite)?;
         let tidied = tidy(lock, esp.esp())?;
+        // Without its file there is no boot guard (GRD-1); nothing else depends on it.
+        let mut notes = Vec::new();
+        if let Err(error) = guard::ensure(lock, esp.esp()) {
+            notes.push(format!("there is no record for the boot guard: {}", with_source(&error)));
+        }
         let state = EspState::read(esp.esp()).map_err(SessionError::State)?;
-        let session = Session { host, lock, esp, state, vars: host.loader_vars() };
+        let session = Session { host, lock, esp, state, vars: host.loader_vars(), notes };
         let excepted = match fenced {
             Fencing::None => None,
             Fencing::Target => session.running().ok().map(|running| running.target().slot()),
@@ -189,6 +196,11 @@ impl<'h> Session<'h> {
     /// The loader's variables as they were read.
     pub fn vars(&self) -> &LoaderVars {
         &self.vars
+    }
+
+    /// What did not work and stopped nothing, for a person.
+    pub fn notes(&self) -> &[String] {
+        &self.notes
     }
 
     /// The open ESP.
@@ -262,7 +274,7 @@ impl<'h> Session<'h> {
         let marked = mark_bad(self.lock, self.esp.esp(), &subject.ours, Some(reason))?;
         self.reread()?;
         let detail = format!("{} boots instead", fallback.file_name);
-        let mut notes = Vec::new();
+        let mut notes = self.notes.clone();
         note(&mut notes, self.host.records().append(event(kind, &subject.entry, detail)));
         Ok(GivenUp { name: marked.name, fallback, notes })
     }
@@ -367,7 +379,7 @@ pub fn note_fallbacks(
             continue;
         }
         let detail = format!("no try of {} was committed; the other slot runs", counter.done());
-        let event = event(EventKind::FellBack, entry, detail);
+        let event = Event { attempt: Some(counter.done()), ..event(EventKind::FellBack, entry, detail) };
         records.append(event.clone())?;
         found.push(event);
     }
@@ -414,17 +426,6 @@ pub fn describe(prediction: &Prediction) -> String {
     }
 }
 
-/// Why the loader takes an entry.
-pub fn reason_text(reason: boot_entries::loader::ChoiceReason) -> &'static str {
-    use boot_entries::loader::ChoiceReason;
-    match reason {
-        ChoiceReason::OneShot => "the EFI variable LoaderEntryOneShot names it, for one boot",
-        ChoiceReason::DefaultVariable => "the EFI variable LoaderEntryDefault names it",
-        ChoiceReason::DefaultInConf => "the default line of loader.conf names it",
-        ChoiceReason::First => "it is the first in the loader's order",
-    }
-}
-
 /// An event about the system of an entry.
 pub fn event(kind: EventKind, entry: &Entry, detail: String) -> Event {
     Event {
@@ -436,6 +437,7 @@ pub fn event(kind: EventKind, entry: &Entry, detail: String) -> Event {
         version: entry.os_version().to_owned(),
         system: hex(&entry.options.system),
         detail,
+        attempt: None,
     }
 }
 

@@ -1,6 +1,9 @@
 //! Commit, rollback, reject and what is remembered, on a machine in memory.
 
+use boot_entries::guard::{GuardEvent, GuardRecord};
+
 use super::*;
+use crate::guard::take_over_guard_event;
 use crate::testing::FakeHost;
 
 /// A runs from generation 1, B from generation 2 and under this name.
@@ -205,4 +208,97 @@ fn ifc_21_states_of_slots() {
         assert_eq!(state(&machine(name)), expected, "{name}");
     }
     assert_eq!(state(&on_b("ralphos-b-g2+0-3.conf")), SlotState::Trial, "its last try runs as +0-3");
+}
+
+fn guard_event(attempt: Option<u32>, text: &str) -> GuardRecord {
+    let generation = Generation::new(2).unwrap();
+    let event = GuardEvent { slot: Slot::B, generation, attempt, text: text.parse().unwrap() };
+    GuardRecord { boots: 2, ..GuardRecord::default() }.with_event(event)
+}
+
+fn taken_over(host: &FakeHost) -> Option<Event> {
+    let lock = host.lock().unwrap();
+    let state = session(host, |s| s.state().clone());
+    take_over_guard_event(host, &lock, &state).unwrap()
+}
+
+#[test]
+fn upd_44_the_guards_event_is_recorded_once_and_then_taken_out() {
+    for (attempt, kind) in [(Some(3), EventKind::TrialFailed), (None, EventKind::BootFailed)] {
+        let (host, _dir) = with_records(machine("ralphos-b-g2+0-3.conf"));
+        let record = guard_event(attempt, "deadline");
+        *host.guard.borrow_mut() = Some(record.clone());
+        let event = taken_over(&host).unwrap();
+        assert_eq!((event.event, event.attempt, event.detail.as_str()), (kind, attempt, "deadline"));
+        assert_eq!((event.version.as_str(), event.system.len()), ("2.0.0", 64));
+        assert_eq!(*host.guard.borrow(), Some(record.clone().without_event()), "the count of boots stays");
+        // Power was lost between the two writes.
+        *host.guard.borrow_mut() = Some(record);
+        assert_eq!(taken_over(&host), None);
+        assert_eq!(host.guard.borrow().as_ref().unwrap().event, None);
+        assert_eq!(kinds(&host), [kind]);
+    }
+}
+
+#[test]
+fn upd_44_the_entry_may_be_gone_and_another_attempt_is_another_event() {
+    let (host, _dir) = with_records(machine("ralphos-b-g4+3-0.conf"));
+    let entry = host.entry("ralphos-b-g2.conf".parse().unwrap(), "1.5.0");
+    host.records.append(event(EventKind::Applied, &entry, String::new())).unwrap();
+    for attempt in [1, 2] {
+        *host.guard.borrow_mut() = Some(guard_event(Some(attempt), "deadline"));
+        assert_eq!(taken_over(&host).unwrap().version, "1.5.0");
+    }
+    assert_eq!(kinds(&host), [EventKind::Applied, EventKind::TrialFailed, EventKind::TrialFailed]);
+}
+
+#[test]
+fn upd_44_a_failed_check_that_the_health_check_recorded_itself_is_not_told_twice() {
+    let (host, _dir) = with_records(machine("ralphos-b-g2+0-3.conf"));
+    let entry = host.entry("ralphos-b-g2.conf".parse().unwrap(), "2.0.0");
+    host.records.append(event(EventKind::TrialFailed, &entry, "ralphd: deadline".into())).unwrap();
+    *host.guard.borrow_mut() = Some(guard_event(Some(3), "check: ralphd"));
+    assert_eq!(taken_over(&host), None);
+    assert_eq!(host.guard.borrow().as_ref().unwrap().event, None);
+    *host.guard.borrow_mut() = Some(guard_event(Some(3), "check: policy"));
+    assert!(taken_over(&host).is_some());
+}
+
+#[test]
+fn upd_44_without_a_working_var_the_event_stays_in_the_record() {
+    let mut host = machine("ralphos-b-g2+0-3.conf");
+    *host.guard.borrow_mut() = Some(guard_event(Some(3), "deadline"));
+    assert_eq!(taken_over(&host), None);
+    host.records = Records::in_dir("/proc/nowhere", "boot");
+    let (lock, state) = (host.lock().unwrap(), session(&host, |s| s.state().clone()));
+    assert!(take_over_guard_event(&host, &lock, &state).is_err());
+    assert!(host.guard.borrow().as_ref().unwrap().event.is_some());
+}
+
+#[test]
+fn grd_1_a_writing_session_makes_the_guards_file_and_a_failure_of_that_is_a_note() {
+    let host = machine("ralphos-b-g2+3-0.conf");
+    host.with_esp(|esp| esp.take("ralphos/guard"));
+    assert!(session(&host, |s| s.notes().is_empty()));
+    assert!(host.with_esp(|esp| esp.files().contains(&"ralphos/guard")));
+}
+
+#[test]
+fn ifc_20_status_tells_of_the_guard_of_inconclusive_systems_and_of_two_bad_slots() {
+    let problems = |host: &FakeHost| crate::status::gather(host).unwrap().problems.join("\n");
+    let (host, _dir) = with_records(machine("ralphos-b-g2+0-3.conf"));
+    assert!(problems(&host).contains("fell back without evidence (1 of 3)"), "{}", problems(&host));
+    *host.guard.borrow_mut() = Some(guard_event(Some(3), "deadline"));
+    let told = problems(&host);
+    assert!(told.contains("the boot guard ended a boot of slot b, generation 2, boot 3 (deadline)"), "{told}");
+    assert!(!told.contains("without evidence"), "{told}");
+    taken_over(&host);
+    assert_eq!(problems(&host), "");
+    *host.guard.borrow_mut() = None;
+    assert!(problems(&host).contains("there is no boot guard"));
+    let (mut host, _dir) = with_records(machine("ralphos-b-g2+0-3.conf"));
+    host.with_esp(|esp| esp.take("loader/entries/ralphos-a-g1.conf"));
+    host.put_system("ralphos-a-g1+0-4.conf", "1.0.0");
+    host.boot("ralphos-a-g1+0-4.conf", "1.0.0");
+    assert!(problems(&host).contains("both slots are bad"), "{}", problems(&host));
 }

@@ -2,12 +2,15 @@
 
 use std::fmt::Write as _;
 
-use boot_entries::{EspState, OurEntry, Prediction};
+use boot_entries::{EntryName, EspState, OurEntry, Prediction};
 use disk_layout::Slot;
 use serde::Serialize;
 
 use crate::exit::with_source;
+use crate::guard::event_to_record;
+use crate::history::{Event, EventKind};
 use crate::host::{Access, Host};
+use crate::memory;
 use crate::session::{self, SessionError, describe, entry_architecture, hex, is_untried, reason_text};
 
 /// The state of a slot (IFC-21).
@@ -131,6 +134,8 @@ pub fn gather(host: &dyn Host) -> Result<Status, SessionError> {
         problems.push(with_source(error));
     }
     problems.extend(host.records().problem());
+    problems.extend(guard_problems(host, &state));
+    problems.extend(system_problems(host, &state, name));
     Ok(Status {
         format: 1,
         booted: host.booted().map(|options| options.slot),
@@ -210,6 +215,65 @@ fn problems(state: &EspState, prediction: &Prediction) -> Vec<String> {
     found.extend(state.foreign.iter().map(|name| format!("{name} is a boot entry that is not ours")));
     found
 }
+
+/// What is amiss with the boot guard's record, and what it holds that the history does not (UPD-44).
+fn guard_problems(host: &dyn Host, state: &EspState) -> Option<String> {
+    let event = match host.read_guard() {
+        Ok(record) => record.event?,
+        Err(error) => return Some(format!("there is no boot guard: {}", with_source(&error))),
+    };
+    let past = host.records().events().unwrap_or_default();
+    event_to_record(&event, state, &past)?;
+    let attempt = event.attempt.map(|attempt| format!(", boot {attempt}")).unwrap_or_default();
+    let (slot, generation) = (event.slot, event.generation);
+    Some(format!(
+        "the boot guard ended a boot of slot {slot}, generation {generation}{attempt} ({}), and the history does not hold it yet: the next run of the health check or of apply takes it over",
+        event.text
+    ))
+}
+
+/// Systems that fell back without evidence (UPD-45), and a machine without any good one. `running` is the booted entry.
+fn system_problems(host: &dyn Host, state: &EspState, running: Option<EntryName>) -> Vec<String> {
+    let mut found = Vec::new();
+    let past = host.records().events().unwrap_or_default();
+    let guard = host.read_guard().ok().and_then(|record| record.event);
+    let mut bad = 0;
+    for slot in Slot::ALL {
+        let Some(ours) = state.live(slot).filter(|ours| ours.name.is_exhausted()) else { continue };
+        let in_its_last_try = running.is_some_and(|name| name.same_system(ours.name))
+            && ours.name.counter.is_some_and(|counter| counter.done() <= LAST_TRY)
+            && ours.entry.as_ref().is_ok_and(|entry| entry.options.failed.is_none());
+        if in_its_last_try {
+            continue;
+        }
+        bad += 1;
+        let Ok(entry) = &ours.entry else { continue };
+        let generation = ours.name.generation.get();
+        let system = hex(&entry.options.system);
+        let same = |e: &&Event| (e.slot, e.generation) == (slot, generation);
+        let explained = past.iter().filter(same).any(|e| memory::is_evidence(e.event))
+            || guard.as_ref().is_some_and(|e| (e.slot, e.generation) == (slot, ours.name.generation));
+        let recorded = past.iter().filter(same).any(|e| e.event == EventKind::FellBack);
+        if entry.options.failed.is_none() && !explained && host.records().available() {
+            let times = memory::inconclusive(&past, &system) + usize::from(!recorded);
+            let refused = if times >= memory::INCONCLUSIVE_MAX { ", and is refused until --retry-failed" } else { "" };
+            found.push(format!(
+                "version {} in slot {slot} fell back without evidence ({times} of {}){refused}: `ralph-update explain` tells more",
+                entry.os_version(),
+                memory::INCONCLUSIVE_MAX
+            ));
+        }
+    }
+    if bad == 2 {
+        found.push(
+            "both slots are bad; an update is accepted all the same: apply an image that is known to work".to_owned(),
+        );
+    }
+    found
+}
+
+/// DONE in the last try of a new entry (ENT-2).
+const LAST_TRY: u32 = 3;
 
 /// For a person.
 pub fn text(status: &Status) -> String {

@@ -6,6 +6,7 @@ use std::num::NonZeroUsize;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 
+use boot_entries::guard::{GuardError, GuardRecord};
 use boot_entries::{
     BootOptions, Entry, EntryArchitecture, EntryName, Esp, FakeEsp, Liveness, LoaderVars, OnCorruption, PayloadKind,
 };
@@ -78,6 +79,8 @@ pub(crate) struct FakeHost {
     pub log: Log,
     pub esp: Rc<RefCell<Option<FakeEsp>>>,
     pub slot: Rc<RefCell<Option<FakeSlot>>>,
+    /// What the boot guard's record says; none: there is no such file.
+    pub guard: RefCell<Option<GuardRecord>>,
     /// Flips a bit of every block read back at this offset.
     pub spoil: Option<u64>,
 }
@@ -107,6 +110,7 @@ impl FakeHost {
         }));
         let mut esp = FakeEsp::new();
         esp.put("loader/loader.conf", b"timeout 0\n");
+        esp.put("ralphos/guard", &[0; 4096]);
         let mut host = FakeHost {
             layout,
             booted: None,
@@ -115,6 +119,7 @@ impl FakeHost {
             log,
             esp: Rc::new(RefCell::new(Some(esp))),
             slot: Rc::new(RefCell::new(Some(slot))),
+            guard: RefCell::new(Some(GuardRecord::default())),
             spoil: None,
         };
         host.put_system("ralphos-a-g1.conf", "1.0.0");
@@ -230,6 +235,16 @@ impl Host for FakeHost {
         assert_ne!(Some(slot.slot()), running, "the booted slot is never opened for writing");
         let slot = self.slot.borrow_mut().take();
         Ok(Box::new(SlotInUse { slot, home: Rc::clone(&self.slot), spoil: self.spoil }))
+    }
+
+    fn read_guard(&self) -> Result<GuardRecord, GuardError> {
+        self.guard.borrow().clone().ok_or(GuardError::Missing)
+    }
+
+    fn write_guard(&self, _: &UpdateLock, record: &GuardRecord) -> Result<(), GuardError> {
+        self.log.lock().unwrap().push("guard write".to_owned());
+        *self.guard.borrow_mut() = Some(record.clone());
+        Ok(())
     }
 
     fn is_blank(&self, slot: Slot) -> Option<bool> {
