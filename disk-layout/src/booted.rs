@@ -10,12 +10,12 @@ use crate::mountinfo::{DeviceNumber, mount_at};
 use crate::sysroot::{BlockDevice, KernelPartition, SysError, SysRoot};
 use crate::table::{Partition, PartitionTable};
 
-/// The disk that the machine runs from.
+/// The disk that the machine runs from, or is about to ([`find_named`]).
 #[derive(Debug, Clone)]
 pub struct BootedDisk {
     /// What is where on the disk.
     pub layout: DiskLayout,
-    /// The slot that lies under the root file system.
+    /// The slot that lies under the root file system, or will.
     pub slot: Slot,
     device: BlockDevice,
     partitions: Vec<KernelPartition>,
@@ -103,6 +103,19 @@ pub enum BootedError {
         /// The partition's number.
         number: u32,
     },
+    /// No disk has the partition that the command line names.
+    #[error("no disk of this machine has the partition {0} that the kernel's command line names")]
+    NotThere(Uuid),
+    /// Two disks have it.
+    #[error("both {} and {} have the partition {guid} that the kernel's command line names; nothing will be written", first.display(), second.display())]
+    TwoDisks {
+        /// The PARTUUID.
+        guid: Uuid,
+        /// The one disk.
+        first: PathBuf,
+        /// The other.
+        second: PathBuf,
+    },
     /// The root file system lies on a partition that is no slot.
     #[error("this machine runs from partition {number} of {}, which is neither SYSTEM_A nor SYSTEM_B", disk.display())]
     NotASlot {
@@ -154,6 +167,42 @@ pub fn find_booted(sys: &SysRoot) -> Result<BootedDisk, BootedError> {
     };
     let no_disk = || BootedError::NoDisk { partition: partition.node.clone() };
     let device = sys.block_device(partition.dir.parent().ok_or_else(no_disk)?)?.ok_or_else(no_disk)?;
+    let (layout, partitions) = layout_of(sys, &device)?;
+    let number = partition.partition_number()?.ok_or_else(no_disk)?;
+    let slot = layout.slot_of(number).ok_or_else(|| BootedError::NotASlot { disk: device.node.clone(), number })?;
+    Ok(BootedDisk { layout, slot, device, partitions })
+}
+
+/// Finds the disk that has a slot with this PARTUUID, before any root file system is there (in an initrd). A PARTUUID counts
+/// wherever the initrd would look for it: in the table on a disk, or in the kernel's memory of it.
+///
+/// # Errors
+/// [`BootedError::NotThere`], which may be so only for now; [`BootedError::TwoDisks`], `Layout`, `TableChanged`, `NotASlot`
+/// and `Sys`.
+pub fn find_named(sys: &SysRoot, guid: Uuid) -> Result<BootedDisk, BootedError> {
+    let mut found: Option<BlockDevice> = None;
+    for device in sys.block_devices()? {
+        let partitions = device.partitions(sys)?;
+        // Without partitions there is nothing the kernel would find, however the bytes look.
+        if partitions.is_empty() || !names(&device, &partitions).iter().any(|(_, own)| *own == Some(guid)) {
+            continue;
+        }
+        if let Some(first) = &found {
+            return Err(BootedError::TwoDisks { guid, first: first.node.clone(), second: device.node });
+        }
+        found = Some(device);
+    }
+    let device = found.ok_or(BootedError::NotThere(guid))?;
+    let (layout, partitions) = layout_of(sys, &device)?;
+    let slot = layout.slot_by_guid(guid).ok_or_else(|| {
+        let number = partitions.first().map_or(0, |partition| partition.number);
+        BootedError::NotASlot { disk: device.node.clone(), number }
+    })?;
+    Ok(BootedDisk { layout, slot, device, partitions })
+}
+
+/// The layout of a disk, which must be the one that the kernel knows.
+fn layout_of(sys: &SysRoot, device: &BlockDevice) -> Result<(DiskLayout, Vec<KernelPartition>), BootedError> {
     let disk = device.node.clone();
     let layout = DiskLayout::open(&disk).map_err(|source| BootedError::Layout { disk: disk.clone(), source })?;
     let partitions = device.partitions(sys)?;
@@ -164,9 +213,7 @@ pub fn find_booted(sys: &SysRoot) -> Result<BootedDisk, BootedError> {
             return Err(BootedError::TableChanged { disk, number: entry.number });
         }
     }
-    let number = partition.partition_number()?.ok_or_else(no_disk)?;
-    let slot = layout.slot_of(number).ok_or(BootedError::NotASlot { disk, number })?;
-    Ok(BootedDisk { layout, slot, device, partitions })
+    Ok((layout, partitions))
 }
 
 /// The dm-verity device under `/`, or, where `/` is an overlay, the one named `root`.

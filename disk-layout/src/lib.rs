@@ -21,7 +21,7 @@ mod table;
 mod window;
 
 pub use aligned::{AlignedBuf, BLOCK};
-pub use booted::{BootedDisk, BootedError, Clash, ClashReason, EspMount, find_booted};
+pub use booted::{BootedDisk, BootedError, Clash, ClashReason, EspMount, find_booted, find_named};
 pub use coalesce::CoalescingWriter;
 pub use create::{ALIGNMENT, CreateError, NewDisk, PlannedDisk};
 pub use device::{SlotError, SlotIo};

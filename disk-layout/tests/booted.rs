@@ -7,7 +7,7 @@ use std::path::Path;
 
 use disk_layout::{
     Architecture, BootedDisk, BootedError, ClashReason, DiskLayout, EspMount, NewDisk, Seed, Slot, SysError, SysRoot,
-    find_booted,
+    find_booted, find_named,
 };
 use uuid::Uuid;
 
@@ -318,4 +318,22 @@ fn boot_id_and_command_line() {
     assert!(matches!(machine.sys().boot_id(), Err(SysError::Strange { .. })));
     // This machine's own.
     assert_eq!(SysRoot::real().boot_id().unwrap(), SysRoot::real().boot_id().unwrap());
+}
+
+#[test]
+fn grd10_before_any_root_the_disk_is_found_by_the_partuuid_of_the_command_line() {
+    let machine = Machine::running_b();
+    let layout = machine.booted().unwrap().layout;
+    let guid = layout.slot(Slot::A).unique_guid;
+    let named = find_named(&machine.sys(), guid).unwrap();
+    assert_eq!((named.slot, named.esp_dev()), (Slot::A, machine.path("dev/vda1").as_path()));
+    assert_eq!(named.layout, layout);
+    let nobody = Uuid::from_u128(1);
+    assert!(matches!(find_named(&machine.sys(), nobody), Err(BootedError::NotThere(guid)) if guid == nobody));
+    assert!(matches!(find_named(&machine.sys(), layout.esp.unique_guid), Err(BootedError::NotASlot { .. })));
+    // Another disk, then a copy of the first.
+    machine.disk("vdb", 252, Seed::Fixed(2));
+    assert_eq!(find_named(&machine.sys(), guid).unwrap().layout, layout);
+    machine.disk("vdc", 251, Seed::Fixed(1));
+    assert!(matches!(find_named(&machine.sys(), guid), Err(BootedError::TwoDisks { .. })));
 }

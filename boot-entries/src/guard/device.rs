@@ -1,7 +1,7 @@
 //! The record on a block device or in a disk image.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Seek};
+use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
@@ -20,8 +20,11 @@ use super::{GuardError, GuardFile, GuardRecord, RECORD_SIZE};
 /// the file through a mount to write to it, so the kernel has no dirty page of it that could undo our write.
 #[derive(Debug)]
 pub struct GuardDevice {
+    /// To look the file up.
+    lookup: FileWindow,
     storage: FileWindow,
     file: GuardFile,
+    sector_size: u64,
 }
 
 impl GuardDevice {
@@ -31,9 +34,9 @@ impl GuardDevice {
     /// [`GuardError`].
     pub fn open_partition(node: &Path, layout: &DiskLayout) -> Result<GuardDevice, GuardError> {
         let failed = |source| GuardError::Open { path: node.to_owned(), source };
-        let cached = File::open(node).map_err(failed)?;
-        let mut cached = FileWindow::new(cached, 0, layout.esp.len).map_err(failed)?;
-        let file = GuardFile::locate(&mut cached, layout.sector_size)?;
+        let lookup = File::open(node).map_err(failed)?;
+        let mut lookup = FileWindow::new(lookup, 0, layout.esp.len).map_err(failed)?;
+        let file = GuardFile::locate(&mut lookup, layout.sector_size)?;
         let direct = match open(node, OFlag::O_DIRECT) {
             // A driver that has no O_DIRECT.
             Err(error) if error.raw_os_error() == Some(Errno::EINVAL as i32) => open(node, OFlag::empty()),
@@ -47,7 +50,7 @@ impl GuardDevice {
             storage =
                 open(node, OFlag::empty()).and_then(|file| FileWindow::new(file, 0, layout.esp.len)).map_err(failed)?;
         }
-        Ok(GuardDevice { storage, file })
+        Ok(GuardDevice { lookup, storage, file, sector_size: layout.sector_size })
     }
 
     /// Inside a disk image, through the page cache, as everything that is done to one.
@@ -56,12 +59,23 @@ impl GuardDevice {
     /// [`GuardError`].
     pub fn open_image(image: &Path, layout: &DiskLayout) -> Result<GuardDevice, GuardError> {
         let failed = |source| GuardError::Open { path: image.to_owned(), source };
-        let mut storage = open(image, OFlag::empty())
-            .and_then(|file| FileWindow::new(file, layout.esp.start, layout.esp.len))
-            .map_err(failed)?;
-        let file = GuardFile::locate(&mut storage, layout.sector_size)?;
-        storage.rewind().map_err(failed)?;
-        Ok(GuardDevice { storage, file })
+        let window = || {
+            let file = open(image, OFlag::empty())?;
+            FileWindow::new(file, layout.esp.start, layout.esp.len)
+        };
+        let (mut lookup, storage) = (window().map_err(failed)?, window().map_err(failed)?);
+        let file = GuardFile::locate(&mut lookup, layout.sector_size)?;
+        Ok(GuardDevice { lookup, storage, file, sector_size: layout.sector_size })
+    }
+
+    /// Looks the file up again, through what is open already: for a process that has kept this for a long time, while others
+    /// may have made the file anew.
+    ///
+    /// # Errors
+    /// As for opening. Then nothing may be written.
+    pub fn look_again(&mut self) -> Result<(), GuardError> {
+        self.file = GuardFile::locate(&mut self.lookup, self.sector_size)?;
+        Ok(())
     }
 
     /// What the record says; a damaged one is empty (`GRD-2`).

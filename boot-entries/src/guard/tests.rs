@@ -187,6 +187,8 @@ fn grd1_in_a_disk_image_of_either_sector_size_the_record_stays_inside_its_file()
         ensure(&lock(), &mut esp).unwrap();
         let mut guard = GuardDevice::open_image(&image, &layout).unwrap();
         guard.write(&record(4)).unwrap();
+        guard.look_again().unwrap();
+        assert_eq!(guard.read().unwrap(), record(4));
         drop(guard);
         assert_eq!(GuardDevice::open_image(&image, &layout).unwrap().read().unwrap(), record(4));
 

@@ -1,0 +1,379 @@
+//! The program around the decisions: what bounds their time, what is left behind to watch the deadline.
+
+use std::fs::{self, OpenOptions};
+use std::io::{self, BufRead, BufReader, Write};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixListener};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use boot_entries::BootOptions;
+use boot_entries::guard::{GuardDevice, GuardError, GuardEvent, GuardRecord, GuardText};
+use disk_layout::SysRoot;
+use nix::sys::mman::{MlockAllFlags, mlockall};
+use nix::time::{ClockId, clock_gettime};
+
+use crate::client::{GuardClient, SOCKET};
+use crate::machine::{Console, RealMachine, restart};
+use crate::resident::{Clock, Outcome, Watch, watch};
+use crate::start::{DISK_WAIT_FAILED, Stop, told};
+use crate::trial::{DROP_IN, TRIAL_FILE, Trial};
+
+/// `GRD-14`: whatever hangs, the boot goes on after this.
+const BOUND: Duration = Duration::from_secs(45);
+/// `GRD-21`: what the last acts before a restart may take together.
+const LAST_ACTS: Duration = Duration::from_secs(10);
+/// This boot was counted; a second `start` does nothing.
+const COUNTED: &str = "/run/ralphos/boot-counted";
+/// A line that ends the text of a trial on the worker's standard output.
+pub const END: &str = ".";
+/// A thread of the resident: its stack is locked in memory.
+const STACK: usize = 256 << 10;
+
+/// `ralph-boot-guard start`. The work is done by another process: a disk that hangs keeps a thread of it for ever, and a
+/// process with such a thread cannot be waited for.
+pub fn start() {
+    let mut console = Console::open();
+    let counted =
+        make_dirs(Path::new(COUNTED)).and_then(|()| OpenOptions::new().write(true).create_new(true).open(COUNTED));
+    if counted.is_err_and(|error| error.kind() == io::ErrorKind::AlreadyExists) {
+        console.say("this boot was counted already");
+        return;
+    }
+    let (sender, receiver) = mpsc::channel();
+    let worker = worker(&["work-start"], Stdio::piped()).and_then(|mut child| {
+        let out = child.stdout.take().ok_or_else(|| io::Error::other("no pipe"))?;
+        thread::Builder::new().spawn(move || trials(BufReader::new(out), &sender))
+    });
+    if let Err(error) = worker {
+        console.say(&format!("the boot is not counted: {error}"));
+        return;
+    }
+    let (trial, complete) = last_of(&receiver, BOUND);
+    if !complete {
+        console.say("the disk gives no answer; the boot goes on");
+    }
+    if let Some(trial) = trial {
+        arm(&mut console, &trial);
+    }
+}
+
+/// `ralph-boot-guard failed REASON`. Returns when the machine stays as it is.
+pub fn failed(reason: &str) {
+    let mut console = Console::open();
+    let mut child = match worker(&["work-failed", reason], Stdio::null()) {
+        Ok(child) => child,
+        Err(error) => return console.say(&format!("nothing can be done: {error}")),
+    };
+    let began = Instant::now();
+    while began.elapsed() < BOUND {
+        match child.try_wait() {
+            Ok(None) => thread::sleep(Duration::from_millis(50)),
+            _ => return,
+        }
+    }
+    console.say("the disk gives no answer; the machine stays as it is");
+}
+
+fn worker(args: &[&str], out: Stdio) -> io::Result<std::process::Child> {
+    // `--` last: a reason may begin with a dash.
+    let (command, rest) = args.split_first().ok_or_else(|| io::Error::other("no command"))?;
+    Command::new("/proc/self/exe").arg(command).arg("--").args(rest).stdin(Stdio::null()).stdout(out).spawn()
+}
+
+/// Reads trials, each ended by [`END`], until the worker is done.
+fn trials(out: impl BufRead, sender: &Sender<Trial>) {
+    let mut text = String::new();
+    for line in out.lines().map_while(Result::ok) {
+        if line != END {
+            text = format!("{text}{line}\n");
+            continue;
+        }
+        if let Ok(trial) = Trial::parse(&text)
+            && sender.send(trial).is_err()
+        {
+            return;
+        }
+        text.clear();
+    }
+}
+
+/// What was sent last, and whether the sender came to its end within `bound`.
+fn last_of(receiver: &Receiver<Trial>, bound: Duration) -> (Option<Trial>, bool) {
+    let began = Instant::now();
+    let mut last = None;
+    loop {
+        match receiver.recv_timeout(bound.saturating_sub(began.elapsed())) {
+            Ok(trial) => last = Some(trial),
+            Err(mpsc::RecvTimeoutError::Disconnected) => return (last, true),
+            Err(mpsc::RecvTimeoutError::Timeout) => return (last, false),
+        }
+    }
+}
+
+/// `GRD-20`, `GRD-23`: tells the running system of the trial, and leaves a process behind.
+fn arm(console: &mut Console, trial: &Trial) {
+    let mut put = |path: &str, text: &str| {
+        let written = make_dirs(Path::new(path)).and_then(|()| fs::write(path, text));
+        if let Err(error) = written {
+            console.say(&format!("cannot write {path}: {error}"));
+        }
+    };
+    put(TRIAL_FILE, &trial.to_string());
+    if trial.another {
+        put(DROP_IN, &trial.drop_in());
+    }
+    let spawned = Command::new("/proc/self/exe")
+        // systemd spares a process whose name begins so when it switches the root.
+        .arg0("@ralph-boot-guard")
+        .args(["wait", "--", &trial.to_string()])
+        .current_dir("/")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn();
+    if let Err(error) = spawned {
+        console.say(&format!("the deadline is not armed: {error}"));
+        return;
+    }
+    let began = Instant::now();
+    while began.elapsed() < Duration::from_secs(2) {
+        if let Ok(Some(status)) = GuardClient::new().status(Duration::from_secs(1)) {
+            let then =
+                if status.another { "the machine restarts" } else { "nothing happens, for nothing else would boot" };
+            let (left, attempt) = (status.left.as_secs(), trial.attempt);
+            console.say(&format!("try {attempt} of slot {}: without a verdict in {left} s {then}", trial.slot));
+            return;
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
+    console.say("the deadline is not armed: its process does not answer");
+}
+
+fn make_dirs(file: &Path) -> io::Result<()> {
+    file.parent().map_or(Ok(()), fs::create_dir_all)
+}
+
+/// `CLOCK_BOOTTIME`: it goes on while the machine sleeps.
+#[derive(Debug)]
+struct BootTime;
+
+impl Clock for BootTime {
+    fn now(&self) -> Duration {
+        // The clock is part of every kernel we know; without one the deadline is far and not past.
+        clock_gettime(ClockId::CLOCK_BOOTTIME).map_or(Duration::ZERO, Duration::from)
+    }
+}
+
+/// The resident: `ralph-boot-guard wait TRIAL`, started by [`start`] alone. Everything it needs later it takes now: once the
+/// root is switched it has neither `/dev` nor `/proc`, and what hangs then must not be asked for anything.
+pub fn wait(text: &str) {
+    let mut console = Console::open();
+    // Fails when this process leads a session already, which is as good.
+    let _ = nix::unistd::setsid();
+    if let Err(error) = fs::write("/proc/self/oom_score_adj", "-1000") {
+        console.say(&format!("the deadline's process may be killed when memory runs out: {error}"));
+    }
+    if let Err(errno) = mlockall(MlockAllFlags::MCL_CURRENT | MlockAllFlags::MCL_FUTURE) {
+        console.say(&format!("the deadline's process is not locked in memory: {}", errno.desc()));
+    }
+    let trial = match Trial::parse(text) {
+        Ok(trial) => trial,
+        Err(error) => return console.say(&told(&error)),
+    };
+    let listener = SocketAddr::from_abstract_name(SOCKET).and_then(|address| UnixListener::bind_addr(&address));
+    let listener = match listener {
+        Ok(listener) => listener,
+        // Without a way to disarm it, it must not be armed.
+        Err(error) => return console.say(&format!("the deadline is not armed: {error}")),
+    };
+    let last_acts = prepare_last_acts(&mut console, trial);
+    let watched = Watch { deadline: trial.deadline(), another: trial.another, user: 0 };
+    let outcome = watch(&listener, &watched, &BootTime).unwrap_or_else(|error| {
+        console.say(&format!("the deadline can no longer be disarmed: {error}"));
+        while BootTime.now() < trial.deadline() {
+            thread::sleep(Duration::from_secs(1));
+        }
+        Outcome::Deadline
+    });
+    let Trial { slot, generation, .. } = trial;
+    match outcome {
+        Outcome::Disarmed => {}
+        Outcome::Deadline if !trial.another => {
+            console.say(&format!("slot {slot}, generation {generation}: no verdict, and nothing else would boot"));
+        }
+        Outcome::Deadline => {
+            console.say(&format!("slot {slot}, generation {generation}: no verdict by the deadline; restarting"));
+            last_acts.run(LAST_ACTS);
+            loop {
+                restart(&mut console);
+                thread::sleep(Duration::from_secs(5));
+            }
+        }
+    }
+}
+
+fn prepare_last_acts(console: &mut Console, trial: Trial) -> LastActs {
+    let mut jobs: Vec<Job> = vec![Box::new(nix::unistd::sync)];
+    match find_record() {
+        Ok(mut guard) => jobs.push(Box::new(move || {
+            // Nobody is left to tell.
+            let _ = write_event(&mut guard, &trial, "deadline");
+        })),
+        Err(text) => console.say(&format!("the deadline will leave no record: {text}")),
+    }
+    LastActs::prepare(jobs)
+}
+
+fn find_record() -> Result<GuardDevice, String> {
+    let line = SysRoot::real().command_line().map_err(|error| told(&error))?;
+    let booted = BootOptions::parse(&line).map_err(|error| told(&error))?;
+    let found: Result<_, Stop> = RealMachine::default().find(&booted, DISK_WAIT_FAILED);
+    let disk = found.map_err(|error| told(&error))?;
+    GuardDevice::open_partition(disk.esp_dev(), &disk.layout).map_err(|error| told(&error))
+}
+
+/// Writes what ended a trial into the record, where the file lies now.
+///
+/// # Errors
+/// [`GuardError`].
+pub fn write_event(guard: &mut GuardDevice, trial: &Trial, text: &str) -> Result<(), GuardError> {
+    guard.look_again()?;
+    let text = GuardText::sanitised(text);
+    let event = GuardEvent { slot: trial.slot, generation: trial.generation, attempt: Some(trial.attempt), text };
+    let record = guard.read()?.with_event(event);
+    guard.write(&record)
+}
+
+type Job = Box<dyn FnOnce() + Send>;
+
+/// Threads that wait for the end, made while there was memory for them.
+#[derive(Debug)]
+struct LastActs {
+    gates: Vec<Sender<()>>,
+    done: Receiver<()>,
+}
+
+impl LastActs {
+    fn prepare(jobs: Vec<Job>) -> LastActs {
+        let (finished, done) = mpsc::channel();
+        let mut gates = Vec::new();
+        for job in jobs {
+            let (gate, opened) = mpsc::channel();
+            let finished = finished.clone();
+            let thread = thread::Builder::new().stack_size(STACK).spawn(move || {
+                if opened.recv().is_ok() {
+                    job();
+                    let _ = finished.send(());
+                }
+            });
+            // A job that has no thread is not done; the restart comes all the same.
+            if thread.is_ok() {
+                gates.push(gate);
+            }
+        }
+        LastActs { gates, done }
+    }
+
+    /// Lets them go, and waits for them no longer than `bound`: a disk that hangs must not keep the machine from its restart.
+    fn run(self, bound: Duration) {
+        let began = Instant::now();
+        let going = self.gates.iter().filter(|gate| gate.send(()).is_ok()).count();
+        for _ in 0..going {
+            if self.done.recv_timeout(bound.saturating_sub(began.elapsed())).is_err() {
+                return;
+            }
+        }
+    }
+}
+
+/// The record's sector as text (`GRD-31`).
+pub fn describe(sector: &[u8]) -> String {
+    let record = match GuardRecord::decode(sector) {
+        Ok(record) => record,
+        Err(damage) => return format!("{damage}\n"),
+    };
+    let tries = |done: Option<u32>| done.map_or_else(|| "no counter".to_owned(), |done| format!("try {done}"));
+    let boots = match record.entry {
+        None => "no boot was counted yet\n".to_owned(),
+        Some((slot, generation)) => {
+            let (boots, tries) = (record.boots, tries(record.done));
+            format!("boots without a verdict: {boots} (slot {slot}, generation {generation}, {tries})\n")
+        }
+    };
+    let event = record.event.map_or_else(String::new, |event| {
+        let GuardEvent { slot, generation, attempt, text } = event;
+        format!("last event: {text} (slot {slot}, generation {generation}, {})\n", tries(attempt))
+    });
+    format!("{boots}{event}")
+}
+
+/// Prints, and lets it be when nobody reads.
+pub fn print(text: &str) {
+    let _ = io::stdout().write_all(text.as_bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    use boot_entries::Generation;
+    use disk_layout::Slot;
+
+    use super::*;
+
+    fn trial(another: bool) -> Trial {
+        let generation = Generation::new(7).unwrap();
+        Trial { slot: Slot::B, generation, attempt: 1, deadline_seconds: 600, another }
+    }
+
+    #[test]
+    fn grd14_of_a_worker_that_hangs_the_last_word_counts() {
+        let (sender, receiver) = mpsc::channel();
+        let text = format!("{}{END}\nslot=b\n{END}\n{}{END}\n{}", trial(false), trial(true), trial(false));
+        trials(text.as_bytes(), &sender);
+        let began = Instant::now();
+        assert_eq!(last_of(&receiver, Duration::from_millis(50)), (Some(trial(true)), false));
+        assert!(began.elapsed() < Duration::from_secs(1));
+        sender.send(trial(false)).unwrap();
+        drop(sender);
+        assert_eq!(last_of(&receiver, BOUND), (Some(trial(false)), true));
+        assert_eq!(last_of(&receiver, BOUND), (None, true));
+    }
+
+    #[test]
+    fn grd21_the_last_acts_are_done_and_a_hanging_one_is_not_waited_for() {
+        let (sender, receiver) = mpsc::channel();
+        let (hang, never) = mpsc::channel::<()>();
+        let jobs: Vec<Job> =
+            vec![Box::new(move || never.recv().unwrap_or(())), Box::new(move || sender.send(()).unwrap())];
+        let acts = LastActs::prepare(jobs);
+        thread::sleep(Duration::from_millis(50));
+        assert!(receiver.try_recv().is_err(), "nothing is done before the deadline");
+        let began = Instant::now();
+        acts.run(Duration::from_millis(300));
+        assert!(began.elapsed() < Duration::from_secs(2));
+        receiver.try_recv().unwrap();
+        drop(hang);
+        // Dropped without a run, as after a verdict: nothing is done.
+        let (sender, receiver) = mpsc::channel();
+        drop(LastActs::prepare(vec![Box::new(move || sender.send(()).unwrap())]));
+        assert!(receiver.recv_timeout(Duration::from_secs(5)).is_err());
+    }
+
+    #[test]
+    fn grd31_the_record_as_text() {
+        let generation = Generation::new(7).unwrap();
+        let empty = GuardRecord::default();
+        assert_eq!(describe(&empty.encode()), "no boot was counted yet\n");
+        assert!(describe(&[1; 512]).contains("counts as empty"));
+        let text = GuardText::sanitised("deadline");
+        let event = GuardEvent { slot: Slot::B, generation, attempt: Some(2), text };
+        let record = empty.counted(Slot::A, generation, None).with_event(event);
+        let text = "boots without a verdict: 1 (slot a, generation 7, no counter)\n\
+                    last event: deadline (slot b, generation 7, try 2)\n";
+        assert_eq!(describe(&record.encode()), text);
+    }
+}

@@ -1,0 +1,15 @@
+//! `ralph-boot-guard`: counts boots in the initrd, and ends trials that hang (`specs/boot-guard.md`, `GRD-n`).
+//!
+//! For other programs: [`client`] speaks to the process that watches a trial's deadline, [`trial`] reads what the guard
+//! wrote about the trial. The rest is the program: [`start`] decides, [`machine`] is what it decides about, [`resident`]
+//! waits for the deadline, [`launch`] puts the two together.
+
+pub mod client;
+pub mod launch;
+pub mod machine;
+pub mod resident;
+pub mod start;
+pub mod trial;
+
+pub use client::{ClientError, Disarmed, GuardClient, Status};
+pub use trial::{NotATrial, TRIAL_FILE, Trial};

@@ -1,0 +1,271 @@
+//! The machine itself: the initrd's view of it, or that of a running system.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use boot_entries::esp::Remount;
+use boot_entries::guard::GuardDevice;
+use boot_entries::loader::parse_efi_string;
+use boot_entries::{
+    BootOptions, EntryArchitecture, EntryName, EspState, ImageEsp, KernelEsp, LoaderVars, another_whole_entry_boots,
+    mark_bad, tidy,
+};
+use disk_layout::{
+    Architecture, BootedDisk, BootedError, DEVICE_LOCK, FileWindow, MountMode, PrivateMount, SysRoot, UpdateLock,
+    find_named,
+};
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::reboot::{RebootMode, reboot};
+
+use crate::start::{MarkError, OpenDisk, Stop, booted_entry, told};
+use crate::trial::Trial;
+
+const EFIVARS: &str = "/sys/firmware/efi/efivars";
+const LOADER_GUID: &str = "4a67b082-0a4c-41cf-b6c7-440b29bb8c4f";
+const POLL: Duration = Duration::from_millis(100);
+/// What the kernel calls the loader that is a kernel (`Documentation/arch/x86/boot.rst`, `type_of_loader`).
+const LOADER_KEXEC: u32 = 0xd;
+/// `ralph.failed=` of an entry that the guard gave up.
+const REASON: &str = "guard";
+
+/// The console: the kernel's log, which reaches it, or standard error where that cannot be opened.
+#[derive(Debug)]
+pub struct Console(Option<File>);
+
+impl Console {
+    /// Opened once, because `/dev` is another one after the root was switched.
+    pub fn open() -> Console {
+        Console(OpenOptions::new().write(true).open("/dev/kmsg").ok())
+    }
+
+    /// One line. Nobody could be told of an error.
+    pub fn say(&mut self, text: &str) {
+        let line: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+        // The kernel takes at most about 1000 bytes in a line; 4 is "warning", which a quiet console still hides.
+        let line: String = line.chars().take(300).collect();
+        let written = self.0.as_mut().map(|kmsg| kmsg.write_all(format!("<4>ralph-boot-guard: {line}\n").as_bytes()));
+        if !matches!(written, Some(Ok(()))) {
+            let _ = writeln!(io::stderr(), "ralph-boot-guard: {line}");
+        }
+    }
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct RealMachine {
+    sys: SysRoot,
+    console: Console,
+}
+
+impl Default for RealMachine {
+    fn default() -> RealMachine {
+        RealMachine { sys: SysRoot::real(), console: Console::open() }
+    }
+}
+
+impl RealMachine {
+    /// Finds the disk, and refuses where another might be taken for it (`DSK-32`, `DSK-33`).
+    ///
+    /// # Errors
+    /// [`Stop`].
+    pub fn find(&self, booted: &BootOptions, wait: Duration) -> Result<BootedDisk, Stop> {
+        let began = Instant::now();
+        let disk = loop {
+            match find_named(&self.sys, booted.partuuid) {
+                Ok(disk) => break disk,
+                // Devices come and go while they are looked at, and the kernel may not have read the table yet.
+                Err(BootedError::NotThere(_) | BootedError::Sys(_) | BootedError::TableChanged { .. })
+                    if began.elapsed() < wait =>
+                {
+                    sleep(POLL);
+                }
+                Err(error) => return Err(error.into()),
+            }
+        };
+        disk.check_command_line(booted.slot, booted.partuuid)?;
+        disk.check_loader_partition(&self.sys)?;
+        match disk.clashes(&self.sys)?.into_iter().next() {
+            Some(clash) => Err(clash.into()),
+            None => Ok(disk),
+        }
+    }
+}
+
+impl crate::start::Machine for RealMachine {
+    fn command_line(&mut self) -> Result<String, Stop> {
+        Ok(self.sys.command_line()?)
+    }
+
+    fn is_kexec(&mut self) -> bool {
+        // Only x86 has the file.
+        std::fs::read_to_string("/proc/sys/kernel/bootloader_type").is_ok_and(|text| is_kexec(&text))
+    }
+
+    fn disk(&mut self, booted: &BootOptions, wait: Duration) -> Result<OpenDisk, Stop> {
+        open_disk(&self.find(booted, wait)?)
+    }
+
+    fn loader_vars(&mut self) -> LoaderVars {
+        let dir = Path::new(EFIVARS);
+        let empty = std::fs::read_dir(dir).is_ok_and(|mut names| names.next().is_none());
+        if empty {
+            // In a namespace of this process, so that nothing is in the way of the system's own mount. Without the
+            // variables the model knows less, and that is no reason not to ask it.
+            let mounted = unshare(CloneFlags::CLONE_NEWNS)
+                .and_then(|()| {
+                    mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_SLAVE, None::<&str>)
+                })
+                .and_then(|()| {
+                    let flags = MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+                    mount(Some("efivarfs"), dir, Some("efivarfs"), flags, None::<&str>)
+                });
+            if let Err(errno) = mounted {
+                self.console.say(&format!("the EFI variables cannot be read: {}", errno.desc()));
+            }
+        }
+        read_vars(dir)
+    }
+
+    fn say(&mut self, text: &str) {
+        self.console.say(text);
+    }
+
+    fn trial(&mut self, trial: &Trial) {
+        // Standard output leads to the process that arms the deadline, see `launch`.
+        let mut out = io::stdout();
+        let written = out.write_all(format!("{trial}{}\n", crate::launch::END).as_bytes()).and_then(|()| out.flush());
+        if let Err(error) = written {
+            self.console.say(&format!("the deadline is not armed: {error}"));
+        }
+    }
+
+    fn mark_bad(&mut self, booted: &BootOptions) -> Result<EntryName, MarkError> {
+        let lock = UpdateLock::acquire(DEVICE_LOCK)?;
+        let disk = self.find(booted, Duration::ZERO)?;
+        let vars = self.loader_vars();
+        let device = disk.esp_dev().to_owned();
+        let mounted = PrivateMount::esp(&device, MountMode::ReadWrite)?;
+        let point = mounted.point().to_owned();
+        let mut esp =
+            KernelEsp::mounted(&point, &device, Box::new(Mounted { device: device.clone(), mount: Some(mounted) }))?;
+        let _ = tidy(&lock, &mut esp)?;
+        let state = EspState::read(&mut esp)?;
+        let name = booted_entry(&state, booted)?;
+        another_whole_entry_boots(&mut esp, &state, name, &vars, architecture(disk.layout.architecture))?;
+        // `booted_entry` found it as the live one of its slot.
+        let entry = state.live(name.slot).ok_or(Stop::NoEntry(name.slot, name.generation))?;
+        Ok(mark_bad(&lock, &mut esp, entry, Some(REASON))?.name)
+    }
+
+    fn reboot(&mut self) {
+        restart(&mut self.console);
+    }
+}
+
+/// Restarts the machine; returns when the kernel refuses.
+pub fn restart(console: &mut Console) {
+    let Err(errno) = reboot(RebootMode::RB_AUTOBOOT);
+    console.say(&format!("the machine cannot be restarted: {}", errno.desc()));
+}
+
+/// Opens the record and the ESP of a disk.
+///
+/// # Errors
+/// [`Stop::Open`]. A record that cannot be found is no error here.
+pub fn open_disk(disk: &BootedDisk) -> Result<OpenDisk, Stop> {
+    let path = disk.esp_dev();
+    // To read only: nothing but the record is written without the kernel's file system.
+    let esp = File::open(path).and_then(|file| FileWindow::new(file, 0, disk.layout.esp.len));
+    let esp = esp.map_err(|source| Stop::Open { path: path.to_owned(), source })?;
+    Ok(OpenDisk {
+        guard: GuardDevice::open_partition(path, &disk.layout),
+        esp: ImageEsp::new(esp),
+        architecture: architecture(disk.layout.architecture),
+    })
+}
+
+fn architecture(architecture: Architecture) -> EntryArchitecture {
+    match architecture {
+        Architecture::X86_64 => EntryArchitecture::X64,
+        Architecture::Aarch64 => EntryArchitecture::Aa64,
+    }
+}
+
+/// `GRD-13`: the number holds the loader's type above four bits of its version.
+fn is_kexec(bootloader_type: &str) -> bool {
+    bootloader_type.trim().parse::<u32>().is_ok_and(|number| number >> 4 == LOADER_KEXEC)
+}
+
+/// What is missing or unreadable is absent.
+fn read_vars(dir: &Path) -> LoaderVars {
+    let text = |name: &str| {
+        let bytes = std::fs::read(dir.join(format!("{name}-{LOADER_GUID}"))).ok()?;
+        parse_efi_string(&bytes).ok().filter(|text| !text.is_empty())
+    };
+    LoaderVars {
+        one_shot: text("LoaderEntryOneShot"),
+        default: text("LoaderEntryDefault"),
+        last_booted: text("LoaderEntryLastBooted"),
+    }
+}
+
+/// The private mount, for repairs that need the volume unmounted (`ENT-22`).
+#[derive(Debug)]
+struct Mounted {
+    device: PathBuf,
+    mount: Option<PrivateMount>,
+}
+
+impl Remount for Mounted {
+    fn unmount(&mut self) -> io::Result<()> {
+        self.mount.take().map_or(Ok(()), |mount| mount.unmount().map_err(io::Error::other))
+    }
+
+    fn mount(&mut self) -> io::Result<()> {
+        self.mount = Some(PrivateMount::esp(&self.device, MountMode::ReadWrite).map_err(io::Error::other)?);
+        Ok(())
+    }
+}
+
+/// The record of the machine's disk as text (`GRD-31`).
+///
+/// # Errors
+/// A sentence.
+pub fn show() -> Result<String, String> {
+    let machine = RealMachine::default();
+    let line = machine.sys.command_line().map_err(|error| told(&error))?;
+    let booted = BootOptions::parse(&line).map_err(|error| told(&error))?;
+    let disk = machine.find(&booted, Duration::ZERO).map_err(|error| told(&error))?;
+    let mut guard = GuardDevice::open_partition(disk.esp_dev(), &disk.layout).map_err(|error| told(&error))?;
+    let sector = guard.read_sector().map_err(|error| told(&error))?;
+    Ok(crate::launch::describe(&sector))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn grd13_a_kernel_started_by_a_kernel() {
+        // type_of_loader 0xd0 of kexec; 0x21 of the EFI stub; 0x7x of GRUB; what 13 alone would be: type 0, version 13.
+        for (text, kexec) in
+            [("208\n", true), ("209", true), ("33\n", false), ("114\n", false), ("13\n", false), ("", false)]
+        {
+            assert_eq!(is_kexec(text), kexec, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn variables_are_read_and_missing_ones_are_absent() {
+        let dir = tempfile::tempdir().unwrap();
+        let bytes: Vec<u8> =
+            [7, 0, 0, 0].into_iter().chain("x-*\0".encode_utf16().flat_map(u16::to_le_bytes)).collect();
+        std::fs::write(dir.path().join(format!("LoaderEntryDefault-{LOADER_GUID}")), bytes).unwrap();
+        let vars = read_vars(dir.path());
+        assert_eq!(vars, LoaderVars { default: Some("x-*".into()), ..LoaderVars::default() });
+    }
+}

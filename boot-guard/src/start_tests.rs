@@ -1,0 +1,389 @@
+//! Decisions over a real disk image: real partition table, FAT by the FAT library, the real record; a machine that logs.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use boot_entries::fat::{FormatOptions, format_esp};
+use boot_entries::guard::guard_path;
+use boot_entries::{Entry, Esp, EspPath, Generation, Liveness, OnCorruption, PayloadKind, guard, mark_bad};
+use disk_layout::{Architecture, DiskLayout, NewDisk, Seed, Slot, UpdateLock};
+
+use super::*;
+
+const MIB: u64 = 1 << 20;
+
+#[derive(Debug)]
+struct Fake {
+    dir: tempfile::TempDir,
+    layout: DiskLayout,
+    command_line: String,
+    kexec: bool,
+    cannot_mark: bool,
+    /// What was done, with the record as the medium held it then.
+    log: Vec<String>,
+    said: Vec<String>,
+    trials: Vec<Trial>,
+}
+
+impl Fake {
+    /// A disk with these entries, booted by the first.
+    fn new(entries: &[&str]) -> Fake {
+        let dir = tempfile::tempdir().unwrap();
+        let file = File::options().read(true).write(true).create_new(true).open(dir.path().join("disk")).unwrap();
+        let disk = NewDisk {
+            architecture: Architecture::X86_64,
+            sector_size: 512,
+            esp_len: 40 * MIB,
+            slot_len: MIB,
+            var_len: MIB,
+            seed: Seed::Fixed(1),
+        };
+        let layout = disk.create(&file).unwrap();
+        let mut window = FileWindow::new(file, layout.esp.start, layout.esp.len).unwrap();
+        format_esp(&mut window, FormatOptions { label: "EFI", serial: 1, sector_size: 512 }).unwrap();
+        let mut fake = Fake {
+            dir,
+            layout,
+            command_line: String::new(),
+            kexec: false,
+            cannot_mark: false,
+            log: Vec::new(),
+            said: Vec::new(),
+            trials: Vec::new(),
+        };
+        guard::make(&mut fake.esp()).unwrap();
+        for name in entries {
+            fake.put(name.parse().unwrap());
+        }
+        fake.boot(entries[0]);
+        fake
+    }
+
+    fn image(&self) -> PathBuf {
+        self.dir.path().join("disk")
+    }
+
+    fn window(&self, write: bool) -> FileWindow {
+        let file = File::options().read(true).write(write).open(self.image()).unwrap();
+        FileWindow::new(file, self.layout.esp.start, self.layout.esp.len).unwrap()
+    }
+
+    fn esp(&self) -> ImageEsp<FileWindow> {
+        ImageEsp::new(self.window(true))
+    }
+
+    fn content(&self, name: EntryName) -> Entry {
+        let content = |kind: PayloadKind| {
+            let text = format!("{} {} {kind}", name.slot, name.generation);
+            sha(text.as_bytes())
+        };
+        Entry {
+            title: "RalphOS".into(),
+            architecture: EntryArchitecture::X64,
+            options: BootOptions {
+                root_hash: [1; 32],
+                partuuid: self.layout.slot(name.slot).unique_guid,
+                hash_offset: 4096,
+                on_corruption: OnCorruption::Fail,
+                slot: name.slot,
+                generation: name.generation,
+                system: [2; 32],
+                epoch: 1,
+                os_version: "1.0".into(),
+                failed: None,
+                extra: String::new(),
+            },
+            linux_sha256: content(PayloadKind::Linux),
+            initrd_sha256: content(PayloadKind::Initrd),
+        }
+    }
+
+    fn put(&self, name: EntryName) {
+        let entry = self.content(name);
+        let mut esp = self.esp();
+        let mut write = |path: &EspPath, bytes: &[u8]| {
+            let mut content = bytes;
+            let content: &mut dyn Read = &mut content;
+            esp.write_new(path, bytes.len() as u64, content).unwrap();
+        };
+        for kind in [PayloadKind::Linux, PayloadKind::Initrd] {
+            let text = format!("{} {} {kind}", name.slot, name.generation);
+            write(&entry.payload(kind).path(), text.as_bytes());
+        }
+        write(&name.path(), &entry.render(Liveness::Live));
+    }
+
+    fn boot(&mut self, name: &str) {
+        self.command_line = format!("initrd=x {}", self.content(name.parse().unwrap()).options);
+    }
+
+    fn record(&self) -> GuardRecord {
+        GuardDevice::open_image(&self.image(), &self.layout).unwrap().read().unwrap()
+    }
+
+    fn logged(&mut self, what: &str) {
+        let state = match GuardDevice::open_image(&self.image(), &self.layout).and_then(|mut guard| guard.read()) {
+            Ok(record) => {
+                let event = record.event.map_or_else(String::new, |event| format!(" {}", event.text));
+                format!("{}{event}", record.boots)
+            }
+            Err(_) => "none".to_owned(),
+        };
+        self.log.push(format!("{what} [{state}]"));
+    }
+
+    fn names(&self) -> Vec<String> {
+        let dir: EspPath = "loader/entries".parse().unwrap();
+        let mut names: Vec<String> = self.esp().list(&dir).unwrap().into_iter().map(|item| item.name).collect();
+        names.sort();
+        names
+    }
+
+    fn said(&self, part: &str) -> bool {
+        self.said.iter().any(|text| text.contains(part))
+    }
+}
+
+/// SHA-256 of a small payload, asked of the code under test's own back end.
+fn sha(bytes: &[u8]) -> [u8; 32] {
+    let mut esp = boot_entries::FakeEsp::new();
+    esp.put("x", bytes);
+    esp.hash_file(&"x".parse().unwrap()).unwrap().0
+}
+
+impl Machine for Fake {
+    fn command_line(&mut self) -> Result<String, Stop> {
+        Ok(self.command_line.clone())
+    }
+
+    fn is_kexec(&mut self) -> bool {
+        self.kexec
+    }
+
+    fn disk(&mut self, booted: &BootOptions, _wait: Duration) -> Result<OpenDisk, Stop> {
+        if self.layout.slot_by_guid(booted.partuuid).is_none() {
+            return Err(BootedError::NotThere(booted.partuuid).into());
+        }
+        Ok(OpenDisk {
+            guard: GuardDevice::open_image(Path::new(&self.image()), &self.layout),
+            esp: ImageEsp::new(self.window(false)),
+            architecture: EntryArchitecture::X64,
+        })
+    }
+
+    fn loader_vars(&mut self) -> LoaderVars {
+        self.logged("ask");
+        LoaderVars::default()
+    }
+
+    fn say(&mut self, text: &str) {
+        self.said.push(text.to_owned());
+    }
+
+    fn trial(&mut self, trial: &Trial) {
+        self.logged(if trial.another { "trial, another" } else { "trial" });
+        self.trials.push(*trial);
+    }
+
+    fn mark_bad(&mut self, booted: &BootOptions) -> Result<EntryName, MarkError> {
+        self.logged("mark bad");
+        if self.cannot_mark {
+            return Err(Stop::NoEntry(booted.slot, booted.generation).into());
+        }
+        let mut esp = self.esp();
+        let state = EspState::read(&mut esp)?;
+        let name = booted_entry(&state, booted)?;
+        Ok(mark_bad(&UpdateLock::for_tests(), &mut esp, state.live(name.slot).unwrap(), Some("guard"))?.name)
+    }
+
+    fn reboot(&mut self) {
+        self.logged("reboot");
+    }
+}
+
+const A: &str = "ralphos-a-g1.conf";
+const B: &str = "ralphos-b-g2+2-1.conf";
+
+fn generation(n: u32) -> Generation {
+    Generation::new(n).unwrap()
+}
+
+#[test]
+fn grd10_a_committed_boot_is_counted_and_nothing_else_is_done() {
+    let mut fake = Fake::new(&[A]);
+    for boots in 1..=3 {
+        start(&mut fake);
+        let record = GuardRecord { boots, entry: Some((Slot::A, generation(1))), done: None, event: None };
+        assert_eq!(fake.record(), record);
+    }
+    assert_eq!((fake.log.len(), fake.said.len(), fake.trials.len()), (0, 0, 0), "{fake:?}");
+}
+
+#[test]
+fn grd20_a_trial_is_counted_first_and_handed_on() {
+    let mut fake = Fake::new(&[B, A]);
+    start(&mut fake);
+    // Handed on before the other system is read, which may hang.
+    assert_eq!(fake.log, ["trial [1]", "ask [1]", "trial, another [1]"]);
+    let trial = Trial { slot: Slot::B, generation: generation(2), attempt: 1, deadline_seconds: 600, another: true };
+    assert_eq!(fake.trials.last(), Some(&trial));
+    assert_eq!(fake.record().done, Some(1));
+    // The other slot afterwards: it begins at 1.
+    fake.boot(A);
+    start(&mut fake);
+    assert_eq!((fake.record().boots, fake.record().entry), (1, Some((Slot::A, generation(1)))));
+}
+
+#[test]
+fn grd21_upd50_without_another_whole_system_the_deadline_does_nothing() {
+    let mut alone = Fake::new(&[B]);
+    start(&mut alone);
+    assert!(!alone.trials.last().unwrap().another && alone.said("no other system would boot"));
+    let mut spoilt = Fake::new(&[B, A]);
+    spoilt.esp().overwrite_byte(&"ralphos/a/g1-initrd".parse().unwrap(), 0, b'a', b'x').unwrap();
+    start(&mut spoilt);
+    assert!(!spoilt.trials.last().unwrap().another && spoilt.said("initrd file is not the one"), "{:?}", spoilt.said);
+}
+
+#[test]
+fn grd21_the_deadline_on_the_command_line() {
+    for (word, seconds) in [("30", 30), ("7200", 7200), ("29", 600), ("7201", 600), ("x", 600), ("", 600)] {
+        let mut fake = Fake::new(&[B, A]);
+        fake.command_line.push_str(&format!(" quiet ralph.deadline={word}"));
+        start(&mut fake);
+        assert_eq!(fake.trials[0].deadline_seconds, seconds, "{word}");
+        assert_eq!(fake.said("ralph.deadline="), seconds == 600, "{word}");
+    }
+}
+
+#[test]
+fn grd12_the_sixth_boot_without_a_verdict_gives_the_entry_up() {
+    let mut fake = Fake::new(&["ralphos-b-g2.conf", A]);
+    for _ in 0..5 {
+        start(&mut fake);
+    }
+    assert!(fake.log.is_empty());
+    start(&mut fake);
+    assert_eq!(fake.log, ["ask [6]", "mark bad [6 guard]", "reboot [6 guard]"]);
+    assert_eq!(fake.names(), [A, "ralphos-b-g2+0-0.conf"]);
+    let mut esp = fake.esp();
+    let state = EspState::read(&mut esp).unwrap();
+    assert_eq!(state.live(Slot::B).unwrap().entry.as_ref().unwrap().options.failed.as_deref(), Some("guard"));
+}
+
+#[test]
+fn grd12_with_nothing_better_or_a_mark_that_fails_the_boot_goes_on() {
+    let mut alone = Fake::new(&["ralphos-b-g2.conf"]);
+    let mut stuck = Fake::new(&[B, A]);
+    stuck.cannot_mark = true;
+    for _ in 0..6 {
+        start(&mut alone);
+        start(&mut stuck);
+    }
+    assert_eq!((alone.log.as_slice(), alone.record().event), (&["ask [6]".to_owned()][..], None));
+    assert!(alone.said("the boot goes on") && stuck.said("the boot goes on"));
+    // A trial that goes on is watched all the same.
+    let expected = ["trial [6]", "ask [6]", "mark bad [6 guard]", "trial, another [6 guard]"];
+    assert_eq!(stuck.log[stuck.log.len() - 4..], expected);
+}
+
+#[test]
+fn grd11_a_verdict_lets_the_count_begin_again() {
+    let mut fake = Fake::new(&["ralphos-b-g2.conf", A]);
+    for _ in 0..5 {
+        start(&mut fake);
+    }
+    let mut guard = GuardDevice::open_image(&fake.image(), &fake.layout).unwrap();
+    let record = guard.read().unwrap().verdict();
+    guard.write(&record).unwrap();
+    start(&mut fake);
+    assert_eq!((fake.record().boots, fake.log.len()), (1, 0));
+}
+
+#[test]
+fn grd13_a_kernel_started_by_a_kernel_is_not_counted() {
+    let mut fake = Fake::new(&[B, A]);
+    fake.kexec = true;
+    start(&mut fake);
+    assert_eq!((fake.record(), fake.log.len()), (GuardRecord::default(), 0));
+}
+
+#[test]
+fn grd14_what_cannot_be_counted_is_said_and_the_boot_goes_on() {
+    let quiet = |fake: &Fake, said: &str| {
+        assert!(fake.said(said), "{said}: {:?}", fake.said);
+        assert!(fake.trials.is_empty() && fake.record() == GuardRecord::default());
+    };
+    let mut other = Fake::new(&[B, A]);
+    other.command_line = "quiet root=/dev/sda1".into();
+    start(&mut other);
+    quiet(&other, "not started from one of our entries");
+    let mut other = Fake::new(&[B, A]);
+    other.boot("ralphos-b-g3.conf");
+    start(&mut other);
+    quiet(&other, "no boot entry is that of slot b, generation 3");
+    let mut other = Fake::new(&[B, A]);
+    other.command_line = other.command_line.replace(&"02".repeat(32), &"03".repeat(32));
+    start(&mut other);
+    quiet(&other, "is not the entry that this boot was started from");
+    let mut other = Fake::new(&[B, A]);
+    let guid = other.layout.slot(Slot::B).unique_guid.to_string();
+    other.command_line = other.command_line.replace(&guid, &uuid::Uuid::from_u128(1).to_string());
+    start(&mut other);
+    quiet(&other, "no disk of this machine has the partition");
+}
+
+#[test]
+fn grd14_a_trial_without_a_record_is_watched_all_the_same() {
+    let mut fake = Fake::new(&[B, A]);
+    fake.esp().remove(&guard_path()).unwrap();
+    start(&mut fake);
+    assert!(fake.said("the boot is not counted"), "{:?}", fake.said);
+    assert_eq!(fake.log, ["trial [none]", "ask [none]", "trial, another [none]"]);
+}
+
+#[test]
+fn grd30_the_initrd_gives_up() {
+    let mut fake = Fake::new(&[B, A]);
+    start(&mut fake);
+    fake.log.clear();
+    failed(&mut fake, "No Root");
+    assert_eq!(fake.log, ["ask [1 initrd: no root]", "reboot [1 initrd: no root]"]);
+    let event = fake.record().event.unwrap();
+    assert_eq!((event.slot, event.generation, event.attempt), (Slot::B, generation(2), Some(1)));
+    // Nothing better: the event is kept, and the initrd may open its shell.
+    let mut alone = Fake::new(&[B]);
+    failed(&mut alone, "no-root");
+    assert_eq!(alone.log, ["ask [0 initrd: no-root]"]);
+    assert!(alone.said("stays as it is"));
+}
+
+#[test]
+fn grd30_a_committed_system_that_nothing_counts_is_not_restarted_for_ever() {
+    let mut fake = Fake::new(&["ralphos-b-g2.conf", A]);
+    fake.esp().remove(&guard_path()).unwrap();
+    failed(&mut fake, "no-root");
+    assert_eq!(fake.log, ["ask [none]"]);
+    assert!(fake.said("nothing can be remembered"));
+    // A trial is counted by the loader.
+    let mut fake = Fake::new(&[B, A]);
+    fake.esp().remove(&guard_path()).unwrap();
+    failed(&mut fake, "no-root");
+    assert_eq!(fake.log, ["ask [none]", "reboot [none]"]);
+}
+
+#[test]
+fn grd21_the_deadline_leaves_its_event_where_the_file_lies_now() {
+    let mut fake = Fake::new(&[B, A]);
+    start(&mut fake);
+    let mut guard = GuardDevice::open_image(&fake.image(), &fake.layout).unwrap();
+    // Made anew elsewhere, while the process waited.
+    let mut esp = fake.esp();
+    esp.remove(&guard_path()).unwrap();
+    esp.write_new(&"filler".parse().unwrap(), 4096, &mut &[7; 4096][..]).unwrap();
+    guard::make(&mut esp).unwrap();
+    crate::launch::write_event(&mut guard, fake.trials.last().unwrap(), "deadline").unwrap();
+    assert_eq!(fake.record().event.unwrap().text.as_str(), "deadline");
+    assert_eq!(esp.read(&"filler".parse().unwrap(), 4096).unwrap(), [7; 4096]);
+}
