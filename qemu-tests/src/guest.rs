@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 
 pub use base::{Base, base, loader_252};
-pub use release::{Built, Release};
+pub use release::{Built, Initrd, Release, impatient_checks};
 
 /// A short name for `parts`: what is cached under it is made again when one of them changes.
 fn fingerprint(parts: &impl Hash) -> String {

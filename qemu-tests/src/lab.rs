@@ -16,16 +16,6 @@ use crate::workspace;
 pub const OPTIONS: &str = "console=ttyS0 panic=1 quiet systemd.show_status=true mitigations=off \
     cryptomgr.notests no_timer_check tsc=reliable random.trust_cpu=on apparmor=0 selinux=0 nokaslr";
 
-/// The shipped check of `ralphd`, but with less patience: a scenario boots a machine up to five times.
-const CHECKS: &str = r#"
-[check.ralphd]
-kind = "unit"
-level = "required"
-unit = "ralphd.service"
-stable-for = "2s"
-deadline = "60s"
-"#;
-
 /// A key pair: two PEM files.
 #[derive(Clone, Debug)]
 pub struct Keys {
@@ -104,11 +94,14 @@ impl Lab {
     /// When a tool or `ralph-image` fails.
     pub fn image(&self, release: &Release, keys: &Keys) -> Result<PathBuf> {
         let public = std::fs::read(&keys.public).with_context(|| format!("cannot read {}", keys.public.display()))?;
-        let extra: [(&str, &[u8]); 3] = [
+        let checks = guest::impatient_checks()?;
+        let mut extra: Vec<(&str, &[u8])> = vec![
             ("usr/lib/ralph-update/keys/release.pem", &public),
             ("usr/lib/ralph-update/update.toml", b"os-id = \"ralphos\"\n"),
-            ("etc/ralph-health-check/checks.d/50-ralphd.toml", CHECKS.as_bytes()),
         ];
+        extra.extend(checks.iter().map(|(path, text)| (path.as_str(), text.as_bytes())));
+        let options =
+            [OPTIONS].into_iter().chain(release.options.iter().map(String::as_str)).collect::<Vec<_>>().join(" ");
         let parts = self.path(&format!("v{}", release.version));
         let built = release.build(&workspace::programs()?, &extra, &parts)?;
         let path = self.path(&format!("v{}.zst", release.version));
@@ -123,7 +116,7 @@ impl Lab {
             .args(["--os-id", "ralphos", "--arch", "x86_64", "--epoch", "1"])
             .args(["--version", &release.version])
             .args(["--title", &format!("RalphOS {}", release.version)])
-            .args(["--cmdline", OPTIONS])
+            .args(["--cmdline", &options])
             .arg("--key")
             .arg(&keys.private)
             .arg("-o")

@@ -16,8 +16,9 @@ use crate::agent::{FromGuest, run_line};
 use crate::setup;
 use crate::transcript::Transcript;
 
-/// A boot that takes longer hangs. A quiet machine needs 15 s, two guests beside a compiler five times that.
-pub const BOOT_TIMEOUT: Duration = Duration::from_secs(120);
+/// A boot (or a row of boots that do not reach the agent) that takes longer hangs. A quiet machine needs 15 s for one,
+/// two guests beside a compiler five times that.
+pub const BOOT_TIMEOUT: Duration = Duration::from_secs(240);
 /// A command in the guest that takes longer hangs.
 const RUN_TIMEOUT: Duration = Duration::from_secs(300);
 
@@ -144,6 +145,50 @@ impl Vm {
     pub fn reboot(&mut self) -> Result<String> {
         self.send("systemctl reboot")?;
         self.wait_boot(BOOT_TIMEOUT)
+    }
+
+    /// Pulls the plug and puts it in again, as a user does with a machine that takes too long. What the guest's agent
+    /// said before is forgotten.
+    ///
+    /// # Errors
+    /// When the machine is off.
+    pub fn power_cycle(&mut self) -> Result<()> {
+        let boots = self.boots();
+        self.power.cycle()?;
+        // The firmware of the next life has spoken: nothing that comes from now on is of the last one.
+        self.wait_for("the machine to start again", |vm| vm.boots() > boots)?;
+        while self.from_agent.try_recv().is_ok() {}
+        Ok(())
+    }
+
+    /// How often the machine has started so far.
+    pub fn boots(&self) -> usize {
+        self.power.transcript().boots().len()
+    }
+
+    /// Waits until the console of the boot that runs has said `text`: for boots that never get as far as the agent.
+    ///
+    /// # Errors
+    /// When that takes too long; with the transcript of the last boot.
+    pub fn wait_console(&self, text: &str) -> Result<()> {
+        self.wait_for(text, |vm| {
+            let transcript = vm.power.transcript();
+            transcript.boots().last().is_some_and(|lines| lines.iter().any(|line| line.text.contains(text)))
+        })
+    }
+
+    fn wait_for(&self, what: &str, happened: impl Fn(&Self) -> bool) -> Result<()> {
+        let end = Instant::now() + BOOT_TIMEOUT;
+        while !happened(self) {
+            if Instant::now() > end {
+                return Err(self.error(&format!("waited too long for: {what}")));
+            }
+            if self.power.is_off() {
+                return Err(self.error(&format!("the machine is off while waiting for: {what}")));
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        Ok(())
     }
 
     /// Turns the guest off as an operator does, and waits for QEMU's end.

@@ -14,6 +14,10 @@ pub struct Programs {
     pub update: PathBuf,
     /// `ralph-health-check`, in the guest.
     pub health_check: PathBuf,
+    /// `ralph-sandbox`, in the guest.
+    pub sandbox: PathBuf,
+    /// `ralph-boot-guard`, a static program, in the guest's initrd.
+    pub boot_guard: PathBuf,
     /// `ralph-image`, on the host.
     pub image: PathBuf,
     /// The stand-in for `ralphd`, in the guest.
@@ -62,27 +66,53 @@ pub fn programs() -> Result<Programs> {
     BUILT.get_or_init(|| build_programs().map_err(|e| format!("{e:#}"))).clone().map_err(|e| anyhow!(e))
 }
 
+/// The target of the static programs. The C library is linked in, which only a build with a target asks for without
+/// asking it for build scripts, too.
+const TARGET: &str = "x86_64-unknown-linux-gnu";
+
 fn build_programs() -> Result<Programs> {
     let target = target_dir();
+    let mut dynamic = cargo_build(&target);
+    for package in ["updater", "health-check", "image-tools", "sandbox", "qemu-tests"] {
+        dynamic.args(["--package", package]);
+    }
+    for program in ["ralph-update", "ralph-health-check", "ralph-image", "ralph-sandbox", "ralphd", "guest-agent"] {
+        dynamic.args(["--bin", program]);
+    }
+    run(&mut dynamic)?;
+
+    let mut linked = cargo_build(&target);
+    linked.args(["--target", TARGET, "--package", "boot-guard", "--bin", "ralph-boot-guard"]);
+    // The variable wins over what a configuration file says, so what it held is kept.
+    let flags = std::env::var("RUSTFLAGS").unwrap_or_default();
+    linked.env("RUSTFLAGS", format!("{flags} -C target-feature=+crt-static")).env_remove("CARGO_ENCODED_RUSTFLAGS");
+    run(&mut linked)?;
+
+    let bin = |folder: &str, name: &str| {
+        let path = target.join(folder).join(name);
+        if path.is_file() { Ok(path) } else { Err(anyhow!("cargo built no {}", path.display())) }
+    };
+    Ok(Programs {
+        update: bin("debug", "ralph-update")?,
+        health_check: bin("debug", "ralph-health-check")?,
+        sandbox: bin("debug", "ralph-sandbox")?,
+        boot_guard: bin(&format!("{TARGET}/debug"), "ralph-boot-guard")?,
+        image: bin("debug", "ralph-image")?,
+        ralphd: bin("debug", "ralphd")?,
+        agent: bin("debug", "guest-agent")?,
+    })
+}
+
+/// `cargo build` of this workspace, into `target`.
+fn cargo_build(target: &Path) -> Command {
     // Cargo holds no lock on the target folder while it runs tests or a program.
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
     command
-        .arg("build")
-        .arg("--locked")
-        .arg("--manifest-path")
+        .args(["build", "--locked", "--manifest-path"])
         .arg(source_dir().join("Cargo.toml"))
         .arg("--target-dir")
-        .arg(&target)
-        .args(["--package", "updater"])
-        .args(["--package", "health-check"])
-        .args(["--package", "image-tools"])
-        .args(["--package", "qemu-tests"])
-        .args(["--bin", "ralph-update"])
-        .args(["--bin", "ralph-health-check"])
-        .args(["--bin", "ralph-image"])
-        .args(["--bin", "ralphd"])
-        .args(["--bin", "guest-agent"])
+        .arg(target)
         .stdin(Stdio::null())
         .stdout(Stdio::null());
     // It takes minutes in a fresh clone: a person may watch, a log need not.
@@ -96,19 +126,13 @@ fn build_programs() -> Result<Programs> {
             command.env_remove(&name);
         }
     }
+    command
+}
+
+fn run(command: &mut Command) -> Result<()> {
     let status = command.status().with_context(|| format!("cannot start {command:?}"))?;
     if !status.success() {
         bail!("{command:?}: {status}: the programs under test do not build");
     }
-    let bin = |name: &str| {
-        let path = target.join("debug").join(name);
-        if path.is_file() { Ok(path) } else { Err(anyhow!("cargo built no {}", path.display())) }
-    };
-    Ok(Programs {
-        update: bin("ralph-update")?,
-        health_check: bin("ralph-health-check")?,
-        image: bin("ralph-image")?,
-        ralphd: bin("ralphd")?,
-        agent: bin("guest-agent")?,
-    })
+    Ok(())
 }

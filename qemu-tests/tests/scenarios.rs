@@ -1,7 +1,7 @@
 //! The life of an update on real firmware: OVMF, systemd-boot, a Debian kernel, systemd, and the three programs.
 
 use anyhow::{Result, ensure};
-use qemu_tests::guest::Release;
+use qemu_tests::guest::{Initrd, Release};
 use qemu_tests::http::Answer;
 use qemu_tests::lab::scenario;
 use qemu_tests::machine::Machine;
@@ -94,7 +94,7 @@ fn an_update_whose_ralphd_never_gets_ready_is_tried_three_times_and_fallen_back_
 fn an_update_whose_kernel_panics_is_fallen_back_from_without_help() -> Result<()> {
     scenario("panic", |lab| {
         let mut machine = Machine::with(lab, &Release::new("1.0.0"))?;
-        let url = machine.serve(lab, &Release::new("2.0.0").with_panic())?;
+        let url = machine.serve(lab, &Release::new("2.0.0").with_initrd(Initrd::Panics))?;
         machine.settled_status()?;
         machine.vm.ok(&format!("ralph-update apply {url}"))?;
         // None of its boots gets as far as the agent: the next one that does is the old system's.

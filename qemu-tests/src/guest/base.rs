@@ -17,10 +17,8 @@ pub struct Base {
     pub tree: PathBuf,
     /// The kernel, a PE program.
     pub linux: PathBuf,
-    /// The initrd that finds the slot.
+    /// The initrd that finds the slot, without what a release adds to it (the boot guard).
     pub initrd: PathBuf,
-    /// The same initrd, but the kernel panics in it.
-    pub initrd_that_panics: PathBuf,
     /// A tiny initrd that prints the command line and turns the machine off.
     pub initrd_that_prints: PathBuf,
     /// systemd-boot 257 (Debian 13).
@@ -28,7 +26,7 @@ pub struct Base {
 }
 
 const PACKAGES: &str = "systemd-sysv,systemd,udev,dbus,kmod,util-linux,mount,dash,coreutils,grep,sed,procps,\
-    base-files,libc-bin,cryptsetup-bin,busybox-static,systemd-boot-efi,linux-image-cloud-amd64";
+    base-files,libc-bin,cryptsetup-bin,busybox-static,systemd-boot-efi,systemd-boot,linux-image-cloud-amd64";
 
 /// Everything but the programs that are needed to run. `var` is a partition of its own, `boot` the ESP's business.
 const TRIM: &[&str] = &[
@@ -116,7 +114,6 @@ const WANTS: &[(&str, &[&str])] = &[
 
 /// Units that would do behind our back what the updater does, or are of no use without a person.
 const MASKED: &[&str] = &[
-    "systemd-bless-boot.service",
     "systemd-boot-update.service",
     "systemd-boot-random-seed.service",
     "systemd-random-seed.service",
@@ -125,9 +122,21 @@ const MASKED: &[&str] = &[
     "systemd-hwdb-update.service",
     "systemd-machine-id-commit.service",
     "sys-fs-fuse-connections.mount",
-    "emergency.service",
-    "rescue.service",
 ];
+
+/// Debian's own unit that commits what boots; masked as an administrator does (HLT-61), so that a release can show what
+/// happens where that was forgotten.
+pub(super) const BLESS_BOOT: &str = "systemd-bless-boot.service";
+
+/// Emergency and rescue mode are real, but nobody sits at the console: in place of the shell, they wait.
+const HEADLESS: &str = "[Service]
+Type=simple
+ExecStart=
+ExecStart=-/usr/bin/sleep infinity
+StandardInput=null
+StandardOutput=journal+console
+StandardError=journal+console
+";
 
 /// Files of `/etc`, which is read-only in the guest.
 const ETC: &[(&str, &str)] = &[
@@ -139,7 +148,9 @@ const ETC: &[(&str, &str)] = &[
     ("passwd", include_str!("../../guest/passwd")),
     ("group", include_str!("../../guest/group")),
     ("nsswitch.conf", "passwd: files\ngroup: files\nhosts: files\n"),
-    ("systemd/system.conf", "[Manager]\nDefaultTimeoutStopSec=10s\nCrashAction=reboot\n"),
+    ("systemd/system.conf", "[Manager]\nDefaultTimeoutStopSec=10s\n"),
+    ("systemd/system/emergency.service.d/90-headless.conf", HEADLESS),
+    ("systemd/system/rescue.service.d/90-headless.conf", HEADLESS),
     // Only what the programs under test look at: coldplugging every device takes two seconds under emulation.
     (
         "systemd/system/systemd-udev-trigger.service.d/few.conf",
@@ -166,7 +177,6 @@ fn find_base() -> Result<Base> {
         tree: dir.join("tree"),
         linux: dir.join("linux"),
         initrd: dir.join("initrd"),
-        initrd_that_panics: dir.join("initrd-that-panics"),
         initrd_that_prints: dir.join("initrd-that-prints"),
         loader: dir.join("systemd-bootx64.efi"),
     })
@@ -295,8 +305,9 @@ fn furnish(tree: &Path) -> Result<()> {
     for unit in MASKED {
         link("/dev/null", &units.join(unit))?;
     }
+    link("/dev/null", &tree.join("etc/systemd/system").join(BLESS_BOOT))?;
     link("multi-user.target", &units.join("default.target"))?;
-    for dir in ["dev", "proc", "sys", "run", "tmp", "var", "boot", "root"] {
+    for dir in ["dev", "proc", "sys", "run", "tmp", "var", "boot", "root", "srv"] {
         std::fs::create_dir_all(tree.join(dir))?;
     }
     Ok(())

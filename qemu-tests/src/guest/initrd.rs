@@ -1,4 +1,5 @@
-//! The initrd: busybox, veritysetup and blkid with their libraries, a few modules and the script `guest/init`.
+//! The initrd: busybox, veritysetup and blkid with their libraries, a few modules and the script `guest/init`, which all
+//! releases share; and before it, uncompressed, what a release adds: the boot guard, and how this initrd fails.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -24,14 +25,16 @@ poweroff -f
 /// What decides the initrd, for the cache's key.
 pub(super) const RECIPE: &[&str] = &[INIT, INIT_THAT_PRINTS, include_str!("initrd.rs"), include_str!("cpio.rs")];
 
-/// Needed to reach the root; the rest of what a slot and VAR need is built into the kernel.
-const MODULES: &[&str] = &["virtio_blk", "dm-verity", "erofs"];
+/// Needed to reach the root (the rest of what a slot and VAR need is built into the kernel), to mark an entry bad on the
+/// ESP, and to have a watchdog as soon as systemd asks for one.
+const MODULES: &[&str] =
+    &["virtio_blk", "dm-verity", "erofs", "vfat", "nls_cp437", "nls_ascii", "nls_utf8", "efivarfs", "i6300esb"];
 
 /// Applets that the scripts use.
 const APPLETS: &[&str] =
     &["basename", "cat", "dirname", "insmod", "mount", "poweroff", "readlink", "sh", "sleep", "switch_root", "sync"];
 
-/// Builds `initrd`, `initrd-that-panics` and `initrd-that-prints` in `dir` from the programs and modules in `tree`.
+/// Builds `initrd` (the shared part) and `initrd-that-prints` in `dir` from the programs and modules in `tree`.
 pub(super) fn build(tree: &Path, version: &str, dir: &Path) -> Result<()> {
     let mut entries = shell(tree)?;
     let printing = entries.len();
@@ -67,9 +70,24 @@ pub(super) fn build(tree: &Path, version: &str, dir: &Path) -> Result<()> {
     for (name, path) in programs {
         entries.push((format!("bin/{name}"), Entry::File(std::fs::read(&path)?)));
     }
-    pack(&entries, &dir.join("initrd"))?;
-    entries.push(("panics".into(), Entry::File(Vec::new())));
-    pack(&entries, &dir.join("initrd-that-panics"))
+    pack(&entries, &dir.join("initrd"))
+}
+
+/// Writes a release's initrd to `path`: the programs `bin` (name and file), an empty file in `/flavour` for each of
+/// `flavours`, and the `shared` part. The kernel takes archives one after the other, an uncompressed one first.
+pub(super) fn assemble(shared: &Path, bin: &[(&str, &Path)], flavours: &[&str], path: &Path) -> Result<()> {
+    let mut entries: Vec<(String, Entry)> = vec![("bin".into(), Entry::Dir), ("flavour".into(), Entry::Dir)];
+    for (name, program) in bin {
+        let content = std::fs::read(program).with_context(|| format!("cannot read {}", program.display()))?;
+        entries.push((format!("bin/{name}"), Entry::File(content)));
+    }
+    for flavour in flavours {
+        entries.push((format!("flavour/{flavour}"), Entry::File(Vec::new())));
+    }
+    let mut archive = Vec::new();
+    cpio::write(&mut archive, &entries)?;
+    archive.extend(std::fs::read(shared).with_context(|| format!("cannot read {}", shared.display()))?);
+    put(path, archive)
 }
 
 /// Folders, a console and busybox.

@@ -1,11 +1,11 @@
-//! One version of the guest: the base and what a release adds to it.
+//! One version of the guest: the base and what a release adds to it, or breaks in it.
 
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-use super::base::{Base, base, copy, pull_in};
-use super::{put, remove};
+use super::base::{BLESS_BOOT, Base, base, copy, pull_in};
+use super::{initrd, put, remove};
 use crate::setup;
 use crate::workspace::{self, Programs};
 
@@ -19,15 +19,45 @@ const UNITS: &[(&str, &str, &str)] = &[
     ("ralphd.service", "multi-user.target", include_str!("../../guest/units/ralphd.service")),
 ];
 
+/// Where an operator's checks are.
+const CHECKS: &str = "etc/ralph-health-check/checks.d";
+
 /// A version of the operating system, as a release engineer would describe it.
 #[derive(Clone, Debug)]
 pub struct Release {
     /// The version, as in `os-release`.
     pub version: String,
-    /// What `/usr/lib/ralphd/behave` says, see the program `ralphd`.
-    pub ralphd: String,
-    /// Its kernel panics in the initrd.
-    pub panics: bool,
+    /// Its kernel options, besides the lab's.
+    pub options: Vec<String>,
+    ralphd: String,
+    initrd: Initrd,
+    changes: Vec<Change>,
+}
+
+/// What the initrd does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Initrd {
+    /// It hands over to the system.
+    Works,
+    /// It hangs before it has started the boot guard.
+    HangsBeforeGuard,
+    /// It hangs as soon as the boot guard runs.
+    HangsAfterGuard,
+    /// The kernel panics, after the guard has counted.
+    Panics,
+    /// It mounts `/var` read-only.
+    VarReadOnly,
+}
+
+/// A change to the tree.
+#[derive(Clone, Debug)]
+enum Change {
+    /// A file with this content, over what is there.
+    File(String, String),
+    /// Nothing at this path.
+    Remove(String),
+    /// A unit that a target pulls in.
+    Unit { name: String, target: &'static str, content: Option<String> },
 }
 
 /// A built version: what `ralph-image build` takes.
@@ -44,25 +74,74 @@ pub struct Built {
 impl Release {
     /// A healthy version.
     pub fn new(version: &str) -> Self {
-        Self { version: version.to_owned(), ralphd: "ready".to_owned(), panics: false }
+        Self {
+            version: version.to_owned(),
+            options: Vec::new(),
+            ralphd: String::new(),
+            initrd: Initrd::Works,
+            changes: Vec::new(),
+        }
     }
 
-    /// The same with a stand-in that behaves as told.
+    /// The same with a stand-in that behaves as told, a line for each instruction (see the program `ralphd`).
     #[must_use]
     pub fn with_ralphd(mut self, behaviour: &str) -> Self {
         behaviour.clone_into(&mut self.ralphd);
         self
     }
 
-    /// The same with a kernel that panics.
+    /// The same with another initrd.
     #[must_use]
-    pub fn with_panic(mut self) -> Self {
-        self.panics = true;
+    pub fn with_initrd(mut self, initrd: Initrd) -> Self {
+        self.initrd = initrd;
         self
     }
 
-    /// Builds it in `dir`, with `programs` inside; `extra` are further files (path in the root, content), which win
-    /// over what is there.
+    /// The same with one more kernel option.
+    #[must_use]
+    pub fn with_option(mut self, option: &str) -> Self {
+        self.options.push(option.to_owned());
+        self
+    }
+
+    /// The same with a file (path in the root) over what is there.
+    #[must_use]
+    pub fn with_file(mut self, path: &str, content: &str) -> Self {
+        self.changes.push(Change::File(path.to_owned(), content.to_owned()));
+        self
+    }
+
+    /// The same without a file.
+    #[must_use]
+    pub fn without(mut self, path: &str) -> Self {
+        self.changes.push(Change::Remove(path.to_owned()));
+        self
+    }
+
+    /// The same with a unit that `target` pulls in.
+    #[must_use]
+    pub fn with_unit(mut self, name: &str, target: &'static str, content: &str) -> Self {
+        self.changes.push(Change::Unit { name: name.to_owned(), target, content: Some(content.to_owned()) });
+        self
+    }
+
+    /// The same with an operator's file of checks, `NAME.toml`.
+    #[must_use]
+    pub fn with_checks(self, name: &str, content: &str) -> Self {
+        self.with_file(&format!("{CHECKS}/{name}.toml"), content)
+    }
+
+    /// The same, but nobody has masked systemd's own way to commit (HLT-61). Without its generator, which needs the
+    /// loader's variables, a link does what that would do.
+    #[must_use]
+    pub fn with_bless_boot(mut self) -> Self {
+        self.changes.push(Change::Remove(format!("etc/systemd/system/{BLESS_BOOT}")));
+        self.changes.push(Change::Unit { name: BLESS_BOOT.to_owned(), target: "basic.target", content: None });
+        self
+    }
+
+    /// Builds it in `dir`, with `programs` inside; `extra` are further files (path in the root, content), which a
+    /// release's own changes win over.
     ///
     /// # Errors
     /// When a tool fails.
@@ -73,7 +152,13 @@ impl Release {
         remove(&tree)?;
         // Hard links: a new version is a few files beside the shared ones.
         setup::run(setup::command("cp").args(["--archive", "--link"]).arg(&base.tree).arg(&tree))?;
-        self.add(&tree, programs, extra)?;
+        self.add(&tree, programs)?;
+        for (path, content) in extra {
+            put(&tree.join(path), content)?;
+        }
+        for change in &self.changes {
+            change.apply(&tree)?;
+        }
         let root = dir.join("root.erofs");
         remove(&root)?;
         setup::run(
@@ -84,14 +169,27 @@ impl Release {
                 .arg(&tree),
         )?;
         remove(&tree)?;
-        Ok(self.built(base, root))
+        let initrd = self.initrd(&base, programs, dir)?;
+        Ok(Built { root, linux: base.linux, initrd })
     }
 
-    fn built(&self, base: Base, root: PathBuf) -> Built {
-        Built { root, linux: base.linux, initrd: if self.panics { base.initrd_that_panics } else { base.initrd } }
+    fn initrd(&self, base: &Base, programs: &Programs, dir: &Path) -> Result<PathBuf> {
+        const GUARD: &str = "ralph-boot-guard";
+        let flavour = match self.initrd {
+            Initrd::Works => None,
+            Initrd::HangsBeforeGuard => Some("hangs-before-guard"),
+            Initrd::HangsAfterGuard => Some("hangs-after-guard"),
+            Initrd::Panics => Some("panics"),
+            Initrd::VarReadOnly => Some("var-read-only"),
+        };
+        let guard = dir.join(GUARD);
+        strip(&programs.boot_guard, &guard)?;
+        let path = dir.join("initrd");
+        initrd::assemble(&base.initrd, &[(GUARD, &guard)], flavour.as_slice(), &path)?;
+        Ok(path)
     }
 
-    fn add(&self, tree: &Path, programs: &Programs, extra: &[(&str, &[u8])]) -> Result<()> {
+    fn add(&self, tree: &Path, programs: &Programs) -> Result<()> {
         let version = &self.version;
         put(
             &tree.join("usr/lib/os-release"),
@@ -101,26 +199,43 @@ impl Release {
         for (program, name) in [
             (&programs.update, "ralph-update"),
             (&programs.health_check, "ralph-health-check"),
+            (&programs.sandbox, "ralph-sandbox"),
             (&programs.ralphd, "ralphd"),
             (&programs.agent, "guest-agent"),
         ] {
-            let to = tree.join("usr/bin").join(name);
-            remove(&to)?;
-            // Without debug information: it is most of a program's size, and the guest hashes every byte.
-            setup::run(setup::command("strip").arg("-o").arg(&to).arg(program))
-                .with_context(|| format!("cannot put {name} into the guest"))?;
+            strip(program, &tree.join("usr/bin").join(name))?;
         }
         let units = tree.join("usr/lib/systemd/system");
         for (name, target, content) in UNITS {
             put(&units.join(name), content)?;
             pull_in(&units, target, "wants", name)?;
         }
-        add_health_check(tree, &units)?;
-        for (path, content) in extra {
-            put(&tree.join(path), content)?;
-        }
-        Ok(())
+        add_health_check(tree, &units)
     }
+}
+
+impl Change {
+    fn apply(&self, tree: &Path) -> Result<()> {
+        match self {
+            Self::File(path, content) => put(&tree.join(path), content),
+            Self::Remove(path) => remove(&tree.join(path)),
+            Self::Unit { name, target, content } => {
+                let units = tree.join("usr/lib/systemd/system");
+                if let Some(content) = content {
+                    put(&units.join(name), content)?;
+                }
+                pull_in(&units, target, "wants", name)
+            }
+        }
+    }
+}
+
+/// Copies a program without debug information: it is most of its size, and the guest hashes every byte.
+fn strip(program: &Path, to: &Path) -> Result<()> {
+    remove(to)?;
+    setup::run(setup::command("strip").arg("-o").arg(to).arg(program))
+        .with_context(|| format!("cannot put {} into the guest", program.display()))?;
+    Ok(())
 }
 
 /// Installs the health check as its own folder says, by links in place of `systemctl enable`.
@@ -130,7 +245,71 @@ fn add_health_check(tree: &Path, units: &Path) -> Result<()> {
     copy(&shipped.join(UNIT), &units.join(UNIT))?;
     pull_in(units, "boot-complete.target", "requires", UNIT)?;
     pull_in(units, "multi-user.target", "wants", UNIT)?;
-    let checks = tree.join("usr/lib/ralph-health-check/checks.d");
-    std::fs::create_dir_all(&checks)?;
-    copy(&shipped.join("checks.d/50-ralphd.toml"), &checks.join("50-ralphd.toml"))
+    let lib = tree.join("usr/lib");
+    for (folder, place) in [
+        ("checks.d", lib.join("ralph-health-check/checks.d")),
+        ("system.conf.d", lib.join("systemd/system.conf.d")),
+        ("emergency.service.d", units.join("emergency.service.d")),
+        ("rescue.service.d", units.join("rescue.service.d")),
+    ] {
+        std::fs::create_dir_all(&place).with_context(|| format!("cannot create {}", place.display()))?;
+        for file in shipped_files(&shipped.join(folder))? {
+            copy(&file, &place.join(file.file_name().unwrap_or_default()))?;
+        }
+    }
+    Ok(())
+}
+
+/// The files of a folder, by name.
+fn shipped_files(folder: &Path) -> Result<Vec<PathBuf>> {
+    let entries = std::fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))?;
+    let mut files = Vec::new();
+    for entry in entries {
+        files.push(entry?.path());
+    }
+    files.sort();
+    Ok(files)
+}
+
+/// The shipped checks with less patience, for `/etc`: a scenario boots a machine up to five times. Durations are all
+/// that is changed, so that what is shipped is what is tried.
+///
+/// # Errors
+/// When the shipped files cannot be read.
+pub fn impatient_checks() -> Result<Vec<(String, String)>> {
+    let mut checks = Vec::new();
+    for file in shipped_files(&workspace::source_dir().join("health-check/units/checks.d"))? {
+        let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let text = std::fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
+        checks.push((format!("{CHECKS}/{name}"), impatient(&text)));
+    }
+    Ok(checks)
+}
+
+fn impatient(text: &str) -> String {
+    let mut out = String::new();
+    for line in text.lines() {
+        let key = line.split('=').next().unwrap_or_default().trim();
+        match key {
+            "stable-for" => out.push_str("stable-for = \"2s\""),
+            "soak" => out.push_str("soak = \"0s\""),
+            "deadline" => out.push_str("deadline = \"25s\""),
+            "tries" if line.contains('=') => out.push_str("tries = 2"),
+            _ => out.push_str(line),
+        }
+        out.push('\n');
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_durations_are_changed() {
+        let text = "# deadline\n[check.x]\nkind = \"unit\"\ndeadline = \"60s\"\nstable-for = \"5s\"\n";
+        let expected = "# deadline\n[check.x]\nkind = \"unit\"\ndeadline = \"25s\"\nstable-for = \"2s\"\n";
+        assert_eq!(impatient(text), expected);
+    }
 }

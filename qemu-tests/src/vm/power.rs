@@ -99,6 +99,13 @@ impl Power {
         lock(&self.shared.transcript)
     }
 
+    /// Pulls the plug and puts it in again: QEMU is killed, and the keeper starts it anew.
+    pub fn cycle(&self) -> Result<()> {
+        let mut state = lock(&self.shared.state);
+        let machine = state.running.as_mut().context("the machine is off")?;
+        machine.qemu.kill().context("cannot kill QEMU")
+    }
+
     /// Pulls the plug. Nothing is lost that the guest has written: the host's page cache outlives QEMU.
     pub fn cut(&mut self) {
         {

@@ -56,6 +56,11 @@ fn command(disk: &Path, vars: &Path, socket: &Path) -> Command {
         "none",
         "-device",
         "virtio-rng-pci",
+        // A watchdog, as a machine in a rack has one.
+        "-device",
+        "i6300esb",
+        "-action",
+        "watchdog=reset",
         "-netdev",
         "user,id=net",
         "-device",
