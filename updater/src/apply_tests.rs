@@ -1,7 +1,9 @@
 //! The order of effects of an apply, on a machine in memory (specs/boot-entries.md section 5).
 
+use std::cell::RefCell;
 use std::collections::BTreeSet;
 
+use boot_entries::guard::{GuardEvent, GuardRecord};
 use boot_entries::{LoaderVars, Space};
 
 use super::*;
@@ -282,6 +284,55 @@ fn upd_42_what_failed_here_is_refused_until_it_is_asked_for() {
     assert_eq!(kinds, [EventKind::Applied, EventKind::TrialFailed, EventKind::Retried, EventKind::Applied]);
     assert_eq!(host.records.events().unwrap()[3].generation, 3, "generations are never used twice");
     assert!(usize::try_from(manifest.slot_bytes).unwrap() < SLOT_LEN);
+}
+
+#[test]
+fn upd_45_what_fell_back_three_times_without_evidence_is_refused_until_it_is_asked_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut host = FakeHost { records: Records::in_dir(dir.path(), "boot"), ..FakeHost::new() };
+    let (bytes, _) = image(&spec("2.0.0"));
+    // Its tries run out: the loader counted, and nobody wrote anything.
+    let run_out = |host: &mut FakeHost, summary: &Summary| {
+        let spent = summary.file_name.replace("+3-0", "+0-3");
+        host.with_esp(|esp| {
+            esp.take(&format!("loader/entries/{}", summary.file_name));
+            esp.put(&format!("loader/entries/{spent}"), &summary.entry.render(boot_entries::Liveness::Live));
+        });
+    };
+    for _ in 0..3 {
+        let summary = staged(host.apply(bytes.clone()));
+        run_out(&mut host, &summary);
+    }
+    let refused = refusal(host.apply(bytes.clone()));
+    assert_eq!((refused.reason(), &refused), ("inconclusive", &Refusal::Inconclusive { times: 3 }));
+    assert!(crate::status::gather(&host).unwrap().problems.iter().any(|problem| problem.contains("(3 of 3)")));
+    let summary = staged(host.apply_as(bytes.clone(), Downgrade::Refuse, KnownBad::Retry));
+    run_out(&mut host, &summary);
+    staged(host.apply(bytes));
+    let kinds: Vec<_> = host.records.events().unwrap().into_iter().map(|Event { event, .. }| event).collect();
+    let retried = kinds.iter().filter(|kind| **kind == EventKind::Retried).count();
+    let fell_back = kinds.iter().filter(|kind| **kind == EventKind::FellBack).count();
+    assert_eq!((retried, fell_back), (1, 4), "{kinds:?}");
+}
+
+#[test]
+fn upd_44_an_apply_records_the_guards_evidence_before_it_decides() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut host = FakeHost { records: Records::in_dir(dir.path(), "boot"), ..FakeHost::new() };
+    let (bytes, _) = image(&spec("2.0.0"));
+    let summary = staged(host.apply(bytes.clone()));
+    host.with_esp(|esp| {
+        esp.take("loader/entries/ralphos-b-g2+3-0.conf");
+        esp.put("loader/entries/ralphos-b-g2+0-3.conf", &summary.entry.render(boot_entries::Liveness::Live));
+    });
+    let text = "initrd: no root".parse().unwrap();
+    let event =
+        GuardEvent { slot: disk_layout::Slot::B, generation: summary.entry.generation(), attempt: Some(3), text };
+    host.guard = RefCell::new(Some(GuardRecord::default().with_event(event)));
+    let refused = refusal(host.apply(bytes));
+    assert_eq!(refused.reason(), "known-bad");
+    assert!(refused.to_string().contains("initrd: no root"), "{refused}");
+    assert_eq!(host.guard.borrow().as_ref().unwrap().event, None);
 }
 
 #[test]

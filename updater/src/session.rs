@@ -233,7 +233,8 @@ impl<'h> Session<'h> {
     /// recorded is a note, not a failure: `/var` may be lost.
     pub fn commit(&mut self) -> Result<CommitOutcome, SessionError> {
         let done = self.commit_entry()?;
-        let notes = record_commit(self.host.records(), &done, String::new());
+        let mut notes = self.notes.clone();
+        notes.extend(record_commit(self.host.records(), &done, String::new()));
         Ok(CommitOutcome { name: done.name, already: !done.changed, notes })
     }
 

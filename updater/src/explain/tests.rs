@@ -411,3 +411,28 @@ fn ifc_40_no_more_than_eight_updates_are_told() {
     assert_eq!(told.updates.len(), UPDATES_MAX);
     assert_eq!(told.updates[0].generation, 40);
 }
+
+#[test]
+fn ifc_40_facts_are_gathered_from_the_other_slot_and_nothing_is_changed() {
+    use crate::history::Records;
+    let dir = tempfile::tempdir().unwrap();
+    let mut host = crate::testing::FakeHost::new();
+    host.put_system("ralphos-b-g2+0-3.conf", "2.0.0");
+    host.records = Records::in_dir(dir.path().join("lost"), "boot");
+    let facts = gather::gather(&host, "ralph-update").unwrap();
+    assert!(!facts.remembered && facts.unread[0].contains("does not exist"), "{:?}", facts.unread);
+    host.records = Records::in_dir(dir.path(), "boot");
+    let folder = dir.path().join("evidence");
+    std::fs::create_dir(&folder).unwrap();
+    let kept = record(3, "record-and-reboot", vec![failed_check()]);
+    std::fs::write(folder.join("g2-try3.json"), serde_json::to_vec(&kept).unwrap()).unwrap();
+    std::fs::write(folder.join("g2-try2.json"), "spoilt").unwrap();
+    host.take_log();
+    let facts = gather::gather(&host, "ralph-update").unwrap();
+    let log = host.take_log();
+    assert!(log.iter().all(|line| !line.contains("write") && !line.contains("remove")), "{log:?}");
+    assert!(facts.remembered && facts.unread[0].contains("g2-try2.json"), "{:?}", facts.unread);
+    let told = explain(&facts);
+    assert_eq!((told.updates[0].end, told.updates[0].tries.len()), (End::FellBack, 3));
+    assert_eq!(told.running.unwrap().slot, Slot::A);
+}
