@@ -25,6 +25,9 @@ pub(crate) const CPU_PERIOD: u64 = 100_000;
 /// How long killed processes may take to be gone.
 const GONE: Duration = Duration::from_secs(10);
 
+/// How often to look for processes that are not moved yet.
+const MOVES: usize = 20;
+
 /// The cgroup of one sandbox. Dropping it kills all that is in it and removes it.
 #[derive(Debug)]
 pub(crate) struct Cgroup {
@@ -138,20 +141,34 @@ fn delegated(own: &Path) -> Result<PathBuf, Error> {
     if location::is_login_session(own) {
         return Err(refuse("it belongs to a login session".to_owned()));
     }
-    let ours = location::process_tree(&members(own)?).map_err(refuse)?;
     let caller = own.join(CALLER);
     match fs::create_dir(&caller) {
         Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
         other => other.at("create", &caller)?,
     }
-    for pid in ours {
-        match fs::write(caller.join("cgroup.procs"), pid.to_string()) {
-            // It has ended since.
-            Err(e) if e.raw_os_error() == Some(Errno::ESRCH as i32) => {}
-            other => other.at("move processes into", &caller)?,
+    // More than once: a process that is moved may just have started another one.
+    for _ in 0..MOVES {
+        let pids = members(own)?;
+        if pids.is_empty() {
+            break;
         }
+        // With those that are there already, moved by this `run` or by another: they hold the tree together.
+        if let Err(why) = location::check_one_tree(&[pids.as_slice(), &members(&caller)?].concat()) {
+            // Only succeeds while nobody is in it.
+            let _ = fs::remove_dir(&caller);
+            return Err(refuse(why));
+        }
+        pids.into_iter().try_for_each(|pid| move_to(&caller, pid))?;
     }
     Ok(own.to_owned())
+}
+
+fn move_to(cgroup: &Path, pid: i32) -> Result<(), Error> {
+    match fs::write(cgroup.join("cgroup.procs"), pid.to_string()) {
+        // It has ended since.
+        Err(e) if e.raw_os_error() == Some(Errno::ESRCH as i32) => Ok(()),
+        other => other.at("move processes into", cgroup),
+    }
 }
 
 fn enable_controllers(base: &Path) -> Result<(), Error> {
@@ -183,7 +200,7 @@ fn sweep(base: &Path) {
         let name = entry.file_name();
         let pid = name.to_str().and_then(|name| name.strip_prefix("sandbox-"));
         if let Some(pid) = pid.and_then(|pid| pid.parse::<u32>().ok())
-            && !Path::new("/proc").join(pid.to_string()).exists()
+            && (pid == std::process::id() || !Path::new("/proc").join(pid.to_string()).exists())
         {
             // Only succeeds on an empty one.
             let _ = fs::remove_dir(entry.path());

@@ -10,7 +10,7 @@ use serde::Serialize;
 use crate::{HostSockets, Limits, Question, Report, Wall};
 
 /// Smaller than the smoke test's, for it is done two dozen times.
-const LIMITS: Limits = Limits { memory: 24 << 20, pids: 16, cpu_percent: 50 };
+const LIMITS: Limits = Limits { memory: 24 << 20, pids: 8, cpu_percent: 50 };
 
 /// Where this program is inside, if the host does not have it below `/usr`.
 const INSIDE: &str = "/ralph-sandbox";

@@ -33,14 +33,17 @@ pub(super) fn is_login_session(dir: &Path) -> bool {
     name.starts_with("session-") && name.ends_with(".scope")
 }
 
-/// Says whether all `members` descend from one of them that is this process or an ancestor of it; gives them back.
-pub(super) fn process_tree(members: &[i32]) -> Result<Vec<i32>, String> {
+/// Says whether all `members` descend from one of them that is this process or an ancestor of it.
+pub(super) fn check_one_tree(members: &[i32]) -> Result<(), String> {
+    if members.contains(&0) {
+        return Err("it holds a process of another pid namespace".to_owned());
+    }
     let parents = members.iter().filter_map(|pid| Some((*pid, parent(*pid)?))).collect();
     one_tree(i32::try_from(std::process::id()).unwrap_or_default(), &parents)
 }
 
 /// `parents` maps the members of the cgroup to their parents, inside of it or not.
-fn one_tree(own: i32, parents: &BTreeMap<i32, i32>) -> Result<Vec<i32>, String> {
+fn one_tree(own: i32, parents: &BTreeMap<i32, i32>) -> Result<(), String> {
     let top = |pid: i32| {
         let mut at = pid;
         // Bounded, should a table that was read while it changed have a loop.
@@ -53,7 +56,7 @@ fn one_tree(own: i32, parents: &BTreeMap<i32, i32>) -> Result<Vec<i32>, String> 
         at
     };
     match parents.keys().find(|pid| top(**pid) != top(own)) {
-        None => Ok(parents.keys().copied().collect()),
+        None => Ok(()),
         Some(pid) => Err(format!("it holds a process of others, pid {pid}")),
     }
 }
@@ -96,7 +99,7 @@ mod tests {
     #[test]
     fn only_one_tree_is_ours() {
         let service = BTreeMap::from([(100, 1), (101, 100), (102, 101)]);
-        assert_eq!(one_tree(102, &service).unwrap(), [100, 101, 102]);
+        assert_eq!(one_tree(102, &service), Ok(()));
         let shared = BTreeMap::from([(100, 1), (101, 100), (200, 1)]);
         assert!(one_tree(101, &shared).unwrap_err().contains("pid 200"));
         assert!(is_login_session(Path::new("/sys/fs/cgroup/user.slice/session-3.scope")));

@@ -54,6 +54,8 @@ pub(super) fn pids(limit: u32) -> Found {
 }
 
 pub(super) fn cpu(percent: u32) -> Found {
+    // Where there is no limit of its own, a limit further up would throttle, and be counted there.
+    read(&format!("{CGROUP}/cpu.max"))?;
     let before = number("cpu.stat", "nr_throttled")?;
     let start = Instant::now();
     // One more than the limit lets run, and one for what else the machine does.
