@@ -22,7 +22,9 @@ use serde::Serialize;
 
 use crate::span::Span;
 pub use error::{ConfigError, ConfigErrors};
-pub use kind::{Expectation, FileType, Http, Kind, PathCheck, RunnerChoice, Sandbox, Server, Size};
+#[cfg(test)]
+pub use kind::Size;
+pub use kind::{Expectation, FileType, Http, Kind, PathCheck, RunnerChoice, Sandbox, Server};
 pub use problem::Problem;
 use source::{Place, Text};
 

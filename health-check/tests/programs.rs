@@ -66,7 +66,14 @@ fn the_shipped_policy_is_valid() {
     let shipped = here("units/checks.d");
     let out = program(&["validate", shipped.to_str().unwrap()]);
     assert_eq!(out.status.code(), Some(HEALTHY), "{}", text(&out.stderr));
-    let expected = "ralphd (required, deadline 1min): ralphd.service active for 5s\nvalid; overall deadline 5min\n";
+    let expected = "\
+api (wanted, deadline 30s): GET /v1/health of 127.0.0.1:7340 answers 200
+health (required, deadline 1min): GET /v1/health of /run/ralphd/status.sock answers 200
+policy (required, deadline 1min): GET /v1/policy of /run/ralphd/status.sock answers 200
+ralphd (required, deadline 1min): ralphd.service active for 5s
+sandbox (required, deadline 2min): /usr/bin/echo sandboxed in a sandbox
+valid; overall deadline 5min
+";
     assert_eq!(text(&out.stdout), expected);
 }
 

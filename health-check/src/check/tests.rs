@@ -117,3 +117,59 @@ fn only_required_checks_count_and_none_is_not_all() {
     assert_eq!(required(&[of(W, true)]), Required::OneFailed);
     assert_eq!(required(&[]), Required::OneFailed);
 }
+
+fn after(check: Check, after: &[&str]) -> Check {
+    Check { after: after.iter().map(|name| (*name).to_owned()).collect(), ..check }
+}
+
+#[test]
+fn a_check_begins_when_what_it_comes_after_has_passed_hlt_25() {
+    let checks = vec![
+        // Its deadline is shorter than what it waits for takes.
+        after(command("second", "exit 0", "1s"), &["first", "other"]),
+        command("first", "sleep 2", "30s"),
+        command("other", "exit 0", "30s"),
+    ];
+    let (outcomes, took) = run(checks, "60s");
+    assert!(outcomes.iter().all(|outcome| outcome.passed), "{outcomes:?}");
+    assert!(took >= Duration::from_secs(2) && outcomes[0].milliseconds < 1000, "{outcomes:?}");
+}
+
+#[test]
+fn a_check_fails_at_once_with_what_it_comes_after_hlt_25() {
+    let checks = vec![
+        command("first", "exit 1", "30s"),
+        after(command("second", "exit 0", "30s"), &["first"]),
+        after(command("third", "exit 0", "30s"), &["second", "slow"]),
+        command("slow", "sleep 3", "30s"),
+    ];
+    let (outcomes, _) = run(checks, "60s");
+    for index in [1, 2] {
+        assert_eq!((outcomes[index].reason, outcomes[index].tries), (Some(Reason::After), 0));
+        assert_eq!(outcomes[index].milliseconds, 0, "at once");
+    }
+    assert!(outcomes[2].detail.contains("`second`, which failed"), "{}", outcomes[2].detail);
+}
+
+#[test]
+fn waiting_counts_into_the_overall_deadline_and_a_budget_cuts_it_hlt_25_hlt_36() {
+    let checks = vec![command("slow", "sleep 100", "20min"), after(command("waits", "exit 0", "30s"), &["slow"])];
+    let tools = Tools { systemd: Arc::new(FakeSystemd::telling([None])), ..Tools::of_this_machine() };
+    let begin = Instant::now();
+    let outcomes = run_all(&Config { checks, policy: policy("30min") }, &tools, Duration::from_secs(2));
+    assert!(begin.elapsed() < Duration::from_secs(20), "{:?}", begin.elapsed());
+    assert_eq!(outcomes[0].reason, Some(Reason::OverallDeadline));
+    assert!(matches!(outcomes[1].reason, Some(Reason::OverallDeadline | Reason::After)), "{:?}", outcomes[1]);
+}
+
+#[test]
+fn a_command_is_tried_again_until_it_passes_hlt_24() {
+    let folder = tempfile::tempdir().unwrap();
+    let count = folder.path().join("count");
+    let script = format!("echo x >> {0}; test $(wc -l < {0}) -ge 3", count.display());
+    let check = |tries| Check { tries: Some(tries), interval: Span::milliseconds(100), ..command("x", &script, "30s") };
+    let (outcomes, _) = run(vec![check(2)], "60s");
+    assert_eq!((outcomes[0].reason, outcomes[0].tries), (Some(Reason::ExitCode), 2));
+    let (outcomes, _) = run(vec![check(2)], "60s");
+    assert_eq!((outcomes[0].reason, outcomes[0].tries), (None, 1), "the third run of all");
+}

@@ -1,5 +1,7 @@
 //! What a configuration may hold (HLT-10 … HLT-13); the refused ones are in `tests/fixtures/refused`.
 
+mod kinds;
+
 use std::fs;
 use std::os::unix::fs::symlink;
 
@@ -8,6 +10,10 @@ use proptest::prelude::*;
 
 /// File name without its ending, and what the error must say.
 const REFUSED: &[(&str, &str)] = &[
+    ("after-a-wanted-check", "check `c` in "),
+    ("after-in-a-circle", "a after c after b after a"),
+    ("after-itself", "c after c"),
+    ("after-nothing-there", "after: there is no check `d`"),
     ("command-as-a-shell-line", "expected a sequence"),
     ("command-empty", "`c`: command: it is empty"),
     ("command-missing", "kind = \"command\" needs `command`"),
@@ -19,6 +25,22 @@ const REFUSED: &[(&str, &str)] = &[
     ("deadline-too-long", "deadline 31min is not between 1s and 30min"),
     ("deadline-too-short", "deadline 999ms is not between 1s and 30min"),
     ("default-stable-for-beyond-the-deadline", "stable-for 5s is not less than the deadline 3s"),
+    ("http-expects-a-float", "a float cannot be expected"),
+    ("http-expects-nothing", "of an empty list nothing can be there"),
+    ("http-host-name", "no name is looked up"),
+    ("http-path-of-a-url", "path: it belongs to `socket`"),
+    ("http-pointer-bad-escape", "not a JSON pointer: behind ~"),
+    ("http-pointer-without-slash", "check `c`: json: \"a\" is not a JSON pointer"),
+    ("http-socket-and-url", "socket: it stands instead of `url`"),
+    ("http-socket-relative", "socket: \"run/s\" is not an absolute path"),
+    ("http-socket-too-long", "longer than 107 bytes"),
+    ("http-socket-without-path", "socket: it needs `path`"),
+    ("http-status-out-of-bounds", "status: 99 is not between 200 and 599"),
+    ("http-tls", "does not begin with http://"),
+    ("http-without-a-server", "needs `url` or `socket`"),
+    ("interval-too-short", "interval: 99ms is not between 100ms and 5min"),
+    ("kvm-of-a-command", "`kvm` does not belong to kind = \"command\""),
+    ("name-emergency", "`emergency` is taken"),
     ("name-empty", "the check `` is not"),
     ("name-in-upper-case", "the check `Ralphd` is not"),
     ("name-of-our-own", "`commit` is taken"),
@@ -28,10 +50,23 @@ const REFUSED: &[(&str, &str)] = &[
     ("not-utf8", "is not UTF-8"),
     ("overall-deadline-bad-duration", "policy: overall-deadline: \"soon\" is not"),
     ("overall-deadline-too-long", "overall-deadline 61min is not between 1s and 60min"),
+    ("path-free-without-unit", "free: \"64\" is not a size"),
+    ("path-missing", "kind = \"path\" needs `path`"),
+    ("path-relative", "path: \"var\" is not an absolute path"),
+    ("path-unknown-type", "unknown variant `socket`"),
+    ("policy-soak-too-long", "policy: soak 61min is longer than 60min"),
+    ("policy-unknown-action", "unknown variant `panic`"),
     ("same-name-twice-in-a-file", "duplicate key"),
+    ("sandbox-exit-of-the-runner", "exit: 125 is how a sandbox"),
+    ("sandbox-exit-out-of-bounds", "exit: 256 is not between 0 and 255"),
+    ("sandbox-unknown-runner", "unknown variant `docker`"),
+    ("sandbox-without-command", "kind = \"sandbox\" needs `command`"),
     ("stable-for-as-long-as-the-deadline", "stable-for 1min is not less than the deadline 1min"),
     ("stable-for-as-long-as-the-overall-deadline", "stable-for 2min is not less than the overall deadline 2min"),
     ("stable-for-of-a-command", "`stable-for` does not belong to kind = \"command\""),
+    ("tries-of-a-unit", "`tries` does not belong to kind = \"unit\""),
+    ("tries-too-many", "tries: 101 is not between 1 and 100"),
+    ("tries-zero", "tries: 0 is not between 1 and 100"),
     ("unit-missing", "kind = \"unit\" needs `unit`"),
     ("unit-of-a-command", "`unit` does not belong to kind = \"command\""),
     ("unit-pattern", "is not the full name of one systemd unit"),
