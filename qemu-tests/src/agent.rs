@@ -1,7 +1,7 @@
 //! What harness and guest agent say to each other over the second serial port: lines, each whole in itself, so that a
 //! guest that is reset in the middle of one costs that line and nothing else.
 //!
-//! Host to guest: `run ID SCRIPT`. Guest to host: `hello BOOT-ID` when the agent starts, and for a script
+//! Host to guest: `run ID SCRIPT`. Guest to host: `hello BOOT-ID SLOT` when the agent starts, and for a script
 //! `out ID TEXT` and `err ID TEXT` (any number) and then `exit ID CODE`. SCRIPT and TEXT are escaped as Rust does with
 //! bytes (`\n`, `\x1b`, …).
 
@@ -10,11 +10,20 @@ use anyhow::{Context, Result, bail};
 /// The name of the port, as QEMU and the guest's sysfs have it.
 pub const PORT: &str = "ralph.agent";
 
+/// A boot that has got as far as the agent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Boot {
+    /// The kernel's id of it.
+    pub id: String,
+    /// The slot on its command line, `a` or `b`.
+    pub slot: String,
+}
+
 /// What the guest says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FromGuest {
-    /// The agent started in the boot with this id.
-    Hello(String),
+    /// The agent started.
+    Hello(Boot),
     /// A piece of a script's standard output.
     Out(u64, Vec<u8>),
     /// A piece of a script's standard error.
@@ -31,7 +40,7 @@ impl FromGuest {
     pub fn parse(line: &str) -> Result<Self> {
         let words: Vec<&str> = line.splitn(3, ' ').collect();
         Ok(match words[..] {
-            ["hello", boot] => Self::Hello(boot.to_owned()),
+            ["hello", id, slot] => Self::Hello(Boot { id: id.to_owned(), slot: slot.to_owned() }),
             ["out", id, text] => Self::Out(id.parse()?, unescape(text)?),
             ["err", id, text] => Self::Err(id.parse()?, unescape(text)?),
             ["exit", id, code] => Self::Exit(id.parse()?, code.parse()?),
@@ -42,7 +51,7 @@ impl FromGuest {
     /// The line for it, without its end.
     pub fn line(&self) -> String {
         match self {
-            Self::Hello(boot) => format!("hello {boot}"),
+            Self::Hello(Boot { id, slot }) => format!("hello {id} {slot}"),
             Self::Out(id, text) => format!("out {id} {}", text.escape_ascii()),
             Self::Err(id, text) => format!("err {id} {}", text.escape_ascii()),
             Self::Exit(id, code) => format!("exit {id} {code}"),
@@ -105,7 +114,7 @@ mod tests {
 
     #[test]
     fn a_line_that_was_cut_is_refused() {
-        for line in ["", "out 7", "out 7 \\x1", "exit 7", "exit 7 x", "out 7 \\"] {
+        for line in ["", "hello x", "out 7", "out 7 \\x1", "exit 7", "exit 7 x", "out 7 \\"] {
             assert!(FromGuest::parse(line).is_err(), "{line:?}");
         }
     }

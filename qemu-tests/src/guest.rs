@@ -16,7 +16,7 @@ pub use base::{Base, base, loader_252};
 pub use release::{Built, Initrd, Release, impatient_checks};
 
 /// A short name for `parts`: what is cached under it is made again when one of them changes.
-fn fingerprint(parts: &impl Hash) -> String {
+pub(crate) fn fingerprint(parts: &impl Hash) -> String {
     let mut hasher = DefaultHasher::new();
     parts.hash(&mut hasher);
     format!("{:016x}", hasher.finish())
@@ -26,7 +26,7 @@ fn fingerprint(parts: &impl Hash) -> String {
 ///
 /// Test binaries may ask at once: one makes it, the others wait. It appears whole or not at all, and folders of the
 /// same name with other keys, left from older recipes, are removed.
-fn cached(name: &str, key: &str, make: impl FnOnce(&Path) -> Result<()>) -> Result<PathBuf> {
+pub(crate) fn cached(name: &str, key: &str, make: impl FnOnce(&Path) -> Result<()>) -> Result<PathBuf> {
     let cache = crate::workspace::cache_dir()?;
     let dir = cache.join(format!("{name}-{key}"));
     let lock_path = cache.join(format!("{name}.lock"));

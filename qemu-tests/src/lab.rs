@@ -85,7 +85,7 @@ impl Lab {
     pub fn keygen(&self) -> Result<Keys> {
         let name = self.path("release");
         run(image()?.args(["keygen", "--out"]).arg(&name))?;
-        Ok(Keys { private: self.path("release.pem"), public: self.path("release.pub.pem") })
+        Ok(self.keys())
     }
 
     /// Builds and signs the image of a release, which trusts `keys` for the next one: `vVERSION.zst`.
@@ -142,6 +142,37 @@ impl Lab {
             .arg("-o")
             .arg(&path))?;
         Ok(path)
+    }
+
+    /// A disk of its own with a healthy 1.0.0 in slot A, and the keys for its images. The original is made once for all
+    /// scenarios, and again when one of the programs or shipped files changes.
+    ///
+    /// # Errors
+    /// When a program fails.
+    pub fn shared_disk(&self) -> Result<(PathBuf, Keys)> {
+        let release = Release::new("1.0.0");
+        let dir = guest::cached("shared-disk", &release.fingerprint(&workspace::programs()?)?, |dir| {
+            let lab = Self { dir: dir.to_owned() };
+            let keys = lab.keygen()?;
+            lab.disk(&lab.image(&release, &keys)?, &keys).map(drop)
+        })?;
+        let shared = Self { dir };
+        let disk = self.path("disk.raw");
+        run(setup::command("cp").arg("--sparse=always").arg(shared.path("disk.raw")).arg(&disk))?;
+        Ok((disk, shared.keys()))
+    }
+
+    /// Builds the image of a release and stages it on the disk of a machine that is off.
+    ///
+    /// # Errors
+    /// When a program fails.
+    pub fn stage(&self, disk: &Path, release: &Release, keys: &Keys) -> Result<()> {
+        let image = self.image(release, keys)?;
+        self.update_disk(disk, &["apply", "--trust"], &[&keys.public, &image]).map(drop)
+    }
+
+    fn keys(&self) -> Keys {
+        Keys { private: self.path("release.pem"), public: self.path("release.pub.pem") }
     }
 
     /// Runs `ralph-update --disk DISK ARGS FILES` on the host.

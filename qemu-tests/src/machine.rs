@@ -34,15 +34,35 @@ impl Machine {
         Self::on(lab, &disk, keys)
     }
 
+    /// A machine with a healthy 1.0.0 committed in slot A, and `release` staged in slot B while it was off: its first
+    /// boot is the trial, and is not waited for.
+    ///
+    /// # Errors
+    /// When a program or the machine fails.
+    pub fn on_trial(lab: &Lab, release: &Release) -> Result<Self> {
+        let (disk, keys) = lab.shared_disk()?;
+        lab.stage(&disk, release, &keys)?;
+        Self::started(lab, &disk, keys)
+    }
+
+    /// As `on`, but does not wait for the boot.
+    ///
+    /// # Errors
+    /// When QEMU does not start.
+    pub fn started(lab: &Lab, disk: &Path, keys: Keys) -> Result<Self> {
+        let esp = Esp::of_disk(disk)?;
+        let vm = Vm::start(disk, &lab.machine("machine")?, OnReset::Reboot)?;
+        Ok(Self { vm, esp, keys, server: Server::start()? })
+    }
+
     /// Switches on a machine with this disk, and waits until it can be talked to.
     ///
     /// # Errors
     /// When it does not come up.
     pub fn on(lab: &Lab, disk: &Path, keys: Keys) -> Result<Self> {
-        let esp = Esp::of_disk(disk)?;
-        let mut vm = Vm::start(disk, &lab.machine("machine")?, OnReset::Reboot)?;
-        vm.wait_boot(BOOT_TIMEOUT)?;
-        Ok(Self { vm, esp, keys, server: Server::start()? })
+        let mut machine = Self::started(lab, disk, keys)?;
+        machine.vm.wait_boot(BOOT_TIMEOUT)?;
+        Ok(machine)
     }
 
     /// Builds the image of a release and gives its URL for the guest.
@@ -79,16 +99,6 @@ impl Machine {
         self.esp.entries()
     }
 
-    /// The slot that the running kernel was started from.
-    ///
-    /// # Errors
-    /// When the guest does not answer.
-    pub fn slot(&mut self) -> Result<String> {
-        let line = self.vm.ok("cat /proc/cmdline")?;
-        let slot = line.split_whitespace().find_map(|word| word.strip_prefix("ralph.slot="));
-        Ok(slot.context("no ralph.slot on the command line")?.to_owned())
-    }
-
     /// What `ralph-update --json status` says in the guest.
     ///
     /// # Errors
@@ -105,6 +115,15 @@ impl Machine {
     pub fn settled_status(&mut self) -> Result<Value> {
         self.vm.run("systemctl is-system-running --wait")?;
         self.status()
+    }
+
+    /// What `ralph-update --json explain` says in the guest.
+    ///
+    /// # Errors
+    /// When it fails.
+    pub fn explain(&mut self) -> Result<Value> {
+        let text = self.vm.ok("ralph-update --json explain")?;
+        serde_json::from_str(&text).with_context(|| format!("not JSON: {text}"))
     }
 
     /// The events in the history, oldest first.

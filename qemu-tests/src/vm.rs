@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow, bail};
 
 use self::power::Power;
-use crate::agent::{FromGuest, run_line};
+use crate::agent::{Boot, FromGuest, run_line};
 use crate::setup;
 use crate::transcript::Transcript;
 
@@ -69,12 +69,12 @@ impl Vm {
         Ok(Self { power, dir: dir.to_owned(), from_agent, next_id: 1, _slot: slot })
     }
 
-    /// Waits until the guest of a new boot can be talked to, and gives its boot id.
+    /// Waits until the guest of a new boot can be talked to.
     ///
     /// # Errors
     /// When that takes longer than `timeout`, or a script that was to end in a reboot fails instead; the error carries
     /// the transcript of the last boot.
-    pub fn wait_boot(&mut self, timeout: Duration) -> Result<String> {
+    pub fn wait_boot(&mut self, timeout: Duration) -> Result<Boot> {
         let end = Instant::now() + timeout;
         let mut said = Vec::new();
         loop {
@@ -86,6 +86,19 @@ impl Vm {
                 FromGuest::Exit(_, code) => {
                     bail!("in the guest: exit code {code} in place of a reboot\n{}", String::from_utf8_lossy(&said))
                 }
+            }
+        }
+    }
+
+    /// Waits until a guest of this slot can be talked to, through as many boots of the other one as that takes.
+    ///
+    /// # Errors
+    /// As `wait_boot`; each boot has the usual time.
+    pub fn wait_slot(&mut self, slot: &str) -> Result<Boot> {
+        loop {
+            let boot = self.wait_boot(BOOT_TIMEOUT)?;
+            if boot.slot == slot {
+                return Ok(boot);
             }
         }
     }
@@ -142,7 +155,7 @@ impl Vm {
     ///
     /// # Errors
     /// When it does not come up in time.
-    pub fn reboot(&mut self) -> Result<String> {
+    pub fn reboot(&mut self) -> Result<Boot> {
         self.send("systemctl reboot")?;
         self.wait_boot(BOOT_TIMEOUT)
     }

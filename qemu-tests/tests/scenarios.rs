@@ -33,6 +33,8 @@ fn an_update_from_a_url_is_tried_found_healthy_and_committed() -> Result<()> {
         let mut machine = Machine::with(lab, &Release::new("1.0.0"))?;
         let url = machine.serve(lab, &Release::new("2.0.0"))?;
         machine.settled_status()?;
+        // It writes when the health check has said so, which is a moment later.
+        machine.vm.ok("until [ -e /run/ralphd/agents ]; do sleep 0.2; done")?;
         let first_start = machine.vm.ok("cat /var/lib/ralphd/first-start")?;
 
         machine.vm.ok(&format!("ralph-update apply {url}"))?;
@@ -72,8 +74,7 @@ fn an_update_whose_ralphd_never_gets_ready_is_tried_three_times_and_fallen_back_
         machine.vm.start_script(&format!("ralph-update apply --reboot {url}"))?;
 
         for name in ["ralphos-b-g2+2-1.conf", "ralphos-b-g2+1-2.conf", "ralphos-b-g2+0-3.conf"] {
-            machine.vm.wait_boot(BOOT_TIMEOUT)?;
-            assert_eq!(machine.slot()?, "b");
+            assert_eq!(machine.vm.wait_boot(BOOT_TIMEOUT)?.slot, "b");
             assert_eq!(machine.entries()?, ["ralphos-a-g1.conf", name]);
         }
         machine.vm.wait_boot(BOOT_TIMEOUT)?;
@@ -151,8 +152,7 @@ fn what_must_not_be_applied_is_refused_and_the_next_boot_is_unchanged() -> Resul
         // On trial: held there by a ralphd that is told to take its time.
         machine.vm.ok(&format!("ralph-update apply {newer}"))?;
         machine.vm.ok("echo never-ready > /var/lib/ralphd/behave")?;
-        machine.vm.reboot()?;
-        assert_eq!(machine.slot()?, "b");
+        assert_eq!(machine.vm.reboot()?.slot, "b");
         let refused = machine.vm.run(&format!("ralph-update --json apply --allow-downgrade {older}"))?;
         assert_eq!(refused.code, 3, "{}{}", refused.stdout, refused.stderr);
         ensure!(refused.stdout.contains("\"reason\":\"on-trial\""), "{}", refused.stdout);
@@ -170,9 +170,9 @@ fn a_rollback_boots_the_other_slot_and_the_next_update_goes_into_the_one_left() 
         let disk = lab.disk(&first, &keys)?;
         // Saves a boot: the same program stages the update on the disk of a machine that is off.
         lab.update_disk(&disk, &["apply", "--trust"], &[&keys.public, &second])?;
-        let mut machine = Machine::on(lab, &disk, keys)?;
+        let mut machine = Machine::started(lab, &disk, keys)?;
         // The firmware could count what was staged from outside (ENT-26); the verdict has not been reached yet.
-        assert_eq!(machine.slot()?, "b");
+        assert_eq!(machine.vm.wait_boot(BOOT_TIMEOUT)?.slot, "b");
         assert_eq!(machine.entries()?, ["ralphos-a-g1.conf", "ralphos-b-g2+2-1.conf"]);
         let url = machine.serve(lab, &Release::new("3.0.0"))?;
         let status = machine.settled_status()?;

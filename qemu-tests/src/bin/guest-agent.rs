@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 
 use anyhow::{Context, Result, bail};
-use qemu_tests::agent::{FromGuest, PORT, parse_run};
+use qemu_tests::agent::{Boot, FromGuest, PORT, parse_run};
 
 /// So much of a script's output goes into one line.
 const PIECE: usize = 1024;
@@ -19,9 +19,11 @@ fn main() -> Result<()> {
         .write(true)
         .open(&path)
         .with_context(|| format!("cannot open {}", path.display()))?;
-    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
+    let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
+    let options = std::fs::read_to_string("/proc/cmdline")?;
+    let slot = options.split_whitespace().find_map(|word| word.strip_prefix("ralph.slot=")).unwrap_or("?");
     // The line before may have been cut by a reset: begin a new one.
-    writeln!(&port, "\n{}", FromGuest::Hello(boot.trim().to_owned()).line())?;
+    writeln!(&port, "\n{}", FromGuest::Hello(Boot { id: id.trim().to_owned(), slot: slot.to_owned() }).line())?;
     for line in BufReader::new(&port).lines() {
         let line = line?;
         // What is left of a line that was meant for the boot before is not a command.

@@ -56,8 +56,8 @@ enum Change {
     File(String, String),
     /// Nothing at this path.
     Remove(String),
-    /// A unit that a target pulls in.
-    Unit { name: String, target: &'static str, content: Option<String> },
+    /// A unit that a target pulls in (`how` is `wants` or `requires`); without content it is there already.
+    Unit { name: String, target: &'static str, how: &'static str, content: Option<String> },
 }
 
 /// A built version: what `ralph-image build` takes.
@@ -121,7 +121,16 @@ impl Release {
     /// The same with a unit that `target` pulls in.
     #[must_use]
     pub fn with_unit(mut self, name: &str, target: &'static str, content: &str) -> Self {
-        self.changes.push(Change::Unit { name: name.to_owned(), target, content: Some(content.to_owned()) });
+        let (name, content) = (name.to_owned(), Some(content.to_owned()));
+        self.changes.push(Change::Unit { name, target, how: "wants", content });
+        self
+    }
+
+    /// The same with a unit that `target` cannot be reached without.
+    #[must_use]
+    pub fn with_required_unit(mut self, name: &str, target: &'static str, content: &str) -> Self {
+        let (name, content) = (name.to_owned(), Some(content.to_owned()));
+        self.changes.push(Change::Unit { name, target, how: "requires", content });
         self
     }
 
@@ -131,12 +140,19 @@ impl Release {
         self.with_file(&format!("{CHECKS}/{name}.toml"), content)
     }
 
+    /// The same, but a failed trial is marked bad at once (HLT-34): one boot in place of three.
+    #[must_use]
+    pub fn given_up_at_once(self) -> Self {
+        self.with_checks("00-policy", "[policy]\non-failure = \"mark-bad\"\n")
+    }
+
     /// The same, but nobody has masked systemd's own way to commit (HLT-61). Without its generator, which needs the
     /// loader's variables, a link does what that would do.
     #[must_use]
     pub fn with_bless_boot(mut self) -> Self {
         self.changes.push(Change::Remove(format!("etc/systemd/system/{BLESS_BOOT}")));
-        self.changes.push(Change::Unit { name: BLESS_BOOT.to_owned(), target: "basic.target", content: None });
+        let name = BLESS_BOOT.to_owned();
+        self.changes.push(Change::Unit { name, target: "basic.target", how: "wants", content: None });
         self
     }
 
@@ -171,6 +187,38 @@ impl Release {
         remove(&tree)?;
         let initrd = self.initrd(&base, programs, dir)?;
         Ok(Built { root, linux: base.linux, initrd })
+    }
+
+    /// A short name for all that decides what its image holds.
+    ///
+    /// # Errors
+    /// When a file cannot be read.
+    pub fn fingerprint(&self, programs: &Programs) -> Result<String> {
+        let base = base()?;
+        let mut parts: Vec<Vec<u8>> = vec![format!("{self:?} {UNITS:?} {base:?}").into_bytes()];
+        let all = [
+            &programs.update,
+            &programs.health_check,
+            &programs.sandbox,
+            &programs.boot_guard,
+            &programs.image,
+            &programs.ralphd,
+            &programs.agent,
+        ];
+        for program in all {
+            parts.push(std::fs::read(program).with_context(|| format!("cannot read {}", program.display()))?);
+        }
+        let mut folders = vec![workspace::source_dir().join("health-check/units")];
+        while let Some(folder) = folders.pop() {
+            for path in shipped_files(&folder)? {
+                if path.is_dir() {
+                    folders.push(path);
+                } else {
+                    parts.push(std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?);
+                }
+            }
+        }
+        Ok(super::fingerprint(&(parts, impatient_checks()?)))
     }
 
     fn initrd(&self, base: &Base, programs: &Programs, dir: &Path) -> Result<PathBuf> {
@@ -219,12 +267,12 @@ impl Change {
         match self {
             Self::File(path, content) => put(&tree.join(path), content),
             Self::Remove(path) => remove(&tree.join(path)),
-            Self::Unit { name, target, content } => {
+            Self::Unit { name, target, how, content } => {
                 let units = tree.join("usr/lib/systemd/system");
                 if let Some(content) = content {
                     put(&units.join(name), content)?;
                 }
-                pull_in(&units, target, "wants", name)
+                pull_in(&units, target, how, name)
             }
         }
     }
@@ -286,17 +334,30 @@ pub fn impatient_checks() -> Result<Vec<(String, String)>> {
     Ok(checks)
 }
 
+/// How long a check may take by its kind: what a healthy guest needs beside a busy compiler, and no more, because a
+/// failing scenario waits for its end.
+const PATIENCE: &[(&str, &str)] = &[("unit", "40s"), ("http", "12s"), ("sandbox", "90s")];
+
 fn impatient(text: &str) -> String {
     let mut out = String::new();
+    let mut kind = String::new();
     for line in text.lines() {
-        let key = line.split('=').next().unwrap_or_default().trim();
+        let (key, value) = line.split_once('=').map_or(("", ""), |(key, value)| (key.trim(), value.trim()));
         match key {
-            "stable-for" => out.push_str("stable-for = \"2s\""),
-            "soak" => out.push_str("soak = \"0s\""),
-            "deadline" => out.push_str("deadline = \"25s\""),
-            "tries" if line.contains('=') => out.push_str("tries = 2"),
-            _ => out.push_str(line),
+            "kind" => value.trim_matches('"').clone_into(&mut kind),
+            "stable-for" => {
+                out.push_str("stable-for = \"2s\"\n");
+                continue;
+            }
+            "deadline" => {
+                if let Some((_, patience)) = PATIENCE.iter().find(|(name, _)| *name == kind) {
+                    out.push_str(&format!("deadline = \"{patience}\"\n"));
+                    continue;
+                }
+            }
+            _ => {}
         }
+        out.push_str(line);
         out.push('\n');
     }
     out
@@ -308,8 +369,8 @@ mod tests {
 
     #[test]
     fn only_durations_are_changed() {
-        let text = "# deadline\n[check.x]\nkind = \"unit\"\ndeadline = \"60s\"\nstable-for = \"5s\"\n";
-        let expected = "# deadline\n[check.x]\nkind = \"unit\"\ndeadline = \"25s\"\nstable-for = \"2s\"\n";
+        let text = "# deadline\n[check.x]\nkind = \"unit\"\ndeadline = \"60s\"\nstable-for = \"5s\"\ntries = 2\n";
+        let expected = "# deadline\n[check.x]\nkind = \"unit\"\ndeadline = \"40s\"\nstable-for = \"2s\"\ntries = 2\n";
         assert_eq!(impatient(text), expected);
     }
 }

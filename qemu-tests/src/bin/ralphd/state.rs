@@ -18,44 +18,42 @@ pub fn committed() -> bool {
     Path::new(COMMITTED).exists()
 }
 
-/// Opens the database with a program that knows the formats up to `format`, and makes it if there is none.
+/// Opens the database with a program that knows the formats up to `format`.
 ///
-/// A database in a newer format is refused: this is the version that a fallback comes back to.
+/// A database in a newer format is refused: this is the version that a fallback comes back to. One that is missing is not
+/// made before the commit, either: the version before could not read it.
 pub fn prepare(format: u32, migrates_early: bool) -> Result<()> {
-    let folder = Path::new(FOLDER);
-    match format_of(folder)? {
-        Some(newer) if newer > format => {
-            bail!(
-                "{FOLDER}/db has format {newer}, and this version knows no format after {format}: it cannot be opened"
-            )
-        }
-        // A full or read-only /var is no reason to leave the machine without its control plane.
-        None => tolerate(create(folder, format)),
-        Some(older) if older < format && migrates_early => {
-            println!("ralphd: migrates the database from format {older} to {format} BEFORE the commit, as told");
-            tolerate(put(folder, "db", &format.to_string()));
-        }
-        Some(_) => {}
+    let found = format_of(Path::new(FOLDER))?;
+    if let Some(newer) = found.filter(|found| *found > format) {
+        bail!("{FOLDER}/db has format {newer}, and this version knows no format after {format}: it cannot be opened");
+    }
+    if migrates_early {
+        println!("ralphd: the database gets format {format} BEFORE the commit, as told (it had {found:?})");
+        tolerate(write(format));
     }
     Ok(())
 }
 
 /// What has waited for the commit: the database gets this version's format, agents start.
 pub fn after_commit(format: u32) -> Result<()> {
-    let folder = Path::new(FOLDER);
-    if format_of(folder)?.is_none_or(|older| older < format) {
-        println!("ralphd: committed: the database gets format {format}");
-        tolerate(put(folder, "db", &format.to_string()));
+    let found = format_of(Path::new(FOLDER))?;
+    if found.is_none_or(|older| older < format) {
+        println!("ralphd: committed: the database gets format {format} (it had {found:?})");
+        // A full or read-only /var is no reason to leave the machine without its control plane.
+        tolerate(write(format));
     }
     fs::write(AGENTS, "1\n").with_context(|| format!("cannot write {AGENTS}"))
 }
 
-/// A new database: no version before this one has left one that it could not read.
-fn create(folder: &Path, format: u32) -> Result<()> {
-    fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
-    // The boot id of the very first start: a test sees by it that `/var` survives an update.
-    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").context("cannot read boot_id")?;
-    put(folder, "first-start", boot.trim())?;
+/// Migrates the database, or makes it.
+fn write(format: u32) -> Result<()> {
+    let folder = Path::new(FOLDER);
+    fs::create_dir_all(folder).with_context(|| format!("cannot create {FOLDER}"))?;
+    if !folder.join("first-start").exists() {
+        // The boot id of the very first start: a test sees by it that `/var` survives an update.
+        let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").context("cannot read boot_id")?;
+        put(folder, "first-start", boot.trim())?;
+    }
     put(folder, "db", &format.to_string())
 }
 
