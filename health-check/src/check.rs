@@ -140,7 +140,7 @@ pub fn run_all(config: &Config, tools: &Tools, budget: Duration) -> Vec<Outcome>
 /// One check, from its turn (HLT-25) to its end.
 fn run_one(check: &Check, overall: Instant, board: &Board, tools: &Tools) -> Outcome {
     if let Err(finding) = board.wait_for_turn(check, overall) {
-        return Outcome::of(check, Duration::ZERO, 0, finding);
+        return Outcome::of(check, Duration::ZERO, 0, *finding);
     }
     let begin = Instant::now();
     let limit = Limit::of(check, overall.saturating_duration_since(begin));

@@ -14,7 +14,7 @@ const PAUSE: Duration = Duration::from_millis(500);
 pub fn run(program: &Path, args: &[String], limit: Limit) -> Finding {
     let ended = match start(limit, |within| process::run(program, args, within)) {
         Ok(ended) => ended,
-        Err(finding) => return finding,
+        Err(finding) => return *finding,
     };
     let (failed, detail) = match ended.end {
         End::Code(0) => (None, "exited with code 0".to_owned()),
@@ -29,17 +29,18 @@ pub fn run(program: &Path, args: &[String], limit: Limit) -> Finding {
 
 /// Runs a program. That it does not exist or cannot be executed will not change (HLT-34); that the machine has no room for it just now may,
 /// and is waited for.
-pub fn start<T>(limit: Limit, run: impl Fn(Duration) -> Result<T, StartError>) -> Result<T, Finding> {
+pub fn start<T>(limit: Limit, run: impl Fn(Duration) -> Result<T, StartError>) -> Result<T, Box<Finding>> {
     let until = Instant::now() + limit.within;
+    let mut left = limit.within;
     loop {
-        let left = until.saturating_duration_since(Instant::now());
         match run(left) {
             Ok(ended) => return Ok(ended),
             Err(error) if error.is_lasting() => {
-                return Err(Finding::failed(Reason::CannotStart, crate::chain(&error)));
+                return Err(Box::new(Finding::failed(Reason::CannotStart, crate::chain(&error))));
             }
-            Err(error) if left <= PAUSE => return Err(Finding::failed(limit.reason, crate::chain(&error))),
+            Err(error) if left <= PAUSE => return Err(Box::new(Finding::failed(limit.reason, crate::chain(&error)))),
             Err(_) => thread::sleep(PAUSE),
         }
+        left = until.saturating_duration_since(Instant::now());
     }
 }

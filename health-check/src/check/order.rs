@@ -32,7 +32,7 @@ impl Board {
     }
 
     /// Waits until all that this check comes after have passed; the finding if one has failed, or the time is over.
-    pub fn wait_for_turn(&self, check: &Check, overall: Instant) -> Result<(), Finding> {
+    pub fn wait_for_turn(&self, check: &Check, overall: Instant) -> Result<(), Box<Finding>> {
         // The configuration lets no name pass that is nowhere.
         let after: Vec<usize> =
             check.after.iter().filter_map(|after| self.names.iter().position(|name| name == after)).collect();
@@ -40,13 +40,13 @@ impl Board {
         loop {
             if let Some(&failed) = after.iter().find(|&&index| passed[index] == Some(false)) {
                 let detail = format!("never began: it comes after `{}`, which failed", self.names[failed]);
-                return Err(Finding::failed(Reason::After, detail));
+                return Err(Box::new(Finding::failed(Reason::After, detail)));
             }
             let Some(&waits) = after.iter().find(|&&index| passed[index].is_none()) else { return Ok(()) };
             let left = overall.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 let detail = format!("never began: `{}`, which it comes after, has not ended", self.names[waits]);
-                return Err(Finding::failed(Reason::OverallDeadline, detail));
+                return Err(Box::new(Finding::failed(Reason::OverallDeadline, detail)));
             }
             passed = self.changed.wait_timeout(passed, left).unwrap_or_else(PoisonError::into_inner).0;
         }

@@ -10,9 +10,9 @@ pub fn run(check: &Check, limit: Limit, clock: &dyn Clock, mut once: impl FnMut(
     let until = clock.monotonic().saturating_add(limit.within);
     let mut before: Option<Finding> = None;
     let mut tries = 0;
+    let mut left = limit.within;
     loop {
         tries += 1;
-        let left = until.saturating_sub(clock.monotonic());
         let finding = once(Limit { within: left, ..limit });
         let Some(reason) = finding.failed else { return (finding, tries) };
         if matches!(reason, Reason::Deadline | Reason::OverallDeadline) {
@@ -24,12 +24,13 @@ pub fn run(check: &Check, limit: Limit, clock: &dyn Clock, mut once: impl FnMut(
             return (told.unwrap_or(finding), tries);
         }
         let interval = check.interval.duration();
-        let left = until.saturating_sub(clock.monotonic());
+        left = until.saturating_sub(clock.monotonic());
         if reason.is_deterministic() || check.tries.is_some_and(|most| tries >= most) || left <= interval {
             return (finding, tries);
         }
         before = Some(finding);
         clock.sleep(interval);
+        left = until.saturating_sub(clock.monotonic());
     }
 }
 

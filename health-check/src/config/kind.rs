@@ -143,7 +143,7 @@ impl Size {
 
 impl fmt::Display for Size {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (unit, scale) = UNITS.iter().find(|(_, scale)| self.0 % scale == 0).unwrap_or(&UNITS[2]);
+        let (unit, scale) = UNITS.iter().find(|(_, scale)| self.0.is_multiple_of(*scale)).unwrap_or(&UNITS[2]);
         write!(f, "{}{unit}", self.0 / scale)
     }
 }
