@@ -1,11 +1,17 @@
-//! Carrying a verdict out, inside a session (HLT-30, HLT-31, HLT-40).
+//! Carrying a verdict out, inside a session (HLT-30, HLT-31, HLT-36, HLT-40).
+//!
+//! What must not wait for anything comes first: after a commit `ralphd` is told and the guard disarmed before `/var` is touched, which may hang;
+//! after a failure the entry is marked bad and the guard's record written before it.
 
 use crate::check::{self, Outcome};
 use crate::clock::Clock;
-use crate::machine::{Booted, Entry, Fault, Session};
+use crate::config::{Action, Policy};
+use crate::guard::{Failure, Guard, Watch};
+use crate::machine::{Bad, Booted, Entry, Fault, Session};
 use crate::policy::{self, Another, Facts, Required, Verdict};
-use crate::reboot::Reboot;
-use crate::records::{Evidence, Kept, Medium, Records};
+use crate::records::evidence::{self, Came, head};
+use crate::records::{Kept, Medium, Records};
+use crate::surroundings::Surroundings;
 use crate::systemd::Systemd;
 
 /// Longest `detail` of a history event, in bytes (HLT-40).
@@ -22,6 +28,21 @@ pub struct World<'a> {
     pub records: &'a dyn Records,
     /// Units.
     pub systemd: &'a dyn Systemd,
+    /// What would end this boot without a verdict.
+    pub guard: &'a dyn Guard,
+    /// How the machine was started.
+    pub surroundings: &'a dyn Surroundings,
+    /// What is done about failures.
+    pub policy: Policy,
+}
+
+/// What is known of this boot beside its entry; it does not change.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Boot {
+    /// Why it proves nothing about the firmware, if it does not (HLT-37).
+    pub not_firmware: Option<String>,
+    /// Does the guard watch over it?
+    pub watch: Watch,
 }
 
 /// A verdict and whether it was carried out.
@@ -33,6 +54,8 @@ pub struct Settled {
     pub booted: Booted,
     /// Was it carried out, as far as this can be known before a reboot?
     pub done: bool,
+    /// Is the guard disarmed and its record written?
+    pub guard_told: bool,
 }
 
 /// A slot that should be committed is not, or not wholly.
@@ -47,58 +70,81 @@ pub fn settle(
     session: &mut dyn Session,
     outcomes: &mut [Outcome],
     world: World<'_>,
+    boot: &Boot,
     notes: &mut Vec<String>,
 ) -> Result<Settled, NotCommitted> {
     let booted = session.booted();
-    if matches!(booted, Booted::Trial { .. }) && check::required(outcomes) == Required::AllPassed {
+    let kind = kind(&booted, boot);
+    if policy::may_be_committed(kind) && check::required(outcomes) == Required::AllPassed {
         check::ask_again(outcomes, world.systemd, world.clock);
     }
-    let required = check::required(outcomes);
-    let facts = Facts { booted: kind(&booted), required, another: ask(session, &booted, required, notes) };
-    let verdict = marked(session, policy::verdict(facts), notes);
-    let done = match (verdict, &booted) {
-        (Verdict::Commit, Booted::Trial { entry, .. }) => {
-            notes.extend(session.commit().map_err(|fault| NotCommitted { fault })?);
-            announce(entry, world.records, notes)
+    let (required, action) = (check::required(outcomes), action(outcomes, &world.policy));
+    let another = ask(session, kind, required, action, notes);
+    let decided = policy::verdict(Facts { booted: kind, required, another, action });
+    let verdict = marked(session, decided, kind, notes);
+    let (mut done, mut guard_told) = (true, false);
+    match (verdict, &booted) {
+        (Verdict::Commit, Booted::Trial { entry, attempt }) => {
+            notes.extend(session.commit_entry().map_err(|fault| NotCommitted { fault })?);
+            done = announce(entry, world.records, notes);
+            disarm(world, boot, notes);
+            record_verdict(world, None, notes);
+            guard_told = true;
+            notes.extend(session.record_commit(&recorded(outcomes)));
+            keep_evidence(entry, *attempt, verdict, outcomes, world, notes);
         }
         (
             Verdict::RecordAndReboot | Verdict::MarkBadAndReboot | Verdict::RecordAndStay,
             Booted::Trial { entry, attempt },
         ) => {
-            let detail = record(entry, *attempt, outcomes, world, notes);
+            let detail = record(entry, *attempt, verdict, outcomes, world, boot, notes);
+            guard_told = true;
             if let Err(fault) = session.record_trial_failed(&detail) {
                 notes.push(format!("the failed trial is not in the history: {}", crate::chain(fault.as_ref())));
             }
-            true
+        }
+        (Verdict::Report, Booted::Trial { entry, attempt }) => {
+            keep_evidence(entry, *attempt, verdict, outcomes, world, notes);
         }
         (_, Booted::Committed(entry)) => {
             let (told, whole) = committed(session, entry, world.records, notes);
             // After the checks it may be our own commit that was left half done.
             whole.map_err(|fault| NotCommitted { fault })?;
-            told
+            done = told;
         }
-        _ => true,
-    };
-    Ok(Settled { verdict, booted, done })
+        _ => {}
+    }
+    Ok(Settled { verdict, booted, done, guard_told })
 }
 
 /// Marks the entry bad if the verdict asks for it, before anything is recorded: whether the machine may reboot depends on it. An entry that
-/// cannot be marked would boot again and again, so the machine stays up (HLT-32).
-fn marked(session: &mut dyn Session, verdict: Verdict, notes: &mut Vec<String>) -> Verdict {
+/// nobody counts and that cannot be marked would boot again and again, so the machine stays up (HLT-32); one that is counted runs out of tries
+/// all the same (HLT-34).
+fn marked(session: &mut dyn Session, verdict: Verdict, kind: policy::Booted, notes: &mut Vec<String>) -> Verdict {
     if verdict != Verdict::MarkBadAndReboot {
         return verdict;
     }
-    match session.mark_not_counted() {
+    let (why, otherwise) = match kind {
+        policy::Booted::NotCounted => (Bad::NotCounted, Verdict::RecordAndStay),
+        _ => (Bad::Checks, Verdict::RecordAndReboot),
+    };
+    match session.mark_bad(why) {
         Ok(told) => {
             notes.extend(told);
             verdict
         }
         Err(fault) => {
-            let why = crate::chain(fault.as_ref());
-            notes.push(format!("the loader does not count, and the entry cannot be marked bad: {why}"));
-            Verdict::RecordAndStay
+            notes.push(format!("the entry cannot be marked bad ({}): {}", why.word(), crate::chain(fault.as_ref())));
+            otherwise
         }
     }
+}
+
+/// What the policy wants done with this failure: is it one that the next boot would show again (HLT-34)?
+pub fn action(outcomes: &[Outcome], policy: &Policy) -> Action {
+    let mut failed = outcomes.iter().filter(|outcome| outcome.fails_the_trial()).peekable();
+    let certain = |outcome: &Outcome| outcome.reason.is_some_and(check::Reason::is_deterministic);
+    if failed.peek().is_some() && failed.all(certain) { policy.on_deterministic_failure } else { policy.on_failure }
 }
 
 /// On a committed boot, whatever the checks say: `ralphd` may go on (HLT-3), a commit that was cut is ended (UPD-24), and fallbacks are
@@ -111,6 +157,7 @@ pub fn committed(
 ) -> (bool, Result<(), Fault>) {
     let told = announce(entry, records, notes);
     let whole = session.finish_commit().map(|done| notes.extend(done));
+    take_over(session, notes);
     match session.note_fallbacks() {
         Ok(noticed) => notes.extend(noticed),
         Err(fault) => notes.push(format!("fallbacks are not recorded: {}", crate::chain(fault.as_ref()))),
@@ -118,7 +165,18 @@ pub fn committed(
     (told, whole)
 }
 
-fn announce(entry: &Entry, records: &dyn Records, notes: &mut Vec<String>) -> bool {
+/// Takes what the boot guard left over from an earlier boot into the history (UPD-44).
+pub fn take_over(session: &mut dyn Session, notes: &mut Vec<String>) {
+    match session.take_over_guard_event() {
+        Ok(told) => notes.extend(told),
+        Err(fault) => {
+            notes.push(format!("the boot guard's event is not in the history: {}", crate::chain(fault.as_ref())));
+        }
+    }
+}
+
+/// Tells `ralphd` that the booted slot is committed (HLT-3).
+pub fn announce(entry: &Entry, records: &dyn Records, notes: &mut Vec<String>) -> bool {
     match records.mark_committed(entry) {
         Ok(()) => true,
         Err(error) => {
@@ -128,15 +186,56 @@ fn announce(entry: &Entry, records: &dyn Records, notes: &mut Vec<String>) -> bo
     }
 }
 
-/// Writes evidence; returns what the history is to say. That it cannot be written changes nothing else (HLT-40).
-pub fn record(entry: &Entry, attempt: u32, outcomes: &[Outcome], world: World<'_>, notes: &mut Vec<String>) -> String {
-    let evidence = Evidence {
-        entry: entry.clone(),
-        attempt,
-        time: world.clock.unix(),
-        boot_id: world.records.boot_id(),
-        checks: outcomes.to_vec(),
-    };
+/// The guard has nothing left to wait for (HLT-36).
+pub fn disarm(world: World<'_>, boot: &Boot, notes: &mut Vec<String>) {
+    if let Watch::Armed(_) = boot.watch
+        && let Err(fault) = world.guard.disarm()
+    {
+        notes.push(format!("the boot guard is still armed: {}", crate::chain(fault.as_ref())));
+    }
+}
+
+/// Into the guard's record, where there is one: that a verdict was reached, and against what (GRD-3, GRD-11).
+pub fn record_verdict(world: World<'_>, failure: Option<&Failure>, notes: &mut Vec<String>) {
+    if let Err(fault) = world.guard.record_verdict(failure) {
+        notes.push(format!("the verdict is not in the boot guard's record: {}", crate::chain(fault.as_ref())));
+    }
+}
+
+/// Records a failed trial, in the guard's record first, which needs no `/var`; returns what the history is to say. A guard that is not needed to
+/// end a reboot that hangs is disarmed.
+pub fn record(
+    entry: &Entry,
+    attempt: u32,
+    verdict: Verdict,
+    outcomes: &[Outcome],
+    world: World<'_>,
+    boot: &Boot,
+    notes: &mut Vec<String>,
+) -> String {
+    record_verdict(world, Some(&Failure::of(entry, attempt, outcomes)), notes);
+    if !verdict.reboots() {
+        disarm(world, boot, notes);
+    }
+    keep_evidence(entry, attempt, verdict, outcomes, world, notes);
+    let failed = outcomes.iter().filter(|outcome| outcome.fails_the_trial());
+    let failed: Vec<String> = failed.map(|outcome| format!("{}: {}", outcome.name, outcome.detail)).collect();
+    shortened(failed.join("; "))
+}
+
+/// Writes evidence. That it cannot be written changes nothing else (HLT-40).
+pub fn keep_evidence(
+    entry: &Entry,
+    attempt: u32,
+    verdict: Verdict,
+    outcomes: &[Outcome],
+    world: World<'_>,
+    notes: &mut Vec<String>,
+) {
+    let came = Came { entry, attempt, verdict: crate::word(verdict), outcomes, notes };
+    let uptime = u64::try_from(world.clock.monotonic().as_millis()).unwrap_or(u64::MAX);
+    let traces = world.records.traces();
+    let evidence = evidence::of(&came, world.clock.unix(), uptime, world.records.boot_id(), traces);
     match world.records.keep(&evidence) {
         Ok(Kept { path, medium: Medium::Lasting }) => notes.push(format!("evidence is in {}", path.display())),
         Ok(Kept { path, medium: Medium::Memory }) => {
@@ -145,23 +244,27 @@ pub fn record(entry: &Entry, attempt: u32, outcomes: &[Outcome], world: World<'_
         }
         Err(error) => notes.push(format!("evidence is not recorded: {}", crate::chain(&error))),
     }
-    let failed = outcomes.iter().filter(|outcome| outcome.fails_the_trial());
-    let failed: Vec<String> = failed.map(|outcome| format!("{}: {}", outcome.name, outcome.detail)).collect();
-    shortened(failed.join("; "))
+}
+
+/// What the checks recorded, for the event `committed`: `policy sha256:…`.
+fn recorded(outcomes: &[Outcome]) -> String {
+    let recorded = outcomes.iter().filter_map(|outcome| Some((&outcome.name, outcome.recorded.as_ref()?)));
+    shortened(recorded.map(|(name, what)| format!("{name} {what}")).collect::<Vec<_>>().join("; "))
 }
 
 /// The history is read as a whole on every boot, and a configuration can have very much wrong with it.
-fn shortened(mut detail: String) -> String {
-    if detail.len() > DETAIL {
-        let end = (0..=DETAIL - CUT.len()).rev().find(|&at| detail.is_char_boundary(at)).unwrap_or(0);
-        detail.truncate(end);
-        detail.push_str(CUT);
-    }
-    detail
+fn shortened(detail: String) -> String {
+    if detail.len() <= DETAIL { detail } else { format!("{}{CUT}", head(&detail, DETAIL - CUT.len())) }
 }
 
-fn ask(session: &mut dyn Session, booted: &Booted, required: Required, notes: &mut Vec<String>) -> Another {
-    if !policy::depends_on_another(kind(booted), required) {
+fn ask(
+    session: &mut dyn Session,
+    booted: policy::Booted,
+    required: Required,
+    action: Action,
+    notes: &mut Vec<String>,
+) -> Another {
+    if !policy::depends_on_another(booted, required, action) {
         return Another::No;
     }
     match session.another() {
@@ -177,20 +280,12 @@ fn ask(session: &mut dyn Session, booted: &Booted, required: Required, notes: &m
 }
 
 /// The booted entry as the table has it.
-pub fn kind(booted: &Booted) -> policy::Booted {
+pub fn kind(booted: &Booted, boot: &Boot) -> policy::Booted {
     match booted {
+        Booted::Trial { .. } if boot.not_firmware.is_some() => policy::Booted::NotFirmware,
         Booted::Trial { attempt: 0, .. } => policy::Booted::NotCounted,
         Booted::Trial { .. } => policy::Booted::Trial,
         Booted::Committed(_) => policy::Booted::Committed,
         Booted::Unknown(_) => policy::Booted::Unknown,
     }
-}
-
-/// Reboots: in order, and if that is refused, by force. `false` if the machine stays up.
-pub fn reboot(reboot: &dyn Reboot, say: &mut dyn FnMut(&str)) -> bool {
-    let Err(error) = reboot.orderly() else { return true };
-    say(&format!("cannot reboot in order, now by force: {}", crate::chain(&error)));
-    let Err(error) = reboot.forced() else { return true };
-    say(&format!("cannot reboot: {}", crate::chain(&error)));
-    false
 }

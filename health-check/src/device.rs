@@ -8,19 +8,18 @@ mod tests;
 
 use std::time::Duration;
 
-use boot_entries::{EspState, LoaderVars, another_whole_entry_boots, mark_bad};
+use boot_entries::{BootOptions, Counter, EspState, LoaderVars, another_whole_entry_boots, mark_bad};
 use disk_layout::{BootedError, LayoutError, LockError, SysRoot, UpdateLock};
-use updater::history::EventKind;
+use updater::guard::event_to_record;
+use updater::history::{Event, EventKind};
 use updater::host::{self, Access, Host, HostError, OpenEsp};
-use updater::session::{self, Fencing, Running, entry_architecture};
+use updater::session::{self, CommittedEntry, Fencing, Running, SessionError, entry_architecture};
 
 use crate::limit;
-use crate::machine::{Booted, Entry, Fault, Machine, OpenError, Session};
+use crate::machine::{Bad, Booted, Entry, Fault, Machine, OpenError, Session};
 
-/// How long appending to the history may take (HLT-42).
+/// How long reading the history and appending to it may take (HLT-42): `/var` may hang.
 const HISTORY: Duration = Duration::from_secs(30);
-/// What `ralph.failed` says of a failed trial whose tries the loader does not count (HLT-32).
-const NOT_COUNTED: &str = "not-counted";
 
 /// This machine.
 #[derive(Debug)]
@@ -30,6 +29,20 @@ impl Machine for Device {
     fn session(&self, work: &mut dyn FnMut(&mut dyn Session)) -> Result<Option<Fault>, OpenError> {
         found(host::Device::find(SysRoot::real()), work)
     }
+
+    fn glance(&self) -> Result<Booted, OpenError> {
+        match host::Device::find(SysRoot::real()) {
+            Ok(host) => glance(&host),
+            Err(error) if disagrees(&error) => Ok(Booted::Unknown(crate::chain(&error))),
+            Err(error) => Err(OpenError::Other(error.into())),
+        }
+    }
+}
+
+/// Looks at the ESP without the lock (HLT-39).
+fn glance(host: &dyn Host) -> Result<Booted, OpenError> {
+    let view = View::open(host).map_err(OpenError::Other)?;
+    Ok(booted(&session::running(&view.state, host.booted()), host.booted()))
 }
 
 fn found(
@@ -72,7 +85,7 @@ fn session(host: &dyn Host, work: &mut dyn FnMut(&mut dyn Session)) -> Result<Op
     })?;
     let view = View::open(host).map_err(OpenError::Other)?;
     let running = session::running(&view.state, host.booted());
-    let mut open = Open { host, lock: &lock, running, view: Some(view) };
+    let mut open = Open { host, lock: &lock, running, view: Some(view), committed: None };
     work(&mut open);
     Ok(open.close().err())
 }
@@ -99,6 +112,8 @@ struct Open<'h> {
     running: Result<Running, session::SessionError>,
     /// `None` once something was written: what was read is not true any more.
     view: Option<View>,
+    /// What is committed and not yet recorded.
+    committed: Option<CommittedEntry>,
 }
 
 impl Open<'_> {
@@ -142,42 +157,34 @@ impl Open<'_> {
 
 impl Session for Open<'_> {
     fn booted(&self) -> Booted {
-        let running = match &self.running {
-            Ok(running) => running,
-            Err(error) => return Booted::Unknown(crate::chain(error)),
-        };
-        let options = &running.entry().options;
-        let started_bad = self.host.booted().is_some_and(|booted| booted.failed.is_some());
-        if let (Some(reason), false) = (&options.failed, started_bad) {
-            // Somebody gave it up while it ran. A commit would undo that.
-            return Booted::Unknown(format!("its entry was marked bad while it ran ({reason})"));
-        }
-        let entry = Entry {
-            slot: options.slot.to_string(),
-            generation: options.generation.get(),
-            system: session::hex(&options.system),
-        };
-        match running.name().counter {
-            Some(counter) => Booted::Trial { entry, attempt: counter.done() },
-            None => Booted::Committed(entry),
-        }
+        booted(&self.running, self.host.booted())
     }
 
-    fn commit(&mut self) -> Result<Vec<String>, Fault> {
-        let (name, notes) = self.write(|session| {
-            let outcome = session.commit()?;
-            Ok((outcome.name, outcome.notes))
-        })?;
-        let mut told = vec![format!("the entry is now {name}")];
+    fn commit_entry(&mut self) -> Result<Vec<String>, Fault> {
+        let (committed, notes) = self.write(|session| Ok((session.commit_entry()?, Vec::new())))?;
+        let mut told = vec![format!("the entry is now {}", committed.name)];
         told.extend(notes);
+        self.committed = Some(committed);
         Ok(told)
+    }
+
+    fn record_commit(&mut self, detail: &str) -> Vec<String> {
+        let Some(committed) = self.committed.take() else { return Vec::new() };
+        let (records, detail) = (self.host.records().clone(), detail.to_owned());
+        limit::within(HISTORY, move || session::record_commit(&records, &committed, detail))
+            .unwrap_or_else(|error| vec![format!("the commit is not recorded: {error}")])
     }
 
     fn finish_commit(&mut self) -> Result<Vec<String>, Fault> {
         let name = self.running()?.name();
         let live = |view: &View| view.state.ours.iter().filter(|o| o.is_live() && o.name.same_system(name)).count();
         // Committing again tidies first, and then makes sure that one name is left (UPD-21).
-        if self.view.as_ref().is_some_and(|view| live(view) > 1) { self.commit() } else { Ok(Vec::new()) }
+        if self.view.as_ref().is_none_or(|view| live(view) <= 1) {
+            return Ok(Vec::new());
+        }
+        let mut told = self.commit_entry()?;
+        told.extend(self.record_commit(""));
+        Ok(told)
     }
 
     fn another(&mut self) -> Result<String, Fault> {
@@ -188,21 +195,21 @@ impl Session for Open<'_> {
         Ok(fallback.file_name)
     }
 
-    fn mark_not_counted(&mut self) -> Result<Vec<String>, Fault> {
+    fn mark_bad(&mut self, why: Bad) -> Result<Vec<String>, Fault> {
         let lock = self.lock;
         let (name, notes) = self.write(|session| {
             let running = session.running()?;
             let name = running.name();
-            if name.is_exhausted() {
+            if why == Bad::NotCounted && name.is_exhausted() {
                 return Err(format!("{name} has no tries left and was booted all the same").into());
             }
             // Asked again: tidying may have changed what it was asked of before.
             let (architecture, vars) = (session.architecture(), session.vars().clone());
             let (esp, state) = session.esp_and_state();
             another_whole_entry_boots(esp, state, name, &vars, architecture)?;
-            Ok((mark_bad(lock, session.esp(), running.ours(), Some(NOT_COUNTED))?.name, Vec::new()))
+            Ok((mark_bad(lock, session.esp(), running.ours(), Some(why.word()))?.name, Vec::new()))
         })?;
-        let mut told = vec![format!("the loader does not count: the entry is marked bad and now {name}")];
+        let mut told = vec![format!("the entry is marked bad ({}) and now {name}", why.word())];
         told.extend(notes);
         Ok(told)
     }
@@ -210,17 +217,75 @@ impl Session for Open<'_> {
     fn note_fallbacks(&mut self) -> Result<Vec<String>, Fault> {
         let running = self.running()?.name();
         let records = self.host.records().clone();
-        let found = session::note_fallbacks(&self.view()?.state, Some(running), &records)?;
+        let state = self.view()?.state.clone();
+        let found = limit::within(HISTORY, move || session::note_fallbacks(&state, Some(running), &records))??;
         Ok(found
             .iter()
             .map(|event| format!("generation {} in slot {} fell back: {}", event.generation, event.slot, event.detail))
             .collect())
     }
 
+    fn take_over_guard_event(&mut self) -> Result<Vec<String>, Fault> {
+        let found = match self.host.read_guard() {
+            Ok(record) => record.event,
+            // Said by the verdict, which writes to it.
+            Err(_) => None,
+        };
+        let Some(found) = found else { return Ok(Vec::new()) };
+        let (records, state) = (self.host.records().clone(), self.view()?.state.clone());
+        if !records.available() {
+            return Ok(Vec::new());
+        }
+        let event = found.clone();
+        let recorded = limit::within(HISTORY, move || {
+            let event = event_to_record(&event, &state, &records.events()?);
+            event.map(|event| records.append(event.clone()).map(|()| event)).transpose()
+        })??;
+        // A deadline may have passed meanwhile: a newer event stays.
+        let record = self.host.read_guard()?;
+        if record.event.as_ref() == Some(&found) {
+            self.host.write_guard(self.lock, &record.without_event())?;
+        }
+        let told = |event: Event| {
+            format!(
+                "the boot guard ended a boot of generation {} in slot {}: {}",
+                event.generation, event.slot, event.detail
+            )
+        };
+        Ok(recorded.into_iter().map(told).collect())
+    }
+
     fn record_trial_failed(&mut self, detail: &str) -> Result<(), Fault> {
-        let event = session::event(EventKind::TrialFailed, self.running()?.entry(), detail.to_owned());
+        let running = self.running()?;
+        let attempt = running.name().counter.map(Counter::done);
+        let event = session::event(EventKind::TrialFailed, running.entry(), detail.to_owned());
+        let event = Event { attempt, ..event };
         let records = self.host.records().clone();
         Ok(limit::within(HISTORY, move || records.append(event))??)
+    }
+}
+
+/// How the machine was booted, by what is on the ESP and what the kernel was started with.
+fn booted(running: &Result<Running, SessionError>, started: Option<&BootOptions>) -> Booted {
+    let running = match running {
+        Ok(running) => running,
+        Err(error) => return Booted::Unknown(crate::chain(error)),
+    };
+    let options = &running.entry().options;
+    let started_bad = started.is_some_and(|booted| booted.failed.is_some());
+    if let (Some(reason), false) = (&options.failed, started_bad) {
+        // Somebody gave it up while it ran. A commit would undo that.
+        return Booted::Unknown(format!("its entry was marked bad while it ran ({reason})"));
+    }
+    let entry = Entry {
+        slot: options.slot.to_string(),
+        generation: options.generation.get(),
+        system: session::hex(&options.system),
+        version: running.entry().os_version().to_owned(),
+    };
+    match running.name().counter {
+        Some(counter) => Booted::Trial { entry, attempt: counter.done() },
+        None => Booted::Committed(entry),
     }
 }
 
@@ -240,8 +305,12 @@ impl Session for Nothing {
         Booted::Unknown(self.why.clone())
     }
 
-    fn commit(&mut self) -> Result<Vec<String>, Fault> {
+    fn commit_entry(&mut self) -> Result<Vec<String>, Fault> {
         self.refuse()
+    }
+
+    fn record_commit(&mut self, _detail: &str) -> Vec<String> {
+        Vec::new()
     }
 
     fn finish_commit(&mut self) -> Result<Vec<String>, Fault> {
@@ -252,11 +321,15 @@ impl Session for Nothing {
         self.refuse()
     }
 
-    fn mark_not_counted(&mut self) -> Result<Vec<String>, Fault> {
+    fn mark_bad(&mut self, _why: Bad) -> Result<Vec<String>, Fault> {
         self.refuse()
     }
 
     fn note_fallbacks(&mut self) -> Result<Vec<String>, Fault> {
+        self.refuse()
+    }
+
+    fn take_over_guard_event(&mut self) -> Result<Vec<String>, Fault> {
         self.refuse()
     }
 

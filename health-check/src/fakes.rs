@@ -5,10 +5,14 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use updater::evidence::{Evidence, PreviousEnd};
+
 use crate::clock::Clock;
-use crate::machine::{Booted, Entry, Fault, Machine, OpenError, Session};
+use crate::guard::{Failure, Guard, Watch};
+use crate::machine::{Bad, Booted, Entry, Fault, Machine, OpenError, Session};
 use crate::reboot::Reboot;
-use crate::records::{Evidence, FileRecords, Kept, Medium, RecordError, Records};
+use crate::records::{FileRecords, Kept, Medium, RecordError, Records, Traces};
+use crate::surroundings::Surroundings;
 use crate::systemd::{Systemd, SystemdError, UnitShow};
 
 /// What happened, in order.
@@ -39,6 +43,11 @@ impl FakeClock {
 
     pub fn logging(log: &Log) -> Self {
         Self { now: Mutex::default(), log: log.clone() }
+    }
+
+    /// Lets time pass, unlogged.
+    pub fn advance(&self, by: Duration) {
+        *self.now.lock().unwrap() += by;
     }
 }
 
@@ -84,7 +93,7 @@ impl Systemd for FakeSystemd {
 }
 
 pub fn entry() -> Entry {
-    Entry { slot: "b".into(), generation: 7, system: "5e".repeat(32) }
+    Entry { slot: "b".into(), generation: 7, system: "5e".repeat(32), version: "1.2.0".into() }
 }
 
 pub fn trial() -> Booted {
@@ -111,6 +120,8 @@ pub struct FakeMachine {
     pub history_fails: bool,
     /// The ESP does not unmount.
     pub close_fails: bool,
+    /// An event that the guard left over.
+    pub guard_event: Option<String>,
     sessions: Mutex<usize>,
     commits: Mutex<usize>,
 }
@@ -136,6 +147,7 @@ impl FakeMachine {
             mark_bad_fails: false,
             history_fails: false,
             close_fails: false,
+            guard_event: None,
             sessions: Mutex::default(),
             commits: Mutex::default(),
         }
@@ -167,6 +179,11 @@ impl Machine for FakeMachine {
         self.log.add("close");
         Ok(self.close_fails.then(|| "target is busy".into()))
     }
+
+    fn glance(&self) -> Result<Booted, OpenError> {
+        self.log.add("glance");
+        Ok(self.booted[0].clone())
+    }
 }
 
 struct FakeSession<'a> {
@@ -179,7 +196,7 @@ impl Session for FakeSession<'_> {
         self.booted.clone()
     }
 
-    fn commit(&mut self) -> Result<Vec<String>, Fault> {
+    fn commit_entry(&mut self) -> Result<Vec<String>, Fault> {
         let mut commits = self.machine.commits.lock().unwrap();
         *commits += 1;
         if *commits <= self.machine.failing_commits {
@@ -188,6 +205,11 @@ impl Session for FakeSession<'_> {
         }
         self.machine.log.add("commit");
         Ok(Vec::new())
+    }
+
+    fn record_commit(&mut self, detail: &str) -> Vec<String> {
+        self.machine.log.add(format!("history: committed: {detail}"));
+        Vec::new()
     }
 
     fn finish_commit(&mut self) -> Result<Vec<String>, Fault> {
@@ -205,13 +227,19 @@ impl Session for FakeSession<'_> {
         if self.machine.another { Ok("generation 6 in slot a".into()) } else { Err("slot a is fenced".into()) }
     }
 
-    fn mark_not_counted(&mut self) -> Result<Vec<String>, Fault> {
+    fn mark_bad(&mut self, why: Bad) -> Result<Vec<String>, Fault> {
         if self.machine.mark_bad_fails {
             self.machine.log.add("mark bad fails");
             return Err("read-only file system".into());
         }
-        self.machine.log.add("mark bad");
+        self.machine.log.add(format!("mark bad: {}", why.word()));
         Ok(Vec::new())
+    }
+
+    fn take_over_guard_event(&mut self) -> Result<Vec<String>, Fault> {
+        let Some(event) = &self.machine.guard_event else { return Ok(Vec::new()) };
+        self.machine.log.add(format!("history: the guard's {event}"));
+        Ok(vec![format!("the guard's {event}")])
     }
 
     fn note_fallbacks(&mut self) -> Result<Vec<String>, Fault> {
@@ -261,6 +289,11 @@ impl Records for FakeRecords {
         "boot".into()
     }
 
+    fn traces(&self) -> Traces {
+        let previous_end = Some(PreviousEnd { source: "pstore".into(), text: "Kernel panic".into() });
+        Traces { kernel_log: "[    1.000000] hello\n".into(), previous_end }
+    }
+
     fn keep(&self, evidence: &Evidence) -> Result<Kept, RecordError> {
         if self.evidence_fails {
             self.log.add("evidence fails");
@@ -281,28 +314,95 @@ impl Records for FakeRecords {
     }
 }
 
-/// A machine that can refuse to reboot.
+/// A machine that can refuse to reboot, in the ways that are named as they are logged.
 #[derive(Debug)]
 pub struct FakeReboot {
     pub log: Log,
-    pub orderly_fails: bool,
-    pub forced_fails: bool,
+    pub failing: Vec<&'static str>,
 }
 
 impl FakeReboot {
-    fn ask(&self, event: &str, fails: bool) -> Result<(), SystemdError> {
+    fn ask(&self, event: String) -> Result<(), Fault> {
+        let fails = self.failing.contains(&event.as_str());
         self.log.add(event);
-        let refused = || SystemdError::Failed { how: "exited with code 1".into(), output: "refused".into() };
-        if fails { Err(refused()) } else { Ok(()) }
+        if fails { Err("refused".into()) } else { Ok(()) }
     }
 }
 
 impl Reboot for FakeReboot {
-    fn orderly(&self) -> Result<(), SystemdError> {
-        self.ask("reboot", self.orderly_fails)
+    fn forced_after(&self, time: Duration) -> Result<(), Fault> {
+        self.ask(format!("force in {} s", time.as_secs()))
     }
 
-    fn forced(&self) -> Result<(), SystemdError> {
-        self.ask("reboot --force", self.forced_fails)
+    fn orderly(&self) -> Result<(), Fault> {
+        self.ask("reboot".to_owned())
+    }
+
+    fn forced(&self) -> Result<(), Fault> {
+        self.ask("reboot --force".to_owned())
+    }
+
+    fn at_once(&self) -> Result<(), Fault> {
+        self.ask("reboot(2)".to_owned())
+    }
+}
+
+/// A guard that logs what it is told.
+#[derive(Debug)]
+pub struct FakeGuard {
+    pub log: Log,
+    /// Is this boot watched?
+    pub watch: Watch,
+    /// It does not answer, and its record cannot be written.
+    pub fails: bool,
+}
+
+impl FakeGuard {
+    /// One that waits for ten minutes.
+    pub fn new(log: &Log) -> Self {
+        Self { log: log.clone(), watch: Watch::Armed(Duration::from_secs(600)), fails: false }
+    }
+
+    fn answer(&self) -> Result<(), Fault> {
+        if self.fails { Err("no such file".into()) } else { Ok(()) }
+    }
+}
+
+impl Guard for FakeGuard {
+    fn watch(&self) -> Watch {
+        self.watch.clone()
+    }
+
+    fn disarm(&self) -> Result<(), Fault> {
+        self.log.add("disarm");
+        self.answer()
+    }
+
+    fn record_verdict(&self, failure: Option<&Failure>) -> Result<(), Fault> {
+        let event =
+            failure.map(|failure| format!(", event {} try{}: {}", failure.entry.slot, failure.attempt, failure.text));
+        self.log.add(format!("guard: count 0{}", event.unwrap_or_default()));
+        self.answer()
+    }
+}
+
+/// A machine that was started as told. Nothing is logged: it only answers.
+#[derive(Debug, Default)]
+pub struct FakeSurroundings {
+    pub not_firmware: Option<String>,
+    pub bless_boot: Option<String>,
+}
+
+impl Surroundings for FakeSurroundings {
+    fn not_firmware(&self) -> Result<Option<String>, Fault> {
+        Ok(self.not_firmware.clone())
+    }
+
+    fn bless_boot(&self) -> Result<Option<String>, Fault> {
+        Ok(self.bless_boot.clone())
+    }
+
+    fn failed_units(&self) -> Result<String, Fault> {
+        Ok("var.mount loaded failed failed /var\n".to_owned())
     }
 }

@@ -14,6 +14,8 @@ pub struct Entry {
     pub generation: u32,
     /// System id, 64 hex digits.
     pub system: String,
+    /// Version of the operating system.
+    pub version: String,
 }
 
 /// How the machine was booted.
@@ -46,28 +48,54 @@ pub enum OpenError {
     Other(#[source] Fault),
 }
 
+/// Why an entry is marked bad; its word stands in the entry (`ralph.failed`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Bad {
+    /// The trial failed, and the loader does not count its tries (HLT-32).
+    NotCounted,
+    /// The trial failed, and the policy gives it up at once (HLT-34).
+    Checks,
+}
+
+impl Bad {
+    /// The word.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::NotCounted => "not-counted",
+            Self::Checks => "checks",
+        }
+    }
+}
+
 /// A machine with two slots.
 pub trait Machine {
     /// Takes the lock, opens the ESP, reads the state and lets `work` at it; closes and unlocks in every case.
     /// `Ok(Some(…))`: the work was done and closing went wrong.
     fn session(&self, work: &mut dyn FnMut(&mut dyn Session)) -> Result<Option<Fault>, OpenError>;
+    /// Reads without the lock how the machine was booted, and changes nothing. Enough for what no other program can change meanwhile: an
+    /// apply never touches the running entry (HLT-39).
+    fn glance(&self) -> Result<Booted, OpenError>;
 }
 
 /// The state under the lock.
 pub trait Session {
     /// How the machine was booted.
     fn booted(&self) -> Booted;
-    /// Tidies, then commits the booted slot (UPD-21); what is worth telling.
-    fn commit(&mut self) -> Result<Vec<String>, Fault>;
+    /// Tidies, then commits the booted slot (UPD-21) on the ESP, touching nothing else; what is worth telling.
+    fn commit_entry(&mut self) -> Result<Vec<String>, Fault>;
+    /// Records what [`Session::commit_entry`] did: floor and history (UPD-40, UPD-41); what is worth telling. Waits no longer than HLT-42 allows.
+    fn record_commit(&mut self, detail: &str) -> Vec<String>;
     /// On a committed boot: if a second name of the booted entry is live, because a commit was cut, ends it (UPD-24); what is worth telling.
     fn finish_commit(&mut self) -> Result<Vec<String>, Fault>;
     /// Asks the model whether something whole boots if the booted entry is bad (UPD-50): what it is, or why there is nothing.
     fn another(&mut self) -> Result<String, Fault>;
-    /// Marks the booted entry bad (UPD-22), because the loader does not count its tries; what is worth telling. An error also if it has no
-    /// tries left already: then it was booted in spite of that, and would be again.
-    fn mark_not_counted(&mut self) -> Result<Vec<String>, Fault>;
+    /// Tidies, asks the model again, and marks the booted entry bad (UPD-22); what is worth telling. With [`Bad::NotCounted`] an error also if
+    /// it has no tries left already: then it was booted in spite of that, and would be again.
+    fn mark_bad(&mut self, why: Bad) -> Result<Vec<String>, Fault>;
     /// Records fallbacks that nobody has recorded yet (UPD-43); what they are.
     fn note_fallbacks(&mut self) -> Result<Vec<String>, Fault>;
+    /// Takes an event that the boot guard left over into the history (UPD-44); what it says.
+    fn take_over_guard_event(&mut self) -> Result<Vec<String>, Fault>;
     /// Appends `trial-failed` to the history (HLT-40).
     fn record_trial_failed(&mut self, detail: &str) -> Result<(), Fault>;
 }

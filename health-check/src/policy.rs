@@ -1,5 +1,10 @@
 //! The verdict: what follows from what is known (HLT-30). A pure function; [`crate::act`] carries it out.
 
+#[cfg(test)]
+mod tests;
+
+use crate::config::Action;
+
 /// What kind of entry the machine was booted from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Booted {
@@ -7,16 +12,20 @@ pub enum Booted {
     Trial,
     /// One with a counter whose DONE is 0 although it was booted: the loader cannot count here (LDR-5), and its tries never run down.
     NotCounted,
+    /// One with a counter, but by a kexec or a soft-reboot: nothing is learned of how the firmware boots it (HLT-37).
+    NotFirmware,
     /// One without.
     Committed,
     /// No entry matches, or the machine's own accounts of it disagree (DSK-31).
     Unknown,
 }
 
-/// Did the required checks pass?
+/// How the required checks stand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Required {
-    /// Every one.
+    /// Nothing is final: checks run, the soak is not over, or a commit is to be tried again.
+    Pending,
+    /// Every one passed.
     AllPassed,
     /// At least one did not.
     OneFailed,
@@ -40,38 +49,48 @@ pub struct Facts {
     pub required: Required,
     /// What else would boot.
     pub another: Another,
+    /// What the policy wants done with a failure (HLT-34).
+    pub action: Action,
 }
 
 /// What is to be done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Verdict {
+    /// Not yet a verdict: go on.
+    KeepTrying,
     /// Commit the booted slot.
     Commit,
     /// Record evidence, then reboot, so that the counter runs down.
     RecordAndReboot,
-    /// Mark the entry bad, because no counter runs down; then record evidence and reboot.
+    /// Mark the entry bad, because no counter runs down or because the next boot would show the same; then record evidence and reboot.
     MarkBadAndReboot,
-    /// Record evidence, stay up and report: nothing better would boot.
+    /// Record evidence, stay up and report: nothing better would boot, or the policy wants it so.
     RecordAndStay,
     /// All is well and nothing is to be done.
     Healthy,
-    /// A committed system fails its checks: report, never reboot.
+    /// A committed system fails its checks, or a trial was not booted by the firmware: report, never reboot.
     Report,
     /// What is booted is not known: report, change nothing.
     Unknown,
 }
 
-/// The table of HLT-30.
+/// The table of HLT-30, row by row.
 pub fn verdict(facts: Facts) -> Verdict {
-    match (facts.booted, facts.required, facts.another) {
-        (Booted::Trial | Booted::NotCounted, Required::AllPassed, _) => Verdict::Commit,
-        (Booted::Trial, Required::OneFailed, Another::Whole) => Verdict::RecordAndReboot,
-        (Booted::NotCounted, Required::OneFailed, Another::Whole) => Verdict::MarkBadAndReboot,
-        (Booted::Trial | Booted::NotCounted, Required::OneFailed, Another::No) => Verdict::RecordAndStay,
-        (Booted::Committed, Required::AllPassed, _) => Verdict::Healthy,
-        (Booted::Committed, Required::OneFailed, _) => Verdict::Report,
-        (Booted::Unknown, _, _) => Verdict::Unknown,
+    use Booted::{Committed, NotCounted, NotFirmware, Trial, Unknown};
+    use Required::{AllPassed, OneFailed, Pending};
+    match (facts.booted, facts.required, facts.another, facts.action) {
+        (Trial | NotCounted | NotFirmware | Committed, Pending, _, _) => Verdict::KeepTrying, // 1
+        (Trial | NotCounted, AllPassed, _, _) => Verdict::Commit,                             // 2
+        (Trial, OneFailed, Another::Whole, Action::Reboot) => Verdict::RecordAndReboot,       // 3
+        (Trial, OneFailed, Another::Whole, Action::MarkBad) => Verdict::MarkBadAndReboot,     // 4
+        (Trial | NotCounted, OneFailed, Another::Whole, Action::Stay) => Verdict::RecordAndStay, // 5
+        (NotCounted, OneFailed, Another::Whole, Action::Reboot | Action::MarkBad) => Verdict::MarkBadAndReboot, // 6
+        (Trial | NotCounted, OneFailed, Another::No, _) => Verdict::RecordAndStay,            // 7
+        (NotFirmware, AllPassed | OneFailed, _, _) => Verdict::Report,                        // 8
+        (Committed, AllPassed, _, _) => Verdict::Healthy,                                     // 9
+        (Committed, OneFailed, _, _) => Verdict::Report,                                      // 10
+        (Unknown, _, _, _) => Verdict::Unknown,                                               // 11
     }
 }
 
@@ -80,78 +99,29 @@ impl Verdict {
     pub fn reboots(self) -> bool {
         matches!(self, Self::RecordAndReboot | Self::MarkBadAndReboot)
     }
+
+    /// Is it known now what comes of this boot, so that the guard has nothing left to wait for (HLT-36)?
+    pub fn ends_the_uncertainty(self, booted: Booted) -> bool {
+        match self {
+            Self::KeepTrying => false,
+            Self::Report => booted == Booted::Committed,
+            Self::Commit
+            | Self::RecordAndReboot
+            | Self::MarkBadAndReboot
+            | Self::RecordAndStay
+            | Self::Healthy
+            | Self::Unknown => true,
+        }
+    }
 }
 
 /// Must the model be asked before the verdict? Asking reads two whole payloads, so it is asked only where the table looks.
-pub fn depends_on_another(booted: Booted, required: Required) -> bool {
-    let with = |another| verdict(Facts { booted, required, another });
+pub fn depends_on_another(booted: Booted, required: Required, action: Action) -> bool {
+    let with = |another| verdict(Facts { booted, required, another, action });
     with(Another::Whole) != with(Another::No)
 }
 
-#[cfg(test)]
-mod tests {
-    use super::Another::{No, Whole};
-    use super::Booted::{Committed, NotCounted, Trial, Unknown};
-    use super::Required::{AllPassed, OneFailed};
-    use super::*;
-
-    fn of(booted: Booted, required: Required, another: Another) -> Verdict {
-        verdict(Facts { booted, required, another })
-    }
-
-    #[test]
-    fn hlt_30_row_1_a_trial_that_passes_is_committed() {
-        assert_eq!(of(Trial, AllPassed, Whole), Verdict::Commit);
-        assert_eq!(of(Trial, AllPassed, No), Verdict::Commit);
-    }
-
-    #[test]
-    fn hlt_30_row_2_a_trial_that_fails_reboots_if_something_better_boots() {
-        assert_eq!(of(Trial, OneFailed, Whole), Verdict::RecordAndReboot);
-    }
-
-    #[test]
-    fn hlt_30_row_3_a_trial_that_was_not_counted_and_fails_is_marked_bad() {
-        assert_eq!(of(NotCounted, OneFailed, Whole), Verdict::MarkBadAndReboot);
-        // That nobody counted is no reason not to commit what works.
-        assert_eq!(of(NotCounted, AllPassed, Whole), Verdict::Commit);
-        assert_eq!(of(NotCounted, AllPassed, No), Verdict::Commit);
-    }
-
-    #[test]
-    fn hlt_30_row_4_a_trial_that_fails_stays_up_if_nothing_better_boots() {
-        assert_eq!(of(Trial, OneFailed, No), Verdict::RecordAndStay);
-        assert_eq!(of(NotCounted, OneFailed, No), Verdict::RecordAndStay);
-    }
-
-    #[test]
-    fn hlt_30_row_5_a_committed_system_that_passes_is_healthy() {
-        assert_eq!(of(Committed, AllPassed, Whole), Verdict::Healthy);
-        assert_eq!(of(Committed, AllPassed, No), Verdict::Healthy);
-    }
-
-    #[test]
-    fn hlt_30_row_6_a_committed_system_never_reboots() {
-        assert_eq!(of(Committed, OneFailed, Whole), Verdict::Report);
-        assert_eq!(of(Committed, OneFailed, No), Verdict::Report);
-    }
-
-    #[test]
-    fn hlt_30_row_7_an_unknown_boot_changes_nothing() {
-        for required in [AllPassed, OneFailed] {
-            for another in [Whole, No] {
-                assert_eq!(of(Unknown, required, another), Verdict::Unknown);
-            }
-        }
-    }
-
-    #[test]
-    fn the_model_is_asked_for_a_failed_trial_alone() {
-        for booted in [Trial, NotCounted, Committed, Unknown] {
-            for required in [AllPassed, OneFailed] {
-                let expected = matches!((booted, required), (Trial | NotCounted, OneFailed));
-                assert_eq!(depends_on_another(booted, required), expected);
-            }
-        }
-    }
+/// Is the entry one that may be committed now? Then what the checks saw is asked again under the lock (HLT-23).
+pub fn may_be_committed(booted: Booted) -> bool {
+    matches!(booted, Booted::Trial | Booted::NotCounted)
 }

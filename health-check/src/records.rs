@@ -1,7 +1,9 @@
-//! What the health check writes: evidence of failed trials, and the sign that the booted slot is committed.
+//! What the health check writes: evidence of trials, and the sign that the booted slot is committed.
 
+pub mod evidence;
 #[cfg(test)]
 mod tests;
+mod traces;
 
 use std::fs::{self, File};
 use std::io::{ErrorKind, Write};
@@ -9,11 +11,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nix::sys::statfs::{FsType, TMPFS_MAGIC, statfs};
-use serde::Serialize;
+use updater::evidence::{Evidence, FileName};
 
-use crate::check::Outcome;
 use crate::limit;
 use crate::machine::Entry;
+pub use traces::Traces;
 
 /// Where evidence goes (HLT-40).
 const EVIDENCE: &str = "var/lib/ralph-update/evidence";
@@ -28,23 +30,6 @@ const KEPT: usize = 32;
 const LIMIT: Duration = Duration::from_secs(30);
 /// `RAMFS_MAGIC` of Linux, which nix does not name.
 const RAMFS_MAGIC: FsType = FsType(0x8584_58f6);
-
-/// Evidence of a failed trial (HLT-40).
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub struct Evidence {
-    /// The booted entry.
-    #[serde(flatten)]
-    pub entry: Entry,
-    /// Which attempt of the trial this was.
-    pub attempt: u32,
-    /// Seconds since 1970, as the clock said.
-    pub time: u64,
-    /// The kernel's id of this boot; empty if it could not be read.
-    pub boot_id: String,
-    /// What the checks found.
-    pub checks: Vec<Outcome>,
-}
 
 /// Why something was not recorded.
 #[derive(Debug, thiserror::Error)]
@@ -77,6 +62,8 @@ pub enum Medium {
 pub trait Records {
     /// The kernel's id of this boot; empty if it cannot be read.
     fn boot_id(&self) -> String;
+    /// What machine and kernel say of themselves.
+    fn traces(&self) -> Traces;
     /// Keeps evidence. When this returns, it is on the medium, or its time was over (HLT-42).
     fn keep(&self, evidence: &Evidence) -> Result<Kept, RecordError>;
     /// Says to `ralphd` that the booted slot is committed.
@@ -102,11 +89,15 @@ impl Records for FileRecords {
         fs::read_to_string(self.root.join(BOOT_ID)).unwrap_or_default().trim().to_owned()
     }
 
+    fn traces(&self) -> Traces {
+        Traces::gather(&self.root)
+    }
+
     fn keep(&self, evidence: &Evidence) -> Result<Kept, RecordError> {
         let (folder, owned) = (self.root.join(EVIDENCE), evidence.clone());
         let kept = limit::within(self.limit, {
             let folder = folder.clone();
-            move || keep(&folder, &owned)
+            move || keep(&folder, owned)
         });
         kept.unwrap_or_else(|source| Err(RecordError { what: "write evidence to", path: folder, source }))
     }
@@ -126,16 +117,15 @@ impl Records for FileRecords {
     }
 }
 
-fn keep(folder: &Path, evidence: &Evidence) -> Result<Kept, RecordError> {
-    let name = FileName { generation: evidence.entry.generation, attempt: evidence.attempt };
-    let path = folder.join(name.text());
+fn keep(folder: &Path, evidence: Evidence) -> Result<Kept, RecordError> {
+    let name = FileName { generation: evidence.generation, attempt: evidence.attempt };
+    let path = folder.join(name.to_string());
     make_folders(folder)?;
-    let mut text = serde_json::to_vec_pretty(evidence).map_err(|error| RecordError {
+    let text = evidence::text(evidence).map_err(|error| RecordError {
         what: "write as JSON",
         path: path.clone(),
         source: error.into(),
     })?;
-    text.push(b'\n');
     replace(folder, &path, &text)?;
     // Only now that the new file is safe; that an old one stays is not worth an error.
     forget_old(folder, name);
@@ -196,26 +186,6 @@ fn replace(folder: &Path, path: &Path, text: &[u8]) -> Result<(), RecordError> {
     sync_folder(folder)
 }
 
-/// `g<generation>-try<done>.json`; in the order of age.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct FileName {
-    generation: u32,
-    attempt: u32,
-}
-
-impl FileName {
-    fn text(self) -> String {
-        format!("g{}-try{}.json", self.generation, self.attempt)
-    }
-
-    fn parse(name: &str) -> Option<Self> {
-        let (generation, attempt) = name.strip_prefix('g')?.strip_suffix(".json")?.split_once("-try")?;
-        let parsed = Self { generation: generation.parse().ok()?, attempt: attempt.parse().ok()? };
-        // Only names that we would write: no leading zeros, no signs.
-        (parsed.text() == name).then_some(parsed)
-    }
-}
-
 /// Removes temporary files that a power cut left, and the oldest evidence beyond [`KEPT`]. `newest` stays in any case: on a disk that was
 /// installed anew generations begin anew.
 fn forget_old(folder: &Path, newest: FileName) {
@@ -233,6 +203,6 @@ fn forget_old(folder: &Path, newest: FileName) {
     kept.sort_unstable();
     let surplus = (kept.len() + 1).saturating_sub(KEPT);
     for name in &kept[..surplus] {
-        let _ = fs::remove_file(folder.join(name.text()));
+        let _ = fs::remove_file(folder.join(name.to_string()));
     }
 }

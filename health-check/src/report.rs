@@ -11,7 +11,7 @@ use crate::check::Outcome;
 use crate::config::{Config, ConfigErrors};
 use crate::machine::{Booted, Entry};
 use crate::policy::Verdict;
-use crate::run::Ran;
+use crate::run::{Ran, WARNING};
 
 const FORMAT: u32 = 1;
 
@@ -84,7 +84,9 @@ impl<'a> Report<'a> {
             check_lines(&mut text, check);
         }
         for note in self.notes {
-            line(&mut text, &format!("note: {note}"));
+            // A warning is not to be overlooked among the notes (HLT-38).
+            let head = if note.starts_with(WARNING) { "" } else { "note: " };
+            line(&mut text, &format!("{head}{note}"));
         }
         if let (Some(verdict), Some(booted)) = (self.verdict, &self.booted) {
             line(&mut text, &format!("verdict: {}", sentence(verdict, booted, self.healthy)));
@@ -129,11 +131,13 @@ fn document<T: Serialize>(of: &T) -> String {
 fn check_lines(text: &mut String, check: &Outcome) {
     let word = if check.passed { "pass" } else { "FAIL" };
     let reason = match check.reason {
-        // Its JSON spelling is the stable one.
-        Some(reason) => serde_json::to_string(&reason).unwrap_or_default().replace('"', "") + ": ",
+        Some(reason) => crate::word(reason) + ": ",
         None => String::new(),
     };
-    let head = format!("{word} {} ({}, {} ms): {reason}{}", check.name, check.level, check.milliseconds, check.detail);
+    let tries = if check.tries > 1 { format!(", {} tries", check.tries) } else { String::new() };
+    let (name, level, took, detail) = (&check.name, check.level, check.milliseconds, &check.detail);
+    let recorded = check.recorded.as_ref().map(|what| format!(", recorded {what}")).unwrap_or_default();
+    let head = format!("{word} {name} ({level}, {took} ms{tries}): {reason}{detail}{recorded}");
     line(text, &head);
     if !check.passed {
         for output in check.output.lines() {
@@ -151,19 +155,23 @@ fn sentence(verdict: Verdict, booted: &BootedReport<'_>, healthy: bool) -> Strin
         BootedReport::Unknown { why } => (*why).to_owned(),
     };
     match verdict {
+        Verdict::KeepTrying => format!("none yet ({what})"),
         Verdict::Commit if healthy => format!("commit: the trial passed and is committed ({what})"),
         Verdict::Commit => {
             format!("commit: the trial passed and is committed, but not all is done, see the notes ({what})")
         }
         Verdict::RecordAndReboot => format!("reboot: the trial failed and something better will boot ({what})"),
         Verdict::MarkBadAndReboot => {
-            format!("reboot: the trial failed, was not counted and is marked bad; something better will boot ({what})")
+            format!("reboot: the trial failed and is marked bad; something better will boot ({what})")
         }
         Verdict::RecordAndStay => {
-            format!("stay up: the trial failed and a reboot would lead to nothing better ({what})")
+            format!("stay up: the trial failed, and a reboot leads to nothing better or is not wanted ({what})")
         }
         Verdict::Healthy if healthy => format!("healthy ({what})"),
         Verdict::Healthy => format!("healthy, but not all is done, see the notes ({what})"),
+        Verdict::Report if matches!(booted, BootedReport::Trial { .. }) => {
+            format!("open: the firmware did not boot this trial, so the next reboot will tell ({what})")
+        }
         Verdict::Report => format!("unhealthy, and committed: nothing is changed ({what})"),
         Verdict::Unknown => format!("unknown: nothing is changed, because it is not known what is booted ({what})"),
     }

@@ -3,15 +3,18 @@
 //! The lock is held at both ends and never while checks run: they take minutes, and an update of a committed system must not wait for
 //! them. Whatever was read before the checks is read again before anything is changed.
 
+mod rounds;
 #[cfg(test)]
 mod tests;
 
 use std::time::Duration;
 
-use crate::act::{self, NotCommitted, Settled, World};
+use crate::act::{self, Boot, NotCommitted, Settled, World};
 use crate::check::{self, COMMIT, Outcome, Reason};
-use crate::machine::{Booted, Machine, OpenError};
-use crate::policy::{Another, Facts, Required, Verdict, verdict};
+use crate::guard::Watch;
+use crate::machine::{Booted, Machine, OpenError, Session};
+use crate::policy::{self, Another, Facts, Required, Verdict};
+use rounds::Rounds;
 
 /// A lock that is held is waited for this long.
 const BUSY: Duration = Duration::from_secs(60);
@@ -21,6 +24,8 @@ const BUSY_PAUSE: Duration = Duration::from_secs(1);
 const ATTEMPTS: u32 = 3;
 /// Pause between two attempts.
 const ATTEMPT_PAUSE: Duration = Duration::from_secs(5);
+/// With this begins a note that must not be missed (HLT-38).
+pub const WARNING: &str = "WARNING";
 
 /// What `run` found and did; a reboot it asks for is still to come.
 #[derive(Debug, PartialEq, Eq)]
@@ -33,21 +38,50 @@ pub struct Ran {
     pub notes: Vec<String>,
 }
 
-/// Everything but the reboot.
-pub fn run(machine: &dyn Machine, world: World<'_>, checks: impl FnOnce() -> Vec<Outcome>) -> Ran {
-    let mut runner = Runner { machine, world, notes: Vec::new() };
+/// Everything but the reboot. `checks` runs them once, for no longer than it is told.
+pub fn run(machine: &dyn Machine, world: World<'_>, checks: &mut dyn FnMut(Duration) -> Vec<Outcome>) -> Ran {
+    let mut notes = Vec::new();
+    let boot = surroundings(world, &mut notes);
+    let mut runner = Runner { machine, world, boot: &boot, notes };
     let seen = runner.look();
-    let mut outcomes = checks();
+    runner.note_missing_guard(seen.as_ref());
+    // What could not be read yet is most likely what the checks are for.
+    let kind = seen.as_ref().map_or(policy::Booted::Trial, |seen| act::kind(&seen.booted, &boot));
+    let rounds = Rounds::new(world.clock, world.policy, kind, &boot.watch);
+    let mut outcomes = rounds.run(checks, &mut runner.notes);
     let settled = match seen {
         // It has all been done: a committed boot changes nothing on the ESP, and need not wait for an update that has begun.
-        Some(Seen { booted: booted @ Booted::Committed(_), done }) => {
-            let facts =
-                Facts { booted: act::kind(&booted), required: check::required(&outcomes), another: Another::No };
-            Settled { verdict: verdict(facts), booted, done }
+        Some(Seen { booted, done, whole: true }) if kind == policy::Booted::Committed => {
+            runner.leave(booted, &outcomes, done)
         }
+        Some(Seen { booted, done, whole: false }) => runner.catch_up(booted, &mut outcomes, done),
         seen => runner.settle(seen.map(|seen| seen.booted), &mut outcomes),
     };
+    runner.tell_guard(&settled);
     Ran { settled, outcomes, notes: runner.notes }
+}
+
+/// What is asked once a boot. What cannot be learned is a note, and counts as nothing unusual.
+fn surroundings(world: World<'_>, notes: &mut Vec<String>) -> Boot {
+    match world.surroundings.bless_boot() {
+        Ok(None) => {}
+        Ok(Some(state)) => notes.push(format!(
+            "{WARNING}: systemd-bless-boot.service is not masked ({state}): it would commit a slot that nobody has checked; \
+             `systemctl mask systemd-bless-boot.service`"
+        )),
+        Err(fault) => {
+            let why = crate::chain(fault.as_ref());
+            notes.push(format!("{WARNING}: whether systemd-bless-boot.service is masked is not known: {why}"));
+        }
+    }
+    let not_firmware = world.surroundings.not_firmware().unwrap_or_else(|fault| {
+        notes.push(format!("whether the firmware booted this is not known: {}", crate::chain(fault.as_ref())));
+        None
+    });
+    if let Some(why) = &not_firmware {
+        notes.push(format!("no firmware boot: {why}"));
+    }
+    Boot { not_firmware, watch: world.guard.watch() }
 }
 
 /// What the first look found.
@@ -55,11 +89,14 @@ struct Seen {
     booted: Booted,
     /// Was `ralphd` told, if the slot is committed?
     done: bool,
+    /// Was the state looked at under the lock?
+    whole: bool,
 }
 
 struct Runner<'a> {
     machine: &'a dyn Machine,
     world: World<'a>,
+    boot: &'a Boot,
     notes: Vec<String>,
 }
 
@@ -72,60 +109,103 @@ enum Unsettled {
 }
 
 impl Runner<'_> {
-    /// Before the checks: on a committed boot `ralphd` is told at once (HLT-3). `None` if nothing could be read.
+    /// Before the checks: on a committed boot `ralphd` is told at once (HLT-3), also while another program holds the lock (HLT-39). `None` if
+    /// nothing could be read.
     fn look(&mut self) -> Option<Seen> {
         let records = self.world.records;
-        let looked = self.open(|session, notes| {
+        let mut work = |session: &mut dyn Session, notes: &mut Vec<String>| {
             let booted = session.booted();
-            let done = match &booted {
+            let mut done = true;
+            match &booted {
                 Booted::Committed(entry) => {
                     let (told, whole) = act::committed(session, entry, records, notes);
                     if let Err(fault) = whole {
                         // Both names start this slot (LDR-7), so the boot is none the worse for it.
                         notes.push(format!("a commit that was cut is not ended: {}", crate::chain(fault.as_ref())));
                     }
-                    told
+                    done = told;
                 }
-                Booted::Trial { .. } | Booted::Unknown(_) => true,
-            };
-            Seen { booted, done }
-        });
+                Booted::Trial { .. } => act::take_over(session, notes),
+                Booted::Unknown(_) => {}
+            }
+            Seen { booted, done, whole: true }
+        };
+        let mut looked = self.open(Duration::ZERO, &mut work);
+        if let Err(OpenError::Busy(_)) = looked {
+            match self.machine.glance() {
+                Ok(Booted::Committed(entry)) => {
+                    let done = act::announce(&entry, records, &mut self.notes);
+                    return Some(Seen { booted: Booted::Committed(entry), done, whole: false });
+                }
+                // What is to be done with a trial needs the lock.
+                Ok(Booted::Trial { .. } | Booted::Unknown(_)) | Err(_) => looked = self.open(BUSY, &mut work),
+            }
+        }
         looked.map_err(|error| self.notes.push(format!("before the checks: {}", crate::chain(&error)))).ok()
+    }
+
+    fn note_missing_guard(&mut self, seen: Option<&Seen>) {
+        if let (Watch::Off(why), Some(Seen { booted: Booted::Trial { .. }, .. })) = (&self.boot.watch, seen) {
+            self.notes.push(format!("no boot guard watches over this trial: {why}"));
+        }
+    }
+
+    /// The verdict of a committed boot on which nothing is left to do.
+    fn leave(&self, booted: Booted, outcomes: &[Outcome], done: bool) -> Settled {
+        let verdict = self.judge(Some(&booted), check::required(outcomes));
+        Settled { verdict, booted, done, guard_told: false }
+    }
+
+    /// A committed boot that was only glanced at: what else there is to do, if the lock is free by now.
+    fn catch_up(&mut self, booted: Booted, outcomes: &mut [Outcome], told: bool) -> Settled {
+        let error = match self.attempt(outcomes) {
+            Ok(settled) => return settled,
+            Err(Unsettled::Open(error)) => crate::chain(&error),
+            Err(Unsettled::Commit(NotCommitted { fault }, _)) => crate::chain(fault.as_ref()),
+        };
+        self.notes.push(format!("whether something fell back is not looked at in this boot: {error}"));
+        self.leave(booted, outcomes, told)
+    }
+
+    /// What follows as far as it does not depend on what else would boot. What could not be read is most likely a trial.
+    fn judge(&self, booted: Option<&Booted>, required: Required) -> Verdict {
+        let booted = booted.map_or(policy::Booted::Trial, |booted| act::kind(booted, self.boot));
+        policy::verdict(Facts { booted, required, another: Another::No, action: self.world.policy.on_failure })
     }
 
     /// After the checks: decide and act, with three attempts at a commit (HLT-31).
     fn settle(&mut self, seen: Option<Booted>, outcomes: &mut Vec<Outcome>) -> Settled {
         let mut known = seen;
-        let mut last = String::new();
-        for attempt in 1..=ATTEMPTS {
-            match self.attempt(outcomes) {
+        let mut attempt = 0;
+        let last = loop {
+            attempt += 1;
+            let last = match self.attempt(outcomes) {
                 Ok(settled) => return settled,
-                Err(Unsettled::Open(error)) => last = crate::chain(&error),
+                Err(Unsettled::Open(error)) => crate::chain(&error),
                 Err(Unsettled::Commit(NotCommitted { fault }, booted)) => {
-                    last = crate::chain(fault.as_ref());
                     known = Some(booted);
+                    crate::chain(fault.as_ref())
                 }
-            }
+            };
             self.notes.push(format!("attempt {attempt} of {ATTEMPTS} failed: {last}"));
-            if attempt < ATTEMPTS {
-                self.world.clock.sleep(ATTEMPT_PAUSE);
+            // Something that is tried again is open yet.
+            let required = if attempt < ATTEMPTS { Required::Pending } else { check::required(outcomes) };
+            if self.judge(known.as_ref(), required) != Verdict::KeepTrying {
+                break last;
             }
-        }
+            self.world.clock.sleep(ATTEMPT_PAUSE);
+        };
         let booted = match known {
             Some(booted @ Booted::Trial { .. }) => booted,
             // Half done, and not worse than a commit that was cut: both names start this slot (LDR-7).
-            Some(booted @ Booted::Committed(_)) => {
-                let required = check::required(outcomes);
-                let facts = Facts { booted: act::kind(&booted), required, another: Another::No };
-                return Settled { verdict: verdict(facts), booted, done: false };
-            }
+            Some(booted @ Booted::Committed(_)) => return self.leave(booted, outcomes, false),
             Some(Booted::Unknown(_)) | None => {
-                let why = format!("the state could not be read: {last}");
-                return Settled { verdict: Verdict::Unknown, booted: Booted::Unknown(why), done: false };
+                let booted = Booted::Unknown(format!("the state could not be read: {last}"));
+                return self.leave(booted, outcomes, false);
             }
         };
         // A trial that passed but cannot be committed has failed; one that failed already is recorded as far as it goes.
-        if check::required(outcomes) == Required::AllPassed {
+        if self.judge(Some(&booted), check::required(outcomes)) == Verdict::Commit {
             outcomes.push(Outcome::own_failure(COMMIT, Reason::Commit, last));
             if let Ok(settled) = self.attempt(outcomes) {
                 return settled;
@@ -136,29 +216,48 @@ impl Runner<'_> {
 
     /// A failed trial whose state cannot be opened any more: whether anything better boots is not known, so it stays up.
     fn stay(&mut self, booted: Booted, outcomes: &[Outcome]) -> Settled {
+        let verdict = self.judge(Some(&booted), check::required(outcomes));
+        let mut guard_told = false;
         if let Booted::Trial { entry, attempt } = &booted {
-            act::record(entry, *attempt, outcomes, self.world, &mut self.notes);
-            self.notes.push("the failed trial is not in the history: the state could not be read".to_owned());
+            if verdict == Verdict::Report {
+                act::keep_evidence(entry, *attempt, verdict, outcomes, self.world, &mut self.notes);
+            } else {
+                act::record(entry, *attempt, verdict, outcomes, self.world, self.boot, &mut self.notes);
+                guard_told = true;
+            }
+            self.notes.push("what came of the trial is not in the history: the state could not be read".to_owned());
         }
-        Settled { verdict: Verdict::RecordAndStay, booted, done: true }
+        Settled { verdict, booted, done: true, guard_told }
     }
 
     fn attempt(&mut self, outcomes: &mut [Outcome]) -> Result<Settled, Unsettled> {
-        let world = self.world;
-        let result = self.open(|session, notes| {
-            let settled = act::settle(session, outcomes, world, notes);
+        let (world, boot) = (self.world, self.boot);
+        let result = self.open(BUSY, &mut |session: &mut dyn Session, notes: &mut Vec<String>| {
+            let settled = act::settle(session, outcomes, world, boot, notes);
             settled.map_err(|error| Unsettled::Commit(error, session.booted()))
         });
         result.map_err(Unsettled::Open)?
     }
 
-    /// Opens a session, waiting for a lock that is held, and closes it after the work.
+    /// What is not told yet (HLT-36). Before a reboot the guard is disarmed last.
+    fn tell_guard(&mut self, settled: &Settled) {
+        if settled.guard_told {
+            return;
+        }
+        if settled.verdict.ends_the_uncertainty(act::kind(&settled.booted, self.boot)) {
+            act::disarm(self.world, self.boot, &mut self.notes);
+        }
+        act::record_verdict(self.world, None, &mut self.notes);
+    }
+
+    /// Opens a session, waiting so long for a lock that is held, and closes it after the work.
     fn open<T>(
         &mut self,
-        mut work: impl FnMut(&mut dyn crate::machine::Session, &mut Vec<String>) -> T,
+        busy: Duration,
+        work: &mut dyn FnMut(&mut dyn Session, &mut Vec<String>) -> T,
     ) -> Result<T, OpenError> {
         let clock = self.world.clock;
-        let until = clock.monotonic().saturating_add(BUSY);
+        let until = clock.monotonic().saturating_add(busy);
         loop {
             let mut done = None;
             let opened = self.machine.session(&mut |session| done = Some(work(session, &mut self.notes)));

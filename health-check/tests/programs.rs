@@ -43,10 +43,24 @@ fn the_service_needs_neither_var_nor_a_device_policy_hlt_63() {
     }
     let kept = settings.iter().find_map(|line| line.strip_prefix("CapabilityBoundingSet=")).unwrap();
     assert!(!kept.starts_with('~'), "what it may is named, not what it may not");
+    let kept: Vec<&str> = kept.split(' ').collect();
     for capability in ["CAP_SYS_TIME", "CAP_WAKE_ALARM"] {
-        assert!(!kept.split(' ').any(|word| word == capability), "{capability}: what ProtectClock= would take away");
+        assert!(!kept.contains(&capability), "{capability}: what ProtectClock= would take away");
+    }
+    for capability in ["CAP_SYS_ADMIN", "CAP_SYS_BOOT", "CAP_SYSLOG"] {
+        assert!(kept.contains(&capability), "{capability}: the ESP's mount, a forced reboot, the kernel's log");
     }
     assert!(settings.contains(&"After=var.mount"));
+}
+
+#[test]
+fn emergency_and_rescue_mode_are_judged_first_hlt_64() {
+    for mode in ["emergency", "rescue"] {
+        let drop_in = std::fs::read_to_string(here(&format!("units/{mode}.service.d/50-ralph.conf"))).unwrap();
+        // What fails must not keep the shell of the mode from a person: hence the dash.
+        let expected = format!("ExecStartPre=-/usr/bin/ralph-health-check emergency {mode}");
+        assert!(drop_in.lines().any(|line| line == expected), "{drop_in}");
+    }
 }
 
 /// A folder with one configuration file.
@@ -202,4 +216,5 @@ fn usage_is_exit_code_2() {
     assert_eq!(program(&[]).status.code(), Some(USAGE));
     assert_eq!(program(&["commit"]).status.code(), Some(USAGE));
     assert_eq!(program(&["run", "extra"]).status.code(), Some(USAGE));
+    assert_eq!(program(&["emergency"]).status.code(), Some(USAGE), "HLT-64: it needs a reason");
 }

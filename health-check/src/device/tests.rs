@@ -1,8 +1,11 @@
 //! Whole runs against real boot entries, on an ESP in memory that records what is done to it.
 
+mod bad;
+
 use std::cell::RefCell;
 use std::rc::Rc;
 
+use boot_entries::guard::{GuardError, GuardEvent, GuardRecord, GuardText};
 use boot_entries::{
     BootOptions, Entry as BootEntry, EntryArchitecture, EntryName, Esp, FakeEsp, Liveness, PayloadKind, PayloadName,
 };
@@ -13,8 +16,8 @@ use updater::host::TargetSlot;
 use super::*;
 use crate::act::World;
 use crate::check::{Outcome, Reason};
-use crate::config::Level;
-use crate::fakes::{FakeClock, FakeRecords, FakeSystemd, Log};
+use crate::config::Policy;
+use crate::fakes::{FakeClock, FakeGuard, FakeRecords, FakeSurroundings, FakeSystemd, Log};
 use crate::policy::Verdict;
 use crate::run::{Ran, run};
 
@@ -61,6 +64,10 @@ struct TestMachine {
     folder: tempfile::TempDir,
     read_only: bool,
     busy: bool,
+    /// Why the check fails, if it does.
+    reason: Reason,
+    /// The boot guard's record.
+    guard: RefCell<GuardRecord>,
     /// For writing or not, in order.
     opened: RefCell<Vec<Access>>,
 }
@@ -69,6 +76,8 @@ impl TestMachine {
     fn new(entries: &[&str], slot: Slot, generation: u32) -> Self {
         let mut esp = FakeEsp::new();
         esp.put("loader/loader.conf", b"timeout 0\neditor no\n");
+        // As on every disk; a writing run makes it otherwise (GRD-1).
+        esp.put("ralphos/guard", &[0; 4096]);
         for name in entries {
             put(&mut esp, name, None);
         }
@@ -89,6 +98,8 @@ impl TestMachine {
             folder,
             read_only: false,
             busy: false,
+            reason: Reason::Deadline,
+            guard: RefCell::default(),
             opened: RefCell::default(),
         }
     }
@@ -102,7 +113,12 @@ impl TestMachine {
 
     /// What was changed on the ESP.
     fn changes(&self) -> Vec<String> {
-        self.esp.borrow_mut().take_events().into_iter().filter(|event| !event.starts_with("read ")).collect()
+        self.esp
+            .borrow_mut()
+            .take_events()
+            .into_iter()
+            .filter(|event| !event.starts_with("read ") && !event.starts_with("check "))
+            .collect()
     }
 
     fn history(&self) -> Vec<(EventKind, u32, String)> {
@@ -111,18 +127,35 @@ impl TestMachine {
     }
 
     fn run(&self, healthy: bool) -> Ran {
-        let log = Log::default();
-        let systemd = FakeSystemd::telling([None]);
-        let world = World { clock: &FakeClock::logging(&log), records: &FakeRecords::new(&log), systemd: &systemd };
-        let mut outcome = Outcome::own_failure("ralphd", Reason::Deadline, "too late".into());
-        (outcome.passed, outcome.level) = (healthy, Level::Required);
-        run(self, world, || vec![outcome])
+        self.run_with(&Log::default(), healthy, || {})
+    }
+
+    /// A run with one required check, beside which something happens.
+    fn run_with(&self, log: &Log, healthy: bool, meanwhile: impl Fn()) -> Ran {
+        let mut outcome = Outcome::own_failure("ralphd", self.reason, "too late".into());
+        (outcome.passed, outcome.recorded) = (healthy, Some("sha256:5e".into()));
+        let world = World {
+            clock: &FakeClock::logging(log),
+            records: &FakeRecords::new(log),
+            systemd: &FakeSystemd::telling([None]),
+            guard: &FakeGuard::new(log),
+            surroundings: &FakeSurroundings::default(),
+            policy: Policy::default(),
+        };
+        run(self, world, &mut |_| {
+            meanwhile();
+            vec![outcome.clone()]
+        })
     }
 }
 
 impl Machine for TestMachine {
     fn session(&self, work: &mut dyn FnMut(&mut dyn Session)) -> Result<Option<Fault>, OpenError> {
         super::session(self, work)
+    }
+
+    fn glance(&self) -> Result<Booted, OpenError> {
+        super::glance(self)
     }
 }
 
@@ -167,6 +200,15 @@ impl Host for TestMachine {
         unreachable!("the health check touches no slot")
     }
 
+    fn read_guard(&self) -> Result<GuardRecord, GuardError> {
+        Ok(self.guard.borrow().clone())
+    }
+
+    fn write_guard(&self, _lock: &UpdateLock, record: &GuardRecord) -> Result<(), GuardError> {
+        self.guard.replace(record.clone());
+        Ok(())
+    }
+
     fn is_blank(&self, _slot: Slot) -> Option<bool> {
         unreachable!("the health check looks into no slot")
     }
@@ -202,8 +244,9 @@ fn a_trial_that_passes_loses_its_counter_upd_21() {
     assert_eq!(ran.settled.verdict, Verdict::Commit);
     let Booted::Trial { entry, attempt: 1 } = &ran.settled.booted else { panic!("{:?}", ran.settled.booted) };
     assert_eq!((entry.slot.as_str(), entry.generation, entry.system.as_str()), ("b", 7, &*"22".repeat(32)));
+    assert_eq!(entry.version, "1.2.0");
     assert_eq!(machine.entries(), ["ralphos-a-g6.conf", "ralphos-b-g7.conf"]);
-    assert_eq!(machine.history(), [(EventKind::Committed, 7, String::new())]);
+    assert_eq!(machine.history(), [(EventKind::Committed, 7, "ralphd sha256:5e".into())]);
     assert_eq!(machine.records.floor(), 3, "UPD-40");
     // The next run finds it committed and leaves everything as it is.
     machine.changes();
@@ -226,33 +269,39 @@ fn a_trial_that_fails_is_in_the_history_and_its_counter_is_left_alone_hlt_32() {
 }
 
 #[test]
-fn a_failed_trial_that_the_loader_did_not_count_is_marked_bad_hlt_32() {
-    let machine = TestMachine::new(&["ralphos-a-g6.conf", "ralphos-b-g7+3-0.conf"], Slot::B, 7);
-    let ran = machine.run(false);
-    assert_eq!(ran.settled.verdict, Verdict::MarkBadAndReboot, "{:?}", ran.notes);
-    assert_eq!(machine.entries(), ["ralphos-a-g6.conf", "ralphos-b-g7+0-0.conf"]);
-    let path = "ralphos-b-g7+0-0.conf".parse::<EntryName>().unwrap().path();
-    let text = machine.esp.borrow_mut().read(&path, 1 << 20).unwrap();
-    let (entry, liveness) = BootEntry::parse(&text).unwrap();
-    assert_eq!((entry.options.failed.as_deref(), liveness), (Some("not-counted"), Liveness::Live));
-    assert_eq!(machine.history(), [(EventKind::TrialFailed, 7, "ralphd: too late".into())]);
+fn what_the_guard_left_over_is_in_the_history_once_upd_44() {
+    let event = GuardEvent {
+        slot: Slot::B,
+        generation: "ralphos-b-g7.conf".parse::<EntryName>().unwrap().generation,
+        attempt: Some(1),
+        text: GuardText::sanitised("deadline"),
+    };
+    let machine = TestMachine::new(&["ralphos-a-g6.conf", "ralphos-b-g7+1-2.conf"], Slot::B, 7);
+    for _ in 0..2 {
+        machine.guard.replace(GuardRecord::default().with_event(event.clone()));
+        let ran = machine.run(false);
+        assert_eq!(ran.settled.verdict, Verdict::RecordAndReboot, "{:?}", ran.notes);
+        assert_eq!(*machine.guard.borrow(), GuardRecord::default(), "taken out when it is recorded");
+    }
+    let deadlines = machine.history().into_iter().filter(|(.., detail)| detail == "deadline").count();
+    assert_eq!(deadlines, 1, "{:?}", machine.history());
+    // Without a history it stays.
+    let machine = TestMachine::new(&["ralphos-a-g6.conf", "ralphos-b-g7+1-2.conf"], Slot::B, 7);
+    std::fs::write(machine.folder.path().join("ralph-update"), "").unwrap();
+    machine.guard.replace(GuardRecord::default().with_event(event.clone()));
+    machine.run(false);
+    assert_eq!(machine.guard.borrow().event, Some(event));
 }
 
 #[test]
-fn a_failed_trial_that_is_not_counted_and_cannot_be_marked_stays_up_hlt_32() {
-    // The ESP cannot be written; nothing whole is beside it; it has no tries left and was booted all the same.
-    let uncounted = "ralphos-b-g7+3-0.conf";
-    let mut read_only = TestMachine::new(&["ralphos-a-g6.conf", uncounted], Slot::B, 7);
-    read_only.read_only = true;
-    let alone = TestMachine::new(&[uncounted], Slot::B, 7);
-    let marked_already = TestMachine::new(&["ralphos-a-g6.conf", "ralphos-b-g7+0-0.conf"], Slot::B, 7);
-    for machine in [read_only, alone, marked_already] {
-        let before = machine.entries();
-        let ran = machine.run(false);
-        assert_eq!(ran.settled.verdict, Verdict::RecordAndStay, "{:?}", ran.notes);
-        assert_eq!(machine.entries(), before);
-        assert_eq!(machine.changes(), [""; 0]);
-    }
+fn a_committed_boot_is_known_without_the_lock_and_without_a_write_hlt_39() {
+    let mut machine = TestMachine::new(&["ralphos-a-g6.conf"], Slot::A, 6);
+    machine.busy = true;
+    let log = Log::default();
+    let ran = machine.run_with(&log, true, || assert!(log.events().contains(&"tell ralphd".to_owned())));
+    assert_eq!((ran.settled.verdict, ran.settled.done), (Verdict::Healthy, true));
+    assert_eq!(*machine.opened.borrow(), [Access::ReadOnly]);
+    assert_eq!(machine.changes(), [""; 0]);
 }
 
 #[test]
@@ -268,21 +317,6 @@ fn the_last_try_is_still_a_trial_ent_2() {
     assert_eq!(machine.run(false).settled.verdict, Verdict::RecordAndReboot);
     assert_eq!(machine.run(true).settled.verdict, Verdict::Commit);
     assert_eq!(machine.entries(), ["ralphos-a-g6.conf", "ralphos-b-g7.conf"]);
-}
-
-#[test]
-fn a_trial_that_fails_with_nothing_whole_beside_it_stays_up_upd_50() {
-    for break_it in [
-        (|esp: &mut FakeEsp| esp.take("loader/entries/ralphos-a-g6.conf")) as fn(&mut FakeEsp),
-        |esp| esp.put("ralphos/a/g6-initrd", b"rotten"),
-        |esp| esp.take("ralphos/a/g6-linux"),
-    ] {
-        let machine = TestMachine::new(&["ralphos-a-g6.conf", "ralphos-b-g7+2-1.conf"], Slot::B, 7);
-        break_it(&mut machine.esp.borrow_mut());
-        let ran = machine.run(false);
-        assert_eq!(ran.settled.verdict, Verdict::RecordAndStay, "{:?}", ran.notes);
-        assert_eq!(machine.history().len(), 1);
-    }
 }
 
 #[test]
@@ -409,15 +443,10 @@ fn every_failure_while_committing_is_survived() {
         let mut failed = false;
         // The first look is done before the failure is armed: it belongs to the commit.
         let log = Log::default();
-        let systemd = FakeSystemd::telling([None]);
-        let world = World { clock: &FakeClock::logging(&log), records: &FakeRecords::new(&log), systemd: &systemd };
-        let mut outcome = Outcome::own_failure("ralphd", Reason::Deadline, String::new());
-        outcome.passed = true;
-        let ran = run(&machine, world, || {
+        let ran = machine.run_with(&log, true, || {
             let mut esp = machine.esp.borrow_mut();
             esp.take_events();
             esp.fail_at(at);
-            vec![outcome]
         });
         failed |= machine.esp.borrow_mut().take_events().iter().any(|event| event.starts_with("FAILED"));
         assert!(ran.settled.done, "failure at event {at}: {:?}", ran.notes);

@@ -1,17 +1,21 @@
 //! Evidence on real file systems (HLT-40), and the sign for `ralphd` (HLT-3).
 
+use super::evidence::Came;
 use super::*;
-use crate::check::Reason;
+use crate::check::{Outcome, Reason};
 use crate::fakes::entry;
 
 fn evidence(generation: u32, attempt: u32) -> Evidence {
-    Evidence {
-        entry: Entry { generation, ..entry() },
+    let entry = Entry { generation, ..entry() };
+    let outcomes = [Outcome::own_failure("commit", Reason::Commit, "read-only file system".into())];
+    let came = Came {
+        entry: &entry,
         attempt,
-        time: 1_700_000_000,
-        boot_id: "0b".repeat(16),
-        checks: vec![Outcome::own_failure("commit", Reason::Commit, "read-only file system".into())],
-    }
+        verdict: "record-and-reboot".into(),
+        outcomes: &outcomes,
+        notes: &["a note".into()],
+    };
+    evidence::of(&came, 1_700_000_000, 81_200, "0b".repeat(16), Traces::default())
 }
 
 fn names(folder: &Path) -> Vec<String> {
@@ -28,12 +32,13 @@ fn evidence_holds_what_the_specification_lists() {
     assert_eq!(path, root.path().join("var/lib/ralph-update/evidence/g7-try1.json"));
     let read: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
     let expected = serde_json::json!({
-        "slot": "b", "generation": 7, "system": "5e".repeat(32), "attempt": 1,
-        "time": 1_700_000_000, "boot-id": "0b".repeat(16),
+        "format": 1, "slot": "b", "generation": 7, "system": "5e".repeat(32), "version": "1.2.0", "attempt": 1,
+        "time": 1_700_000_000, "boot-id": "0b".repeat(16), "verdict": "record-and-reboot", "uptime-ms": 81_200,
         "checks": [{
-            "name": "commit", "level": "required", "verdict": "failed", "milliseconds": 0, "tries": 1,
-            "reason": "commit", "detail": "read-only file system", "output": "", "recorded": null,
+            "name": "commit", "level": "required", "verdict": "failed", "milliseconds": 0, "tries": 1, "reason": "commit",
+            "detail": "read-only file system", "output": "", "recorded": null,
         }],
+        "kernel-log": "", "previous-end": null, "notes": ["a note"],
     });
     assert_eq!(read, expected);
     assert_eq!(names(path.parent().unwrap()), ["g7-try1.json"], "no temporary file stays");

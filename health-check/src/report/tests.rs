@@ -29,7 +29,7 @@ fn ran(verdict: Verdict, booted: Booted) -> Ran {
         ..failed.clone()
     };
     Ran {
-        settled: Settled { verdict, booted, done: true },
+        settled: Settled { verdict, booted, done: true, guard_told: true },
         outcomes: vec![passed, failed],
         notes: vec!["evidence is in /x\nverdict: forged".into()],
     }
@@ -59,7 +59,8 @@ fn the_document_of_run() {
     assert_eq!(document["verdict"], "commit");
     assert_eq!(document["healthy"], true);
     let booted = serde_json::json!({
-        "state": "trial", "slot": "b", "generation": 7, "system": "5e".repeat(32), "attempt": 1
+        "state": "trial", "slot": "b", "generation": 7, "system": "5e".repeat(32), "version": "1.2.0",
+        "attempt": 1
     });
     assert_eq!(document["booted"], booted);
     assert_eq!(document["checks"][0]["verdict"], "passed");
@@ -83,12 +84,39 @@ fn every_verdict_has_its_sentence() {
         last(Verdict::Healthy, committed(), true),
         last(Verdict::Healthy, committed(), false),
         last(Verdict::Report, committed(), false),
+        last(Verdict::Report, trial(), false),
+        last(Verdict::MarkBadAndReboot, trial(), false),
         last(Verdict::Unknown, Booted::Unknown("no entry matches".into()), false),
     ];
     for (n, sentence) in sentences.iter().enumerate() {
         assert!(sentence.starts_with("verdict: "), "{sentence}");
         assert!(sentences[n + 1..].iter().all(|other| other != sentence), "{sentence}");
     }
-    assert!(sentences[7].contains("no entry matches"));
+    assert!(sentences[9].contains("no entry matches"));
     assert!(sentences[4].contains("generation 7 in slot b"));
+}
+
+#[test]
+fn tries_and_what_was_recorded_are_told_hlt_52() {
+    let mut ran = ran(Verdict::Commit, trial());
+    (ran.outcomes[0].tries, ran.outcomes[0].recorded) = (3, Some("sha256:00".into()));
+    let report = Report::of_run(&ran, true);
+    let first = report.text().lines().next().unwrap().to_owned();
+    assert_eq!(first, "pass ralphd (required, 12 ms, 3 tries): ralphd.service is active, recorded sha256:00");
+    let document: serde_json::Value = serde_json::from_str(&report.json()).unwrap();
+    assert_eq!((&document["checks"][0]["tries"], &document["checks"][0]["recorded"]), (&3.into(), &"sha256:00".into()));
+    assert_eq!(
+        (&document["checks"][1]["tries"], &document["checks"][1]["recorded"]),
+        (&1.into(), &serde_json::Value::Null)
+    );
+}
+
+#[test]
+fn a_warning_begins_its_line_hlt_38() {
+    let mut ran = ran(Verdict::Healthy, Booted::Committed(entry()));
+    ran.notes.push("WARNING: systemd-bless-boot.service is not masked".into());
+    let text = Report::of_run(&ran, true).text();
+    assert!(text.lines().any(|line| line.starts_with("WARNING: systemd-bless-boot")), "{text}");
+    let document: serde_json::Value = serde_json::from_str(&Report::of_run(&ran, true).json()).unwrap();
+    assert_eq!(document["notes"][1], "WARNING: systemd-bless-boot.service is not masked");
 }

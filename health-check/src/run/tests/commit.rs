@@ -1,0 +1,159 @@
+//! Trials that pass (HLT-23, HLT-30 row 2, HLT-31, HLT-36, HLT-40).
+
+use super::*;
+
+#[test]
+fn a_trial_that_passes_is_committed_and_nothing_waits_for_var_hlt_36() {
+    let (ran, log) = flow(trial(), passing(), |_| {});
+    assert_eq!(log, events(&[&BEFORE, &COMMITTED]));
+    assert_eq!(ran.settled, Settled { verdict: Verdict::Commit, booted: trial(), done: true, guard_told: true });
+}
+
+#[test]
+fn a_trial_that_was_not_counted_and_passes_is_committed_hlt_32() {
+    let (ran, log) = flow(not_counted(), passing(), |_| {});
+    assert_eq!(log, events(&[&BEFORE, &COMMITTED]));
+    assert_eq!(ran.settled.verdict, Verdict::Commit);
+}
+
+#[test]
+fn a_commit_leaves_evidence_and_the_history_names_what_checks_recorded_hlt_40() {
+    let mut outcomes = passing();
+    let recorded = Outcome { recorded: Some("sha256:5e".into()), ..outcome("policy", Level::Required, true) };
+    outcomes.push(recorded);
+    let scene = Scene::new(trial());
+    let (_, log) = scene.run(outcomes);
+    assert!(log.contains(&"history: committed: policy sha256:5e".to_owned()), "{log:?}");
+    let kept = scene.records.kept.lock().unwrap();
+    let evidence = &kept[0];
+    assert_eq!((evidence.verdict.as_str(), evidence.generation, evidence.attempt), ("commit", 7, 1));
+    assert_eq!((evidence.version.as_str(), evidence.boot_id.as_str()), ("1.2.0", "boot"));
+    assert_eq!(evidence.kernel_log, "[    1.000000] hello\n");
+    assert_eq!(evidence.previous_end.as_ref().unwrap().source, "pstore");
+    assert_eq!(evidence.checks[2].recorded.as_deref(), Some("sha256:5e"));
+}
+
+const SINCE: Duration = Duration::from_secs(7);
+
+fn show(active: &str, since: Duration, restarts: u32) -> Option<UnitShow> {
+    Some(UnitShow {
+        load: "loaded".into(),
+        active: active.into(),
+        sub: "running".into(),
+        restarts: Some(restarts),
+        active_since: Some(since),
+        result: None,
+    })
+}
+
+/// Checks of a unit that passed, required and wanted.
+fn unit_passed() -> Vec<Outcome> {
+    [Level::Required, Level::Wanted]
+        .map(|level| {
+            let seen = check::Seen { unit: "ralphd.service".into(), active_since: Some(SINCE), restarts: Some(1) };
+            Outcome { seen: Some(seen), ..outcome("ralphd", level, true) }
+        })
+        .into()
+}
+
+#[test]
+fn a_required_unit_is_asked_again_under_the_lock_before_the_commit_hlt_23() {
+    let scene = Scene::new(trial()).telling([None, show("active", SINCE, 1)]);
+    let (ran, log) = scene.run(unit_passed());
+    let again = ["ask for ralphd.service", "sleep 500 ms", "ask for ralphd.service"];
+    assert_eq!(log, events(&[&BEFORE, &again, &COMMITTED]));
+    assert_eq!(ran.settled.verdict, Verdict::Commit);
+}
+
+#[test]
+fn a_unit_that_did_not_stay_as_it_passed_fails_the_trial_hlt_23() {
+    for (now, said) in [
+        (show("failed", SINCE, 1), "now is failed (running)"),
+        (show("reloading", SINCE, 1), "now is reloading (running)"),
+        (show("active", SINCE + SINCE, 1), "was started anew"),
+        (show("active", SINCE, 2), "was started anew"),
+        (None, "is not known: systemctl exited with code 1: no bus"),
+    ] {
+        let (ran, log) = Scene::new(trial()).telling([now]).run(unit_passed());
+        assert!(!log.contains(&"commit".to_owned()), "{log:?}");
+        assert_eq!(ran.settled.verdict, Verdict::RecordAndReboot, "{log:?}");
+        assert_eq!(ran.outcomes[0].reason, Some(Reason::UnitChanged));
+        assert!(ran.outcomes[0].detail.contains(said), "{}", ran.outcomes[0].detail);
+        assert!(ran.outcomes[1].passed, "a wanted unit is not asked again");
+        assert!(log.iter().any(|event| event.starts_with("history: trial-failed: ralphd: ralphd.service passed, but")));
+        assert_eq!(*log.last().unwrap(), "reboot");
+    }
+}
+
+#[test]
+fn a_commit_that_fails_twice_is_tried_a_third_time_hlt_31() {
+    let (ran, log) = flow(trial(), passing(), |machine| machine.failing_commits = 2);
+    let failed = ["commit fails", "close", "sleep 5000 ms", "open"];
+    assert_eq!(log, events(&[&BEFORE, &failed, &failed, &COMMITTED]));
+    assert!(ran.settled.done);
+    assert_eq!(ran.notes.iter().filter(|note| note.contains("read-only file system")).count(), 2);
+}
+
+#[test]
+fn a_commit_that_is_half_done_is_ended_upd_24() {
+    // The first attempt fails with the new name live; the second finds it committed.
+    let (ran, log) = flow(trial(), passing(), |machine| {
+        machine.failing_commits = 1;
+        machine.booted = vec![trial(), trial(), Booted::Committed(entry())];
+        machine.halves = 1.into();
+    });
+    let ended = ["tell ralphd", "finish the commit", "note fallbacks", "close", "disarm", "guard: count 0"];
+    assert_eq!(log, events(&[&BEFORE, &["commit fails", "close", "sleep 5000 ms", "open"], &ended]));
+    assert_eq!((ran.settled.verdict, ran.settled.done), (Verdict::Healthy, true));
+    // It cannot be ended: no reason to reboot, the slot boots by either name.
+    let (ran, log) = flow(trial(), passing(), |machine| {
+        machine.failing_commits = 1;
+        machine.booted = vec![trial(), trial(), Booted::Committed(entry())];
+        machine.halves = 9.into();
+    });
+    assert_eq!(log.iter().filter(|event| *event == "finish the commit").count(), 2);
+    assert!(!log.contains(&"reboot".to_owned()));
+    assert_eq!((ran.settled.verdict, ran.settled.done), (Verdict::Healthy, false));
+}
+
+#[test]
+fn a_commit_that_fails_thrice_is_a_failed_check_hlt_31() {
+    let (ran, log) = flow(trial(), passing(), |machine| machine.failing_commits = 3);
+    let failed = ["commit fails", "close", "sleep 5000 ms", "open"];
+    let last = ["commit fails", "close", "open", "ask the model"];
+    let recorded = [
+        "guard: count 0, event b try1: check: commit",
+        "evidence",
+        "history: trial-failed: commit: read-only file system",
+        "close",
+    ];
+    assert_eq!(log, events(&[&BEFORE, &failed, &failed, &last, &recorded, &REBOOT]));
+    let last = ran.outcomes.last().unwrap();
+    assert_eq!((last.name.as_str(), last.passed, last.reason), ("commit", false, Some(Reason::Commit)));
+}
+
+#[test]
+fn a_commit_that_fails_thrice_stays_up_if_nothing_better_boots() {
+    let (ran, log) = flow(trial(), passing(), |machine| {
+        machine.failing_commits = 3;
+        machine.another = false;
+    });
+    assert!(!log.iter().any(|event| event.starts_with("reboot") || event == "tell ralphd"), "{log:?}");
+    assert_eq!(ran.settled.verdict, Verdict::RecordAndStay);
+}
+
+#[test]
+fn a_commit_that_ralphd_cannot_be_told_of_is_not_carried_out() {
+    let mut scene = Scene::new(trial());
+    scene.records.mark_fails = true;
+    let (ran, log) = scene.run(passing());
+    assert!(log.contains(&"mark fails".to_owned()) && log.contains(&"disarm".to_owned()), "{log:?}");
+    assert_eq!((ran.settled.verdict, ran.settled.done), (Verdict::Commit, false));
+}
+
+#[test]
+fn an_esp_that_does_not_unmount_is_told_and_undoes_nothing() {
+    let (ran, _) = flow(trial(), passing(), |machine| machine.close_fails = true);
+    assert!(ran.settled.done);
+    assert!(ran.notes.iter().any(|note| note == "closing the ESP: target is busy"), "{:?}", ran.notes);
+}

@@ -1,0 +1,53 @@
+//! The guard has a deadline, and the verdict comes before it (HLT-36).
+
+use super::*;
+use crate::guard::Watch;
+
+fn watched(left: u64) -> Scene {
+    let mut scene = Scene::new(trial());
+    scene.guard.watch = Watch::Armed(Duration::from_secs(left));
+    scene
+}
+
+#[test]
+fn the_checks_end_a_minute_before_the_guard_would_end_the_boot_hlt_36() {
+    // The overall deadline is 300 s.
+    for (left, expected) in [
+        (600, "checks"),
+        (360, "checks"),
+        (359, "checks within 299 s"),
+        (120, "checks within 60 s"),
+        (100, "checks within 50 s"),
+        (0, "checks within 0 s"),
+    ] {
+        let (ran, log) = watched(left).run(passing());
+        assert_eq!(log[2], expected, "{left} s left");
+        let cut = ran.notes.iter().any(|note| note.contains("instead of 300 s"));
+        assert_eq!(cut, expected != "checks", "it is said: {:?}", ran.notes);
+    }
+}
+
+#[test]
+fn no_guard_is_one_note_on_a_trial_and_none_on_a_committed_boot_hlt_36() {
+    for (booted, expected) in [(trial(), 1), (Booted::Committed(entry()), 0)] {
+        let mut scene = Scene::new(booted);
+        scene.guard.watch = Watch::Off("nobody answers for it".into());
+        scene.policy.soak = Span::seconds(30);
+        let (ran, log) = scene.run(passing());
+        assert_eq!(ran.notes.iter().filter(|note| note.contains("nobody answers for it")).count(), expected);
+        assert!(!log.contains(&"disarm".to_owned()), "{log:?}");
+        assert!(log.contains(&"guard: count 0".to_owned()), "its count is set to 0 all the same: {log:?}");
+    }
+}
+
+#[test]
+fn a_guard_that_does_not_obey_changes_no_verdict_hlt_36() {
+    for (outcomes, verdict) in [(passing(), Verdict::Commit), (failing(), Verdict::RecordAndReboot)] {
+        let mut scene = Scene::new(trial());
+        scene.guard.fails = true;
+        let (ran, log) = scene.run(outcomes);
+        assert_eq!(ran.settled.verdict, verdict);
+        assert!(log.contains(&"evidence".to_owned()), "{log:?}");
+        assert!(ran.notes.iter().any(|note| note.contains("boot guard's record: no such file")), "{:?}", ran.notes);
+    }
+}

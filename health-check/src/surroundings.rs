@@ -1,0 +1,95 @@
+//! What else of the machine a verdict depends on, or a person must know, as a seam: who booted it, who else would commit, what has failed.
+
+#[cfg(test)]
+mod tests;
+
+use std::fs;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::machine::Fault;
+use crate::systemd::systemctl;
+
+/// How long systemd may take to answer one question.
+const ANSWER: Duration = Duration::from_secs(10);
+/// The unit that would commit without asking (HLT-38).
+const BLESS_BOOT: &str = "systemd-bless-boot.service";
+/// Who loaded this kernel; x86 alone has it.
+const BOOTLOADER_TYPE: &str = "proc/sys/kernel/bootloader_type";
+/// `LOADER_TYPE_KEXEC` of the x86 boot protocol.
+const KEXEC: u32 = 13;
+
+/// Questions about the machine that are asked once a boot.
+pub trait Surroundings {
+    /// Why this boot proves nothing about the firmware, if it does not (HLT-37).
+    fn not_firmware(&self) -> Result<Option<String>, Fault>;
+    /// The state of `systemd-bless-boot.service`, if it is not masked and is there (HLT-38).
+    fn bless_boot(&self) -> Result<Option<String>, Fault>;
+    /// The failed units, as systemd lists them (HLT-64).
+    fn failed_units(&self) -> Result<String, Fault>;
+}
+
+/// Those of this machine.
+#[derive(Debug)]
+pub struct ThisMachine {
+    root: PathBuf,
+}
+
+impl ThisMachine {
+    /// With `/proc` below `root`, which is `/` but for tests.
+    pub fn below(root: &Path) -> Self {
+        Self { root: root.to_owned() }
+    }
+}
+
+impl Surroundings for ThisMachine {
+    fn not_firmware(&self) -> Result<Option<String>, Fault> {
+        match fs::read_to_string(self.root.join(BOOTLOADER_TYPE)) {
+            Ok(text) if is_kexec(&text)? => return Ok(Some("the kernel was started by kexec".to_owned())),
+            Ok(_) => {}
+            // Not on this architecture.
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) => return Err(format!("cannot read {BOOTLOADER_TYPE}: {error}").into()),
+        }
+        let shown = systemctl(&["show", "--no-pager", "--property=SoftRebootsCount"], ANSWER)?;
+        Ok(match soft_reboots(&shown)? {
+            0 => None,
+            count => Some(format!("systemd has made {count} soft-reboots since the firmware booted")),
+        })
+    }
+
+    fn bless_boot(&self) -> Result<Option<String>, Fault> {
+        let properties = "--property=LoadState,UnitFileState,ActiveState";
+        Ok(not_masked(&systemctl(&["show", "--no-pager", properties, "--", BLESS_BOOT], ANSWER)?))
+    }
+
+    fn failed_units(&self) -> Result<String, Fault> {
+        Ok(systemctl(&["list-units", "--failed", "--no-pager", "--plain", "--no-legend", "--full"], ANSWER)?)
+    }
+}
+
+/// The file holds the loader's type shifted left by 4, and 4 bits of its version (the kernel's sysctl/kernel.rst).
+fn is_kexec(text: &str) -> Result<bool, Fault> {
+    let number: u32 = text.trim().parse().map_err(|_| format!("{BOOTLOADER_TYPE} holds no number: {text:?}"))?;
+    Ok(number >> 4 == KEXEC)
+}
+
+/// systemd before 254 makes no soft-reboots and knows no such property.
+fn soft_reboots(shown: &str) -> Result<u32, Fault> {
+    match shown.lines().find_map(|line| line.strip_prefix("SoftRebootsCount=")) {
+        None => Ok(0),
+        Some(count) => Ok(count.parse().map_err(|_| format!("systemd counts its soft-reboots as {count:?}"))?),
+    }
+}
+
+/// Its state, unless it cannot run: masked, or not there at all.
+fn not_masked(shown: &str) -> Option<String> {
+    let value = |key| shown.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('=')).unwrap_or_default();
+    let load = value("LoadState");
+    if matches!(load, "masked" | "not-found") {
+        return None;
+    }
+    let states = ["LoadState", "UnitFileState", "ActiveState"].map(value);
+    Some(states.into_iter().filter(|state| !state.is_empty()).collect::<Vec<_>>().join(", "))
+}
