@@ -173,7 +173,7 @@ What to do:
 What happened, newest first:
 
   Version 1.0.0, slot a, generation 1
-    nothing tells when it was installed
+    came with the disk
     committed
 ";
     assert_eq!(text::text(&told), expected);
@@ -206,7 +206,7 @@ What happened, newest first:
       policy sha256:aa
 
   Version 1.0.0, slot a, generation 1
-    nothing tells when it was installed
+    came with the disk
     committed
 ";
     assert_eq!(text::text(&told), expected);
@@ -352,7 +352,7 @@ fn ifc_40_without_var_the_entries_and_the_guard_tell_what_they_can() {
         &[
             "Could not be read: /var/lib/ralph-update does not exist",
             "boot 1: what it came to cannot be read",
-            "boot 3: it never came to a verdict\n      the required check policy failed",
+            "boot 3: failed; its record is not here\n      the required check policy failed",
             "the health check marked it bad",
             "findmnt /var",
         ],
@@ -394,6 +394,8 @@ fn ifc_43_a_running_trial_and_a_staged_one() {
     let staged = slot("ralphos-b-g2+3-0.conf", "2.0.0", SlotState::Staged, None);
     let told = explain(&machine(staged));
     assert_eq!((told.updates[0].end, commands(&told)), (End::Staged, vec!["systemctl reboot"]));
+    let image = Facts { booted: None, ..machine(slot("ralphos-b-g2+3-0.conf", "2.0.0", SlotState::Staged, None)) };
+    assert_eq!(commands(&explain(&image)), Vec::<&str>::new(), "nothing can be rebooted from a disk image");
 }
 
 #[test]

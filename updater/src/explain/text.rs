@@ -56,6 +56,7 @@ fn tell(out: &mut String, update: &Update, remembered: bool) {
         Some(time) => {
             let _ = writeln!(out, "    applied {}", when(time));
         }
+        None if update.generation == 1 => out.push_str("    came with the disk\n"),
         None => out.push_str("    nothing tells when it was installed\n"),
     }
     for one in &update.tries {
@@ -99,6 +100,7 @@ fn tell_try(out: &mut String, one: &Try, remembered: bool) {
             let _ = writeln!(out, "{}{after}", verdict_words(verdict));
         }
         (None, _, true) => out.push_str("runs now; no verdict yet\n"),
+        (None, Some(guard), _) if guard.starts_with("check: ") => out.push_str("failed; its record is not here\n"),
         (None, Some(_), _) => out.push_str("it never came to a verdict\n"),
         (None, None, _) if one.history.is_some() => out.push_str("failed; its record is gone, the history says:\n"),
         (None, None, _) if !remembered => out.push_str("what it came to cannot be read\n"),
