@@ -26,16 +26,7 @@ impl Esp {
     /// # Errors
     /// When there is no such partition.
     pub fn of_disk(disk: &Path) -> Result<Self> {
-        let table = setup::run(setup::command("sgdisk").arg("--print").arg(disk))?;
-        let table = String::from_utf8_lossy(&table);
-        // Number, first sector, last sector, size, unit, code, name.
-        let first = table
-            .lines()
-            .map(|line| line.split_whitespace().collect::<Vec<_>>())
-            .find(|words| words.len() == 7 && words[6] == "EFI")
-            .and_then(|words| words[1].parse::<u64>().ok())
-            .with_context(|| format!("no partition EFI in {}:\n{table}", disk.display()))?;
-        Ok(Self::at(disk, first * 512))
+        Ok(Self::at(disk, partition(disk, "EFI")?))
     }
 
     /// The file names in a folder (`loader/entries`), sorted, as they are stored.
@@ -79,6 +70,16 @@ impl Esp {
         Ok(())
     }
 
+    /// Renames a file within its folder.
+    ///
+    /// # Errors
+    /// When mtools fails.
+    pub fn rename(&self, path: &str, name: &str) -> Result<()> {
+        let folder = path.rsplit_once('/').map_or("", |(folder, _)| folder);
+        setup::run(self.mtools("mren").args([format!("::/{path}"), format!("::/{folder}/{name}")]))?;
+        Ok(())
+    }
+
     /// Makes folders, parents first.
     ///
     /// # Errors
@@ -95,4 +96,21 @@ impl Esp {
         command.env("MTOOLS_SKIP_CHECK", "1").arg("-i").arg(format!("{}@@{}", self.disk.display(), self.offset));
         command
     }
+}
+
+/// Where the partition labelled `label` begins on `disk`, in bytes.
+///
+/// # Errors
+/// When there is no such partition.
+pub fn partition(disk: &Path, label: &str) -> Result<u64> {
+    let table = setup::run(setup::command("sgdisk").arg("--print").arg(disk))?;
+    let table = String::from_utf8_lossy(&table);
+    // Number, first sector, last sector, size, unit, code, name.
+    let first = table
+        .lines()
+        .map(|line| line.split_whitespace().collect::<Vec<_>>())
+        .find(|words| words.len() == 7 && words[6] == label)
+        .and_then(|words| words[1].parse::<u64>().ok())
+        .with_context(|| format!("no partition {label} in {}:\n{table}", disk.display()))?;
+    Ok(first * 512)
 }

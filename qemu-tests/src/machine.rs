@@ -1,15 +1,96 @@
 //! A machine of a scenario: running, with a server that it can fetch images from.
 
-use std::path::Path;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use serde_json::Value;
 
-use crate::esp::Esp;
+use crate::esp::{Esp, partition};
 use crate::guest::Release;
 use crate::http::{Answer, Server};
 use crate::lab::{Keys, Lab};
 use crate::vm::{BOOT_TIMEOUT, OnReset, Vm};
+
+/// A machine that is off, with a healthy 1.0.0 committed in slot A: what most scenarios begin with.
+///
+/// What is done to it here, on the host, saves boots; the first one can be a trial.
+#[derive(Debug)]
+pub struct Off<'l> {
+    lab: &'l Lab,
+    /// The disk.
+    pub disk: PathBuf,
+    /// Its ESP.
+    pub esp: Esp,
+    keys: Keys,
+}
+
+impl<'l> Off<'l> {
+    /// A new machine.
+    ///
+    /// # Errors
+    /// When a program fails.
+    pub fn new(lab: &'l Lab) -> Result<Self> {
+        let (disk, keys) = lab.shared_disk()?;
+        let esp = Esp::of_disk(&disk)?;
+        Ok(Self { lab, disk, esp, keys })
+    }
+
+    /// Stages `release` in slot B, by the same program that would do it in the guest.
+    ///
+    /// # Errors
+    /// When a program fails.
+    pub fn stage(self, release: &Release) -> Result<Self> {
+        self.lab.stage(&self.disk, release, &self.keys)?;
+        Ok(self)
+    }
+
+    /// Commits what was staged, unseen.
+    ///
+    /// # Errors
+    /// When a program fails.
+    pub fn commit(self) -> Result<Self> {
+        self.lab.update_disk(&self.disk, &["commit"], &[])?;
+        Ok(self)
+    }
+
+    /// Gives an entry another name: another counter.
+    ///
+    /// # Errors
+    /// When there is no such entry.
+    pub fn rename(self, entry: &str, name: &str) -> Result<Self> {
+        self.esp.rename(&format!("loader/entries/{entry}"), name)?;
+        Ok(self)
+    }
+
+    /// Leaves what was staged in slot B one try in place of three: each of them would be the same boot once more.
+    ///
+    /// # Errors
+    /// When nothing is staged.
+    pub fn one_try(self) -> Result<Self> {
+        self.rename("ralphos-b-g2+3-0.conf", "ralphos-b-g2+1-0.conf")
+    }
+
+    /// Overwrites the first 64 KiB of a partition: what is found there is garbage.
+    ///
+    /// # Errors
+    /// When there is no such partition.
+    pub fn corrupt(self, label: &str) -> Result<Self> {
+        let at = partition(&self.disk, label)?;
+        let disk = File::options().write(true).open(&self.disk)?;
+        disk.write_all_at(&[0x5a; 64 << 10], at).with_context(|| format!("cannot write to {}", self.disk.display()))?;
+        Ok(self)
+    }
+
+    /// Switches it on, and does not wait for the boot.
+    ///
+    /// # Errors
+    /// When QEMU does not start.
+    pub fn start(self) -> Result<Machine> {
+        Machine::started(self.lab, &self.disk, self.keys)
+    }
+}
 
 /// A machine that is switched on, and a server that it can reach.
 #[derive(Debug)]
@@ -32,17 +113,6 @@ impl Machine {
         let image = lab.image(release, &keys)?;
         let disk = lab.disk(&image, &keys)?;
         Self::on(lab, &disk, keys)
-    }
-
-    /// A machine with a healthy 1.0.0 committed in slot A, and `release` staged in slot B while it was off: its first
-    /// boot is the trial, and is not waited for.
-    ///
-    /// # Errors
-    /// When a program or the machine fails.
-    pub fn on_trial(lab: &Lab, release: &Release) -> Result<Self> {
-        let (disk, keys) = lab.shared_disk()?;
-        lab.stage(&disk, release, &keys)?;
-        Self::started(lab, &disk, keys)
     }
 
     /// As `on`, but does not wait for the boot.

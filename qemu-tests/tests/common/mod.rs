@@ -6,7 +6,8 @@
 use anyhow::{Context, Result, ensure};
 use qemu_tests::guest::Release;
 use qemu_tests::lab::Lab;
-use qemu_tests::machine::Machine;
+use qemu_tests::machine::{Machine, Off};
+use qemu_tests::vm::BOOT_TIMEOUT;
 use serde_json::Value;
 
 /// The entry of the healthy 1.0.0 in slot A.
@@ -25,7 +26,7 @@ pub struct Fallen {
 
 /// Starts a trial of `release` and waits until it is over.
 pub fn fall_back(lab: &Lab, release: &Release) -> Result<Fallen> {
-    fallen(Machine::on_trial(lab, release)?)
+    fallen(Off::new(lab)?.stage(release)?.start()?)
 }
 
 /// Waits until slot A runs again and has settled: committed, B out of the way, and everybody says so.
@@ -55,6 +56,28 @@ pub fn update(explained: &Value, generation: u32) -> Result<Value> {
     Ok(found.with_context(|| format!("nothing of generation {generation}: {explained:#}"))?.clone())
 }
 
+/// Starts a trial of `release` that must be committed, and gives the machine on slot B and what `explain` tells of it.
+pub fn commits(lab: &Lab, release: &Release) -> Result<(Machine, Value)> {
+    let mut machine = Off::new(lab)?.stage(release)?.start()?;
+    assert_eq!(machine.vm.wait_boot(BOOT_TIMEOUT)?.slot, "b");
+    let update = committed(&mut machine)?;
+    Ok((machine, update))
+}
+
+/// Waits for the verdict on slot B, which must be a commit.
+pub fn committed(machine: &mut Machine) -> Result<Value> {
+    let status = machine.settled_status()?;
+    assert_eq!(status["booted"], "b");
+    assert_eq!(status["slots"]["b"]["state"], "committed", "{status:#}");
+    assert_eq!(machine.entries()?, [A, "ralphos-b-g2.conf"]);
+    let explained = machine.explain()?;
+    assert_eq!(explained["running"]["slot"], "b");
+    assert_eq!(explained["running"]["on_trial"], false);
+    let update = update(&explained, 2)?;
+    assert_eq!(update["end"], "committed");
+    Ok(update)
+}
+
 /// The events of `kind` in the history.
 pub fn events(machine: &mut Machine, kind: &str) -> Result<usize> {
     Ok(machine.events()?.iter().filter(|event| *event == kind).count())
@@ -82,6 +105,18 @@ impl Fallen {
         let mut wanted: Vec<_> = expected.iter().map(|(name, reason)| (name.to_string(), reason.to_string())).collect();
         wanted.sort();
         assert_eq!(failed, wanted, "{checks:#?}");
+    }
+
+    /// Its tries are used up, with (`fell-back`) or without (`inconclusive`) evidence why.
+    pub fn ended(&self, end: &str) {
+        assert_eq!(self.update["end"], end, "{:#}", self.update);
+    }
+
+    /// This is what the boot guard's record said of the last try.
+    pub fn guard_said(&self, text: &str) {
+        let tries = self.update["tries"].as_array().expect("tries");
+        let last = tries.iter().max_by_key(|one| one["attempt"].as_u64()).expect("a try");
+        assert_eq!(last["guard"], text, "{:#}", self.update);
     }
 
     /// How many tries `explain` knows of.
