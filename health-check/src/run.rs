@@ -42,12 +42,14 @@ pub struct Ran {
 pub fn run(machine: &dyn Machine, world: World<'_>, checks: &mut dyn FnMut(Duration) -> Vec<Outcome>) -> Ran {
     let mut notes = Vec::new();
     let boot = surroundings(world, &mut notes);
+    // The guard's time runs from its answer on, and the first look may have to wait.
+    let asked = world.clock.monotonic();
     let mut runner = Runner { machine, world, boot: &boot, notes };
     let seen = runner.look();
     runner.note_missing_guard(seen.as_ref());
     // What could not be read yet is most likely what the checks are for.
     let kind = seen.as_ref().map_or(policy::Booted::Trial, |seen| act::kind(&seen.booted, &boot));
-    let rounds = Rounds::new(world.clock, world.policy, kind, &boot.watch);
+    let rounds = Rounds::new(world.clock, world.policy, kind, &boot.watch, asked);
     let mut outcomes = rounds.run(checks, &mut runner.notes);
     let settled = match seen {
         // It has all been done: a committed boot changes nothing on the ESP, and need not wait for an update that has begun.

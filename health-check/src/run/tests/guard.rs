@@ -51,3 +51,10 @@ fn a_guard_that_does_not_obey_changes_no_verdict_hlt_36() {
         assert!(ran.notes.iter().any(|note| note.contains("boot guard's record: no such file")), "{:?}", ran.notes);
     }
 }
+
+#[test]
+fn the_guards_time_runs_while_the_lock_is_waited_for_hlt_36() {
+    let scene = watched(400).refusing([Refusal::Busy; 61]);
+    let (_, log) = scene.run(passing());
+    assert!(log.contains(&"checks within 280 s".to_owned()), "a minute is gone: {log:?}");
+}
