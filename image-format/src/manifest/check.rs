@@ -6,8 +6,11 @@ use super::{Content, ManifestError, Payload, PayloadKind};
 use crate::verity::{self, BLOCK};
 
 /// Kernel option keys that an image must not carry (IMG-16), with or without `rd.` in front; besides these, every key beginning `ralph.`
-/// or `systemd.verity`.
+/// (but [`DEADLINE_OPTION_KEY`]) or `systemd.verity`.
 pub const RESERVED_OPTION_KEYS: [&str; 5] = ["root", "roothash", "usrhash", "ro", "rw"];
+
+/// The one key beginning `ralph.` that is the image's own: how long its trials may take (GRD-21).
+pub const DEADLINE_OPTION_KEY: &str = "ralph.deadline";
 
 const RESERVED_OPTION_PREFIXES: [&str; 2] = ["ralph.", "systemd.verity"];
 
@@ -66,7 +69,7 @@ pub fn check_options(options: &str) -> Result<(), ManifestError> {
         let canonical = canonical.trim_start_matches("rd.");
         let reserved = RESERVED_OPTION_KEYS.contains(&canonical)
             || RESERVED_OPTION_PREFIXES.iter().any(|prefix| canonical.starts_with(prefix));
-        if reserved {
+        if reserved && key != DEADLINE_OPTION_KEY {
             return Err(ManifestError::ReservedOption(key.to_owned()));
         }
         if word == "--" {

@@ -302,6 +302,8 @@ fn img_16_reserved_options() {
         "rw quiet",
         "ralph.slot=a",
         "ralph.",
+        "ralph.deadlines=60",
+        "rd.ralph.deadline=60",
         "systemd.verity=0",
         "systemd.verity_root_data=x",
         "systemd.verity-root-data=x",
@@ -324,10 +326,19 @@ fn img_16_reserved_options() {
         let manifest = edited("console=ttyS0 quiet", &options.replace('"', "\\\""));
         assert!(matches!(manifest, Err(ManifestError::ReservedOption(_))), "{options:?}");
     }
-    for options in
-        ["", "rootwait", "rootfstype=erofs", "read.ro=1", "x=root", "systemd.unit=a", "x=\"a root=b\"", "ROOT=1"]
-            .into_iter()
-            .chain(["rd.debug", "rd.rootwait", "rd.", "rd", "rdroot=x", "x.rd.root=1", "rd_root=x"])
+    for options in [
+        "",
+        "rootwait",
+        "rootfstype=erofs",
+        "read.ro=1",
+        "x=root",
+        "systemd.unit=a",
+        "x=\"a root=b\"",
+        "ROOT=1",
+        "ralph.deadline=60",
+    ]
+    .into_iter()
+    .chain(["rd.debug", "rd.rootwait", "rd.", "rd", "rdroot=x", "x.rd.root=1", "rd_root=x"])
     {
         assert!(check_options(options).is_ok(), "{options:?}");
     }
