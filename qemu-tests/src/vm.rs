@@ -16,9 +16,9 @@ use crate::agent::{Boot, FromGuest, run_line};
 use crate::setup;
 use crate::transcript::Transcript;
 
-/// A boot (or a row of boots that do not reach the agent) that takes longer hangs. A quiet machine needs 15 s for one,
-/// two guests beside a compiler five times that.
-pub const BOOT_TIMEOUT: Duration = Duration::from_secs(240);
+/// A boot, or a row of boots that do not reach the agent, that takes longer hangs. A quiet machine needs 15 s for one,
+/// two guests beside a compiler five times that; up to seven are in a row.
+pub const BOOT_TIMEOUT: Duration = Duration::from_secs(480);
 /// A command in the guest that takes longer hangs.
 const RUN_TIMEOUT: Duration = Duration::from_secs(300);
 

@@ -1,6 +1,6 @@
 //! The life of an update on real firmware: OVMF, systemd-boot, a Debian kernel, systemd, and the three programs.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use qemu_tests::guest::{Initrd, Release};
 use qemu_tests::http::Answer;
 use qemu_tests::lab::scenario;
@@ -82,6 +82,16 @@ fn an_update_whose_ralphd_never_gets_ready_is_tried_three_times_and_fallen_back_
         let events = machine.events()?;
         assert_eq!(events.iter().filter(|event| *event == "trial-failed").count(), 3, "{events:?}");
         ensure!(machine.vm.ok("ls /var/lib/ralph-update/evidence")?.contains("g2-try3.json"));
+        let explained = machine.explain()?;
+        let update = &explained["updates"][0];
+        assert_eq!((&update["generation"], &update["end"]), (&2.into(), &"fell-back".into()), "{explained:#}");
+        let tries = update["tries"].as_array().context("no tries")?;
+        assert_eq!(tries.len(), 3);
+        for one in tries {
+            assert_eq!(one["failed_checks"][0]["name"], "ralphd", "{update:#}");
+            assert_eq!(one["verdict"], "record-and-reboot");
+        }
+        eprintln!("{}", machine.vm.ok("ralph-update explain")?);
 
         // Remembered: the same system is not taken again unless someone insists.
         let again = machine.vm.run(&format!("ralph-update --json apply {url}"))?;
@@ -109,6 +119,8 @@ fn an_update_whose_kernel_panics_is_fallen_back_from_without_help() -> Result<()
             .map(|lines| lines.iter().any(|line| line.text.contains("Kernel panic")))
             .collect();
         assert_eq!(panics, [false, true, true, true, false]);
+        // A panic before /var is there leaves nothing behind but the console: the image may be tried again (UPD-45).
+        assert_eq!(machine.explain()?["updates"][0]["end"], "inconclusive");
         Ok(())
     })
 }

@@ -70,7 +70,7 @@ fn main() -> Result<()> {
 
     story.chapter("And the machine is back, by itself, on the version that worked");
     story.settled(&mut machine)?;
-    story.type_in(&mut machine, "ralph-update status")?;
+    story.type_in(&mut machine, "ralph-update explain")?;
     story.type_in(&mut machine, "ralph-update history")?;
     println!("\nThe same image again? It is remembered by its content:");
     story.type_in(&mut machine, &format!("ralph-update apply {third}"))?;
