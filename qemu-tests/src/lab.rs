@@ -31,8 +31,8 @@ pub struct Lab {
     dir: PathBuf,
 }
 
-/// Runs a scenario named `name` in a folder of its own, which stays for a look afterwards. When it fails, the last
-/// boot of every machine it ran is printed.
+/// Runs a scenario named `name` in a folder of its own, which stays for a look afterwards. When it fails, what
+/// its machines said is printed.
 ///
 /// # Errors
 /// What the scenario says.
@@ -187,9 +187,9 @@ impl Lab {
 
     fn print_boots(&self) {
         for machine in std::fs::read_dir(&self.dir).into_iter().flatten().flatten() {
-            let path = machine.path().join("last-boot.txt");
+            let path = machine.path().join("console.txt");
             if let Ok(text) = std::fs::read_to_string(&path) {
-                eprintln!("--- last boot of {}:\n{text}---", machine.path().display());
+                eprintln!("--- {}:\n{text}---", path.display());
             }
         }
     }

@@ -57,10 +57,17 @@ impl Transcript {
         starts.iter().zip(ends).map(|(&start, end)| &self.lines[start..end]).collect()
     }
 
-    /// The last boot, for a person who wants to know what went wrong.
+    /// All of it, for a person who wants to know what went wrong.
+    pub fn all(&self) -> String {
+        self.text(&self.lines)
+    }
+
+    /// The last boot of it.
     pub fn last_boot(&self) -> String {
-        let boots = self.boots();
-        let lines = boots.last().copied().unwrap_or(&self.lines);
+        self.text(self.boots().last().copied().unwrap_or(&self.lines))
+    }
+
+    fn text(&self, lines: &[Line]) -> String {
         let mut text = String::new();
         for line in lines {
             // Writing to a String cannot fail.

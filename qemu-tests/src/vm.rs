@@ -258,10 +258,10 @@ impl Vm {
 impl Drop for Vm {
     fn drop(&mut self) {
         self.power.cut();
-        let transcript = self.power.transcript().last_boot();
-        let _ = std::fs::write(self.dir.join("last-boot.txt"), &transcript);
+        let transcript = self.power.transcript();
+        let _ = std::fs::write(self.dir.join("console.txt"), transcript.all());
         if std::thread::panicking() {
-            eprintln!("--- the last boot:\n{transcript}---");
+            eprintln!("--- the last boot:\n{}---", transcript.last_boot());
         }
     }
 }

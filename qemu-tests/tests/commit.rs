@@ -86,7 +86,7 @@ deadline = "2s"
 "#;
     scenario("wanted-stubborn", |lab| {
         let (mut machine, _) = commits(lab, &Release::new("2.0.0").with_checks("60-stubborn", stubborn))?;
-        machine.vm.ok("! pgrep -f 'sleep 7777'")?;
+        machine.vm.ok("! pgrep -f '[s]leep 7777'")?;
         Ok(())
     })
 }
@@ -128,7 +128,7 @@ fn two_bad_slots_are_no_reboot_loop_and_an_update_is_taken_hlt_30_row_7() -> Res
         assert_eq!(explained["running"]["slot"], "b");
         let first = explained["advice"][0]["command"].to_string();
         ensure!(first.contains("apply"), "{explained:#}");
-        for refused in ["rollback", "reject"] {
+        for refused in ["rollback", "reject b"] {
             let ran = machine.vm.run(&format!("ralph-update {refused}"))?;
             assert_eq!(ran.code, 3, "{refused}: {}{}", ran.stdout, ran.stderr);
         }

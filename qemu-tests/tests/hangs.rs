@@ -68,6 +68,21 @@ fn an_initrd_that_hangs_before_the_guard_costs_a_try_for_each_reset_and_is_incon
 }
 
 #[test]
+fn an_init_that_stops_altogether_is_ended_by_the_watchdog_hlt_63() -> Result<()> {
+    // PID 1 cannot be stopped by a signal, but frozen with its control group. The deadline is the default, ten minutes.
+    let freeze = "[Unit]\nDefaultDependencies=no\nBefore=sysinit.target\n\
+        [Service]\nType=oneshot\nExecStart=/bin/sh -c 'echo 1 > /sys/fs/cgroup/init.scope/cgroup.freeze'\n";
+    let release = Release::new("2.0.0").with_unit("freeze.service", "sysinit.target", freeze);
+    scenario("init-frozen", |lab| {
+        let fallen = fallen(Off::new(lab)?.stage(&release)?.one_try()?.start()?)?;
+        // Whatever ends a machine from outside leaves nothing behind.
+        fallen.ended("inconclusive");
+        assert_eq!(fallen.machine.vm.boots(), 2);
+        Ok(())
+    })
+}
+
+#[test]
 fn a_user_who_power_cycles_twice_gets_a_healthy_trial_committed_on_the_third() -> Result<()> {
     scenario("power-cycles", |lab| {
         let mut machine = Off::new(lab)?.stage(&Release::new("2.0.0"))?.start()?;

@@ -96,7 +96,10 @@ fn an_update_whose_ralphd_never_gets_ready_is_tried_three_times_and_fallen_back_
         // Remembered: the same system is not taken again unless someone insists.
         let again = machine.vm.run(&format!("ralph-update --json apply {url}"))?;
         assert_eq!(again.code, 3, "{}{}", again.stdout, again.stderr);
+        ensure!(again.stdout.contains("\"reason\":\"known-bad\""), "{}", again.stdout);
         assert_eq!(machine.status()?["slots"]["b"]["state"], "bad");
+        machine.vm.ok(&format!("ralph-update apply --retry-failed {url}"))?;
+        assert_eq!(machine.status()?["slots"]["b"]["state"], "staged");
         Ok(())
     })
 }
