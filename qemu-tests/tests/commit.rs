@@ -117,6 +117,32 @@ fn an_esp_that_cannot_be_written_is_no_commit_hlt_31() -> Result<()> {
 }
 
 #[test]
+fn a_soft_reboot_of_a_trial_proves_nothing_hlt_37() -> Result<()> {
+    scenario("soft-reboot", |lab| {
+        // It fails and stays up, and is healthy the next time: what `/var` says goes before the image's own word.
+        let release = Release::new("2.0.0")
+            .with_ralphd("policy-not-loaded")
+            .with_checks("00-policy", "[policy]\non-failure = \"stay\"\n");
+        let mut machine = Off::new(lab)?.stage(&release)?.start()?;
+        machine.vm.wait_boot(BOOT_TIMEOUT)?;
+        stays(&mut machine)?;
+        machine.vm.ok("mkdir -p /var/lib/ralphd && echo ready > /var/lib/ralphd/behave")?;
+
+        machine.vm.start_script("systemctl soft-reboot")?;
+        machine.vm.wait_boot(BOOT_TIMEOUT)?;
+        let status = machine.settled_status()?;
+        assert_eq!((&status["booted"], &status["on_trial"]), (&"b".into(), &true.into()), "{status:#}");
+        assert_eq!(machine.entries()?, [A, "ralphos-b-g2+2-1.conf"]);
+        assert_eq!(machine.vm.boots(), 1, "that was no soft reboot");
+
+        machine.vm.reboot()?;
+        common::committed(&mut machine)?;
+        assert_eq!(machine.vm.boots(), 2);
+        Ok(())
+    })
+}
+
+#[test]
 fn two_bad_slots_are_no_reboot_loop_and_an_update_is_taken_hlt_30_row_7() -> Result<()> {
     scenario("both-bad", |lab| {
         let release = Release::new("2.0.0").with_ralphd("policy-not-loaded").given_up_at_once();
