@@ -175,6 +175,9 @@ pub fn wait(text: &str) {
     let mut console = Console::open();
     // Fails when this process leads a session already, which is as good.
     let _ = nix::unistd::setsid();
+    if let Err(error) = crate::cgroup::leave() {
+        console.say(&format!("the deadline's process may end with the service that started it: {error}"));
+    }
     if let Err(error) = fs::write("/proc/self/oom_score_adj", "-1000") {
         console.say(&format!("the deadline's process may be killed when memory runs out: {error}"));
     }

@@ -4,6 +4,7 @@
 //! wrote about the trial. The rest is the program: [`start`] decides, [`machine`] is what it decides about, [`resident`]
 //! waits for the deadline, [`launch`] puts the two together.
 
+mod cgroup;
 pub mod client;
 pub mod launch;
 pub mod machine;
