@@ -293,6 +293,8 @@ fn add_health_check(tree: &Path, units: &Path) -> Result<()> {
     copy(&shipped.join(UNIT), &units.join(UNIT))?;
     pull_in(units, "boot-complete.target", "requires", UNIT)?;
     pull_in(units, "multi-user.target", "wants", UNIT)?;
+    // HLT-66: it must have a job for the guard's second deadline to hang on.
+    pull_in(units, "multi-user.target", "wants", "boot-complete.target")?;
     let lib = tree.join("usr/lib");
     for (folder, place) in [
         ("checks.d", lib.join("ralph-health-check/checks.d")),
