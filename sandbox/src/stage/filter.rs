@@ -94,9 +94,25 @@ fn program(rules: &[(i64, Vec<SeccompRule>)], answer: Errno) -> Result<BpfProgra
     SeccompFilter::new(map, SeccompAction::Allow, code, arch).and_then(TryInto::try_into).map_err(Error::Filter)
 }
 
-/// The numbers of one call. The x32 ABI has the same architecture as x86_64 to a filter, and other numbers.
+/// What tells a call of the x32 ABI, which has the same architecture as x86_64 to a filter.
+const X32: i64 = 0x4000_0000;
+
+/// Calls that have a number of their own in the x32 ABI (the kernel's `syscall_64.tbl`).
+const X32_OWN: [(i64, i64); 4] = [
+    (libc::SYS_ptrace, 521),
+    (libc::SYS_kexec_load, 528),
+    (libc::SYS_process_vm_readv, 539),
+    (libc::SYS_process_vm_writev, 540),
+];
+
+/// The numbers of one call, those of the x32 ABI among them. Kernels before 5.5 knew the x32 ABI's own numbers
+/// without its bit, too.
 fn aliases(number: i64) -> Vec<i64> {
-    if cfg!(target_arch = "x86_64") { vec![number, number | 0x4000_0000] } else { vec![number] }
+    if !cfg!(target_arch = "x86_64") {
+        return vec![number];
+    }
+    let own = X32_OWN.iter().filter(|(usual, _)| *usual == number).flat_map(|(_, own)| [*own, own | X32]);
+    [number, number | X32].into_iter().chain(own).collect()
 }
 
 #[cfg(test)]
@@ -121,5 +137,18 @@ mod tests {
             assert!(once.contains(&number));
         }
         assert_eq!(NAMESPACES.iter().fold(0, |all, flag| all | flag), 0x7e02_0000);
+    }
+
+    /// SBX-5: under their x32 numbers, too, also where those are others than the usual ones.
+    #[test]
+    #[cfg(target_arch = "x86_64")]
+    fn x32_numbers_are_refused() {
+        assert_eq!(aliases(libc::SYS_mount), [165, 0x4000_0000 + 165]);
+        let own = [(101, 521), (246, 528), (310, 539), (311, 540)];
+        for (usual, own) in own {
+            assert!(REFUSED.contains(&usual));
+            assert!(aliases(usual).contains(&(own + 0x4000_0000)), "{usual}");
+            assert!(aliases(usual).contains(&(usual + 0x4000_0000)), "{usual}");
+        }
     }
 }
