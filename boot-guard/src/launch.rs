@@ -117,32 +117,47 @@ fn last_of(receiver: &Receiver<Trial>, bound: Duration) -> (Option<Trial>, bool)
 
 /// `GRD-20`, `GRD-23`: tells the running system of the trial, and leaves a process behind.
 fn arm(console: &mut Console, trial: &Trial) {
-    let mut put = |path: &str, text: &str| {
-        let written = make_dirs(Path::new(path)).and_then(|()| fs::write(path, text));
-        if let Err(error) = written {
-            console.say(&format!("cannot write {path}: {error}"));
+    let spawn = || {
+        Command::new("/proc/self/exe")
+            // systemd spares a process whose name begins so when it switches the root.
+            .arg0("@ralph-boot-guard")
+            .args(["wait", "--", &trial.to_string()])
+            .current_dir("/")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .map(drop)
+    };
+    arm_with(console, trial, Path::new("/"), &GuardClient::new(), spawn);
+}
+
+/// [`arm`] with the files below `root`; `spawn` starts the process that `client` finds.
+fn arm_with(
+    console: &mut Console,
+    trial: &Trial,
+    root: &Path,
+    client: &GuardClient,
+    spawn: impl FnOnce() -> io::Result<()>,
+) {
+    let put = |console: &mut Console, path: &str, text: &str| {
+        let path = root.join(path.trim_start_matches('/'));
+        if let Err(error) = make_dirs(&path).and_then(|()| fs::write(&path, text)) {
+            console.say(&format!("cannot write {}: {error}", path.display()));
         }
     };
-    put(TRIAL_FILE, &trial.to_string());
-    if trial.another {
-        put(DROP_IN, &trial.drop_in());
-    }
-    let spawned = Command::new("/proc/self/exe")
-        // systemd spares a process whose name begins so when it switches the root.
-        .arg0("@ralph-boot-guard")
-        .args(["wait", "--", &trial.to_string()])
-        .current_dir("/")
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn();
-    if let Err(error) = spawned {
+    put(console, TRIAL_FILE, &trial.to_string());
+    if let Err(error) = spawn() {
         console.say(&format!("the deadline is not armed: {error}"));
         return;
     }
     let began = Instant::now();
     while began.elapsed() < Duration::from_secs(2) {
-        if let Ok(Some(status)) = GuardClient::new().status(Duration::from_secs(1)) {
+        if let Ok(Some(status)) = client.status(Duration::from_secs(1)) {
+            // The second way is there only where the first one is: nobody else would know why systemd did it.
+            if status.another {
+                put(console, DROP_IN, &trial.drop_in());
+            }
             let then =
                 if status.another { "the machine restarts" } else { "nothing happens, for nothing else would boot" };
             let (left, attempt) = (status.left.as_secs(), trial.attempt);
@@ -344,6 +359,29 @@ mod tests {
         drop(sender);
         assert_eq!(last_of(&receiver, BOUND), (Some(trial(false)), true));
         assert_eq!(last_of(&receiver, BOUND), (None, true));
+    }
+
+    #[test]
+    fn grd23_the_second_way_is_made_when_the_first_one_answers() {
+        let dir = tempfile::tempdir().unwrap();
+        let drop_in = dir.path().join(DROP_IN.trim_start_matches('/'));
+        let name = format!("ralphos-guard-arm-{}", std::process::id());
+        let client = GuardClient::named(&name);
+        let mut console = Console::open();
+        arm_with(&mut console, &trial(true), dir.path(), &client, || Ok(()));
+        assert!(dir.path().join("run/ralphos/trial").exists() && !drop_in.exists(), "nobody answered");
+        let listener = UnixListener::bind_addr(&SocketAddr::from_abstract_name(&name).unwrap()).unwrap();
+        for another in [false, true] {
+            let user = nix::unistd::Uid::current().as_raw();
+            let watched = Watch { deadline: BootTime.now() + Duration::from_secs(60), another, user };
+            let listener = listener.try_clone().unwrap();
+            let thread = thread::spawn(move || watch(&listener, &watched, &BootTime).unwrap());
+            arm_with(&mut console, &trial(another), dir.path(), &client, || Ok(()));
+            assert_eq!(drop_in.exists(), another);
+            client.disarm(Duration::from_secs(1)).unwrap();
+            assert_eq!(thread.join().unwrap(), Outcome::Disarmed);
+        }
+        assert_eq!(fs::read_to_string(drop_in).unwrap(), trial(true).drop_in());
     }
 
     #[test]

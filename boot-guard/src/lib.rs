@@ -13,4 +13,4 @@ pub mod start;
 pub mod trial;
 
 pub use client::{ClientError, Disarmed, GuardClient, Status};
-pub use trial::{NotATrial, TRIAL_FILE, Trial};
+pub use trial::{DROP_IN, NotATrial, TRIAL_FILE, Trial};

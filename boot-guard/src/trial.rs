@@ -8,8 +8,12 @@ use disk_layout::Slot;
 
 /// Where [`Trial`] lies; there is none on a committed boot. The initrd hands `/run` over to the system.
 pub const TRIAL_FILE: &str = "/run/ralphos/trial";
-/// A drop-in for systemd, written when another system would boot.
+/// A drop-in for systemd, written when another system would boot and somebody watches the deadline. Whoever disarms the
+/// guard removes it.
 pub const DROP_IN: &str = "/run/systemd/system/boot-complete.target.d/50-ralph-trial.conf";
+
+/// Seconds by which [`DROP_IN`] is later than the deadline: the guard, which leaves an event, is the first way.
+const SECOND_WAY: u32 = 60;
 
 /// A boot on trial whose deadline is watched. Shown and parsed as one `key=value` a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,7 +72,7 @@ impl Trial {
         format!(
             "# This boot is a trial: without a verdict by then the machine goes back to the other system.\n[Unit]\n\
              JobTimeoutSec={}\nJobTimeoutAction=reboot-force\n",
-            self.deadline_seconds
+            self.deadline_seconds.saturating_add(SECOND_WAY)
         )
     }
 }
@@ -109,7 +113,7 @@ mod tests {
     #[test]
     fn grd23_the_drop_in_ends_the_boot_by_force() {
         let text = trial().drop_in();
-        assert!(text.ends_with("[Unit]\nJobTimeoutSec=600\nJobTimeoutAction=reboot-force\n"), "{text}");
+        assert!(text.ends_with("[Unit]\nJobTimeoutSec=660\nJobTimeoutAction=reboot-force\n"), "{text}");
     }
 
     proptest! {
