@@ -127,12 +127,15 @@ impl Drop for Cgroup {
     }
 }
 
-/// The cgroup whose children we may make: the caller's, emptied into `caller`.
+/// The cgroup whose children we may make: the caller's, emptied into `caller`. Nobody is moved before it is known
+/// that systemd has delegated it, and that it offers what is needed.
 fn delegated(own: &Path) -> Result<PathBuf, Error> {
     let refuse = |why: String| Error::NotDelegated { path: own.to_owned(), why };
     if own.file_name().is_some_and(|name| name == CALLER)
         && let Some(base) = own.parent()
     {
+        location::check_delegated(base).map_err(refuse)?;
+        check_offered(base)?;
         return Ok(base.to_owned());
     }
     if !own.join("cgroup.type").exists() {
@@ -141,6 +144,8 @@ fn delegated(own: &Path) -> Result<PathBuf, Error> {
     if location::is_login_session(own) {
         return Err(refuse("it belongs to a login session".to_owned()));
     }
+    location::check_delegated(own).map_err(refuse)?;
+    check_offered(own)?;
     let caller = own.join(CALLER);
     match fs::create_dir(&caller) {
         Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
@@ -171,18 +176,23 @@ fn move_to(cgroup: &Path, pid: i32) -> Result<(), Error> {
     }
 }
 
+fn has(list: &str, controller: &str) -> bool {
+    list.split_whitespace().any(|word| word == controller)
+}
+
+fn check_offered(base: &Path) -> Result<(), Error> {
+    let path = base.join("cgroup.controllers");
+    let offered = fs::read_to_string(&path).at("read", &path)?;
+    match CONTROLLERS.into_iter().find(|controller| !has(&offered, controller)) {
+        None => Ok(()),
+        Some(controller) => Err(Error::NoController { controller, path: base.to_owned() }),
+    }
+}
+
 fn enable_controllers(base: &Path) -> Result<(), Error> {
-    let read = |file: &str| fs::read_to_string(base.join(file)).at("read", base.join(file));
-    let (offered, enabled) = (read("cgroup.controllers")?, read("cgroup.subtree_control")?);
-    let has = |list: &str, controller: &str| list.split_whitespace().any(|word| word == controller);
-    for controller in CONTROLLERS {
-        if !has(&offered, controller) {
-            return Err(Error::NoController { controller, path: base.to_owned() });
-        }
-        if has(&enabled, controller) {
-            continue;
-        }
-        let path = base.join("cgroup.subtree_control");
+    let path = base.join("cgroup.subtree_control");
+    let enabled = fs::read_to_string(&path).at("read", &path)?;
+    for controller in CONTROLLERS.into_iter().filter(|controller| !has(&enabled, controller)) {
         match fs::write(&path, format!("+{controller}")) {
             Err(e) if e.raw_os_error() == Some(Errno::EBUSY as i32) => {
                 let why = "it holds processes of others".to_owned();
@@ -212,4 +222,59 @@ fn members(dir: &Path) -> Result<Vec<i32>, Error> {
     let path = dir.join("cgroup.procs");
     let text = fs::read_to_string(&path).at("read", &path)?;
     Ok(text.lines().filter_map(|line| line.parse().ok()).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::fs::{XattrFlags, setxattr};
+
+    /// A folder with the files of a cgroup, in which process 1 is.
+    fn cgroup(controllers: &str) -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        for (file, content) in [("cgroup.type", "domain"), ("cgroup.controllers", controllers), ("cgroup.procs", "1\n")]
+        {
+            fs::write(dir.path().join(file), content).unwrap();
+        }
+        dir
+    }
+
+    fn delegate(dir: &Path, value: &str) {
+        let set = |name: &str| setxattr(dir, name, value.as_bytes(), XattrFlags::empty());
+        set("user.delegate").or_else(|_| set("trusted.delegate")).expect("a temporary folder with attributes");
+    }
+
+    /// SBX-23: a cgroup that nobody has delegated is left as it is, whoever is in it.
+    #[test]
+    fn what_is_not_delegated_is_refused() {
+        let dir = cgroup("cpu memory pids");
+        let caller = dir.path().join(CALLER);
+        for value in [None, Some("0"), Some("10"), Some("")] {
+            value.into_iter().for_each(|value| delegate(dir.path(), value));
+            let error = delegated(dir.path()).unwrap_err().to_string();
+            assert!(error.contains("systemd has not delegated it"), "{error}");
+            assert!(error.contains("systemd-run --pipe --wait -p Delegate=yes"), "{error}");
+            assert!(!caller.exists(), "it was changed");
+        }
+        fs::create_dir(&caller).unwrap();
+        assert!(delegated(&caller).unwrap_err().to_string().contains("has not delegated"), "a name is no delegation");
+        delegate(dir.path(), "1");
+        assert_eq!(delegated(&caller).unwrap(), dir.path());
+    }
+
+    /// SBX-23: what is missing is known before anybody is moved.
+    #[test]
+    fn controllers_are_looked_for_before_anybody_is_moved() {
+        let dir = cgroup("cpuset cpu pids");
+        delegate(dir.path(), "1");
+        let error = delegated(dir.path()).unwrap_err();
+        assert!(matches!(error, Error::NoController { controller: "memory", .. }), "{error}");
+        assert!(!dir.path().join(CALLER).exists());
+        // With it, the next look is at who is in there: process 1 is none of ours.
+        fs::write(dir.path().join("cgroup.controllers"), "cpuset cpu io memory pids\n").unwrap();
+        fs::create_dir(dir.path().join(CALLER)).unwrap();
+        fs::write(dir.path().join(CALLER).join("cgroup.procs"), "").unwrap();
+        let error = delegated(dir.path()).unwrap_err().to_string();
+        assert!(error.contains("it holds a process of others"), "{error}");
+    }
 }

@@ -27,6 +27,20 @@ fn folder(own: &str, mountinfo: &str) -> Result<PathBuf, String> {
     found.ok_or_else(|| format!("no mount of cgroup2 shows {path}"))
 }
 
+/// Says whether systemd has left this cgroup to who is in it (`Delegate=yes`): it marks it with an extended attribute,
+/// `trusted.delegate` up to version 252, `user.delegate` too since.
+pub(super) fn check_delegated(dir: &Path) -> Result<(), String> {
+    let mut value = [0; 8];
+    let mut is_marked = |name: &str| rustix::fs::getxattr(dir, name, &mut value).is_ok_and(|n| value[..n] == *b"1");
+    if is_marked("user.delegate") || is_marked("trusted.delegate") {
+        return Ok(());
+    }
+    Err(format!(
+        "systemd has not delegated it (no attribute user.delegate or trusted.delegate = 1 on {})",
+        dir.display()
+    ))
+}
+
 /// systemd makes `session-N.scope` for people; their shells must not be moved about.
 pub(super) fn is_login_session(dir: &Path) -> bool {
     let name = dir.file_name().unwrap_or_default().to_string_lossy();
