@@ -2,8 +2,6 @@
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, BufRead, BufReader, Write};
-use std::os::linux::net::SocketAddrExt;
-use std::os::unix::net::{SocketAddr, UnixListener};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -11,28 +9,18 @@ use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use boot_entries::BootOptions;
-use boot_entries::guard::{GuardDevice, GuardError, GuardEvent, GuardRecord, GuardText};
-use disk_layout::SysRoot;
-use nix::sys::mman::{MlockAllFlags, mlockall};
-use nix::time::{ClockId, clock_gettime};
+use boot_entries::guard::{GuardEvent, GuardRecord};
 
-use crate::client::{GuardClient, SOCKET};
-use crate::machine::{Console, RealMachine, restart};
-use crate::resident::{Clock, Outcome, Watch, watch};
-use crate::start::{DISK_WAIT_FAILED, Stop, told};
+use crate::client::GuardClient;
+use crate::machine::Console;
 use crate::trial::{DROP_IN, TRIAL_FILE, Trial};
 
 /// `GRD-14`: whatever hangs, the boot goes on after this.
 const BOUND: Duration = Duration::from_secs(45);
-/// `GRD-21`: what the last acts before a restart may take together.
-const LAST_ACTS: Duration = Duration::from_secs(10);
 /// This boot was counted; a second `start` does nothing.
 const COUNTED: &str = "/run/ralphos/boot-counted";
 /// A line that ends the text of a trial on the worker's standard output.
 pub const END: &str = ".";
-/// A thread of the resident: its stack is locked in memory.
-const STACK: usize = 256 << 10;
 
 /// `ralph-boot-guard start`. The work is done by another process: a disk that hangs keeps a thread of it for ever, and a
 /// process with such a thread cannot be waited for.
@@ -173,142 +161,6 @@ fn make_dirs(file: &Path) -> io::Result<()> {
     file.parent().map_or(Ok(()), fs::create_dir_all)
 }
 
-/// `CLOCK_BOOTTIME`: it goes on while the machine sleeps.
-#[derive(Debug)]
-struct BootTime;
-
-impl Clock for BootTime {
-    fn now(&self) -> Duration {
-        // The clock is part of every kernel we know; without one the deadline is far and not past.
-        clock_gettime(ClockId::CLOCK_BOOTTIME).map_or(Duration::ZERO, Duration::from)
-    }
-}
-
-/// The resident: `ralph-boot-guard wait TRIAL`, started by [`start`] alone. Everything it needs later it takes now: once the
-/// root is switched it has neither `/dev` nor `/proc`, and what hangs then must not be asked for anything.
-pub fn wait(text: &str) {
-    let mut console = Console::open();
-    // Fails when this process leads a session already, which is as good.
-    let _ = nix::unistd::setsid();
-    if let Err(error) = crate::cgroup::leave() {
-        console.say(&format!("the deadline's process may end with the service that started it: {error}"));
-    }
-    if let Err(error) = fs::write("/proc/self/oom_score_adj", "-1000") {
-        console.say(&format!("the deadline's process may be killed when memory runs out: {error}"));
-    }
-    if let Err(errno) = mlockall(MlockAllFlags::MCL_CURRENT | MlockAllFlags::MCL_FUTURE) {
-        console.say(&format!("the deadline's process is not locked in memory: {}", errno.desc()));
-    }
-    let trial = match Trial::parse(text) {
-        Ok(trial) => trial,
-        Err(error) => return console.say(&told(&error)),
-    };
-    let listener = SocketAddr::from_abstract_name(SOCKET).and_then(|address| UnixListener::bind_addr(&address));
-    let listener = match listener {
-        Ok(listener) => listener,
-        // Without a way to disarm it, it must not be armed.
-        Err(error) => return console.say(&format!("the deadline is not armed: {error}")),
-    };
-    let last_acts = prepare_last_acts(&mut console, trial);
-    let watched = Watch { deadline: trial.deadline(), another: trial.another, user: 0 };
-    let outcome = watch(&listener, &watched, &BootTime).unwrap_or_else(|error| {
-        console.say(&format!("the deadline can no longer be disarmed: {error}"));
-        while BootTime.now() < trial.deadline() {
-            thread::sleep(Duration::from_secs(1));
-        }
-        Outcome::Deadline
-    });
-    let Trial { slot, generation, .. } = trial;
-    match outcome {
-        Outcome::Disarmed => {}
-        Outcome::Deadline if !trial.another => {
-            console.say(&format!("slot {slot}, generation {generation}: no verdict, and nothing else would boot"));
-        }
-        Outcome::Deadline => {
-            console.say(&format!("slot {slot}, generation {generation}: no verdict by the deadline; restarting"));
-            last_acts.run(LAST_ACTS);
-            loop {
-                restart(&mut console);
-                thread::sleep(Duration::from_secs(5));
-            }
-        }
-    }
-}
-
-fn prepare_last_acts(console: &mut Console, trial: Trial) -> LastActs {
-    let mut jobs: Vec<Job> = vec![Box::new(nix::unistd::sync)];
-    match find_record() {
-        Ok(mut guard) => jobs.push(Box::new(move || {
-            // Nobody is left to tell.
-            let _ = write_event(&mut guard, &trial, "deadline");
-        })),
-        Err(text) => console.say(&format!("the deadline will leave no record: {text}")),
-    }
-    LastActs::prepare(jobs)
-}
-
-fn find_record() -> Result<GuardDevice, String> {
-    let line = SysRoot::real().command_line().map_err(|error| told(&error))?;
-    let booted = BootOptions::parse(&line).map_err(|error| told(&error))?;
-    let found: Result<_, Stop> = RealMachine::default().find(&booted, DISK_WAIT_FAILED);
-    let disk = found.map_err(|error| told(&error))?;
-    GuardDevice::open_partition(disk.esp_dev(), &disk.layout).map_err(|error| told(&error))
-}
-
-/// Writes what ended a trial into the record, where the file lies now.
-///
-/// # Errors
-/// [`GuardError`].
-pub fn write_event(guard: &mut GuardDevice, trial: &Trial, text: &str) -> Result<(), GuardError> {
-    guard.look_again()?;
-    let text = GuardText::sanitised(text);
-    let event = GuardEvent { slot: trial.slot, generation: trial.generation, attempt: Some(trial.attempt), text };
-    let record = guard.read()?.with_event(event);
-    guard.write(&record)
-}
-
-type Job = Box<dyn FnOnce() + Send>;
-
-/// Threads that wait for the end, made while there was memory for them.
-#[derive(Debug)]
-struct LastActs {
-    gates: Vec<Sender<()>>,
-    done: Receiver<()>,
-}
-
-impl LastActs {
-    fn prepare(jobs: Vec<Job>) -> LastActs {
-        let (finished, done) = mpsc::channel();
-        let mut gates = Vec::new();
-        for job in jobs {
-            let (gate, opened) = mpsc::channel();
-            let finished = finished.clone();
-            let thread = thread::Builder::new().stack_size(STACK).spawn(move || {
-                if opened.recv().is_ok() {
-                    job();
-                    let _ = finished.send(());
-                }
-            });
-            // A job that has no thread is not done; the restart comes all the same.
-            if thread.is_ok() {
-                gates.push(gate);
-            }
-        }
-        LastActs { gates, done }
-    }
-
-    /// Lets them go, and waits for them no longer than `bound`: a disk that hangs must not keep the machine from its restart.
-    fn run(self, bound: Duration) {
-        let began = Instant::now();
-        let going = self.gates.iter().filter(|gate| gate.send(()).is_ok()).count();
-        for _ in 0..going {
-            if self.done.recv_timeout(bound.saturating_sub(began.elapsed())).is_err() {
-                return;
-            }
-        }
-    }
-}
-
 /// The record's sector as text (`GRD-31`).
 pub fn describe(sector: &[u8]) -> String {
     let record = match GuardRecord::decode(sector) {
@@ -337,10 +189,16 @@ pub fn print(text: &str) {
 
 #[cfg(test)]
 mod tests {
+    use std::os::linux::net::SocketAddrExt;
+    use std::os::unix::net::{SocketAddr, UnixListener};
+
     use boot_entries::Generation;
+    use boot_entries::guard::GuardText;
     use disk_layout::Slot;
 
     use super::*;
+    use crate::resident::{Clock, Outcome, Watch, watch};
+    use crate::wait::BootTime;
 
     fn trial(another: bool) -> Trial {
         let generation = Generation::new(7).unwrap();
@@ -382,26 +240,6 @@ mod tests {
             assert_eq!(thread.join().unwrap(), Outcome::Disarmed);
         }
         assert_eq!(fs::read_to_string(drop_in).unwrap(), trial(true).drop_in());
-    }
-
-    #[test]
-    fn grd21_the_last_acts_are_done_and_a_hanging_one_is_not_waited_for() {
-        let (sender, receiver) = mpsc::channel();
-        let (hang, never) = mpsc::channel::<()>();
-        let jobs: Vec<Job> =
-            vec![Box::new(move || never.recv().unwrap_or(())), Box::new(move || sender.send(()).unwrap())];
-        let acts = LastActs::prepare(jobs);
-        thread::sleep(Duration::from_millis(50));
-        assert!(receiver.try_recv().is_err(), "nothing is done before the deadline");
-        let began = Instant::now();
-        acts.run(Duration::from_millis(300));
-        assert!(began.elapsed() < Duration::from_secs(2));
-        receiver.try_recv().unwrap();
-        drop(hang);
-        // Dropped without a run, as after a verdict: nothing is done.
-        let (sender, receiver) = mpsc::channel();
-        drop(LastActs::prepare(vec![Box::new(move || sender.send(()).unwrap())]));
-        assert!(receiver.recv_timeout(Duration::from_secs(5)).is_err());
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! For other programs: [`client`] speaks to the process that watches a trial's deadline, [`trial`] reads what the guard
 //! wrote about the trial. The rest is the program: [`start`] decides, [`machine`] is what it decides about, [`resident`]
-//! waits for the deadline, [`launch`] puts the two together.
+//! waits for the deadline, [`wait`](mod@wait) is the process that does so, [`launch`] puts all together.
 
 mod cgroup;
 pub mod client;
@@ -11,6 +11,7 @@ pub mod machine;
 pub mod resident;
 pub mod start;
 pub mod trial;
+pub mod wait;
 
 pub use client::{ClientError, Disarmed, GuardClient, Status};
 pub use trial::{DROP_IN, NotATrial, TRIAL_FILE, Trial};

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use boot_guard::{launch, machine, start};
+use boot_guard::{launch, machine, start, wait};
 use clap::{Parser, Subcommand};
 
 /// Counts the boots of a RalphOS machine and ends trials that hang. Runs in the initrd, before the root is opened.
@@ -45,7 +45,7 @@ fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Start => launch::start(),
         Command::WorkStart => start::start(&mut machine::RealMachine::default()),
-        Command::Wait { trial } => launch::wait(&trial),
+        Command::Wait { trial } => wait::wait(&trial),
         Command::Failed { reason } => {
             launch::failed(&reason);
             return ExitCode::FAILURE;

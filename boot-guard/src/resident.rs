@@ -14,6 +14,8 @@ use nix::sys::socket::sockopt::PeerCredentials;
 const QUESTION_MAX: usize = 16;
 /// What one connection may take (`GRD-22`).
 const CONNECTION: Duration = Duration::from_secs(1);
+/// At the deadline: what those who came before it may take together.
+const LAST_CALL: Duration = Duration::from_secs(5);
 /// `poll` does not count the time in which the machine sleeps; the deadline does.
 const NAP: Duration = Duration::from_secs(5);
 
@@ -43,19 +45,26 @@ pub enum Outcome {
     Deadline,
 }
 
-/// Answers on `listener` until a verdict comes or the deadline passes. A client that fails or hangs changes nothing.
+/// Answers on `listener` until a verdict comes or the deadline passes. Whoever is in the queue then is served first: a
+/// verdict that came in time must win. A client that fails or hangs changes nothing.
 ///
 /// # Errors
 /// When the listener cannot be waited for: the caller then waits without one.
 pub fn watch(listener: &UnixListener, watch: &Watch, clock: &dyn Clock) -> io::Result<Outcome> {
     listener.set_nonblocking(true)?;
+    let mut past: Option<Instant> = None;
     loop {
-        let Some(left) = watch.deadline.checked_sub(clock.now()).filter(|left| !left.is_zero()) else {
-            return Ok(Outcome::Deadline);
-        };
-        let nap = left.min(NAP) + Duration::from_millis(1);
+        let left = watch.deadline.saturating_sub(clock.now());
+        let mut nap = left.min(NAP) + Duration::from_millis(1);
+        if left.is_zero() {
+            nap = Duration::ZERO;
+            if past.get_or_insert_with(Instant::now).elapsed() >= LAST_CALL {
+                return Ok(Outcome::Deadline);
+            }
+        }
         let timeout = PollTimeout::try_from(nap).unwrap_or(PollTimeout::MAX);
         match poll(&mut [PollFd::new(listener.as_fd(), PollFlags::POLLIN)], timeout) {
+            Ok(0) if left.is_zero() => return Ok(Outcome::Deadline),
             Ok(0) | Err(nix::errno::Errno::EINTR) => continue,
             Ok(_) => {}
             Err(errno) => return Err(errno.into()),
@@ -157,6 +166,26 @@ mod tests {
             assert!(matches!(client.disarm(SECOND), Err(ClientError::Answer(_) | ClientError::Io(_))));
         }
         assert_eq!(thread.join().unwrap(), Outcome::Deadline);
+    }
+
+    #[test]
+    fn grd21_at_the_deadline_those_in_the_queue_are_served_first() {
+        let name = format!("ralphos-guard-queue-{}", std::process::id());
+        let address = SocketAddr::from_abstract_name(&name).unwrap();
+        let listener = UnixListener::bind_addr(&address).unwrap();
+        let watched = Watch { deadline: Duration::ZERO, another: true, user: me() };
+        let clock = Since(Instant::now());
+        assert_eq!(watch(&listener, &watched, &clock).unwrap(), Outcome::Deadline, "nobody is there");
+        // The deadline passed while these waited for an answer, the one behind a client that says nothing.
+        let _silent = UnixStream::connect_addr(&address).unwrap();
+        let mut verdict = UnixStream::connect_addr(&address).unwrap();
+        verdict.write_all(b"disarm\n").unwrap();
+        assert_eq!(watch(&listener, &watched, &clock).unwrap(), Outcome::Disarmed);
+        // More clients that say nothing than there is time for.
+        let _silent: Vec<_> = (0..20).map(|_| UnixStream::connect_addr(&address).unwrap()).collect();
+        let began = Instant::now();
+        assert_eq!(watch(&listener, &watched, &clock).unwrap(), Outcome::Deadline);
+        assert!(began.elapsed() < LAST_CALL + 2 * CONNECTION);
     }
 
     #[test]

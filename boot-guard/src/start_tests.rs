@@ -383,7 +383,22 @@ fn grd21_the_deadline_leaves_its_event_where_the_file_lies_now() {
     esp.remove(&guard_path()).unwrap();
     esp.write_new(&"filler".parse().unwrap(), 4096, &mut &[7; 4096][..]).unwrap();
     guard::make(&mut esp).unwrap();
-    crate::launch::write_event(&mut guard, fake.trials.last().unwrap(), "deadline").unwrap();
+    crate::wait::write_event(&mut guard, fake.trials.last().unwrap(), "deadline").unwrap();
     assert_eq!(fake.record().event.unwrap().text.as_str(), "deadline");
     assert_eq!(esp.read(&"filler".parse().unwrap(), 4096).unwrap(), [7; 4096]);
+}
+
+#[test]
+fn grd21_a_commit_is_seen_by_the_names_on_the_partition() {
+    let fake = Fake::new(&[B, A]);
+    let committed = |slot, n| guard::is_committed(&mut fake.window(false), slot, generation(n)).unwrap();
+    assert!(committed(Slot::A, 1) && !committed(Slot::B, 2) && !committed(Slot::A, 2));
+    let lock = UpdateLock::for_tests();
+    let mut esp = fake.esp();
+    let state = EspState::read(&mut esp).unwrap();
+    let _ = boot_entries::commit(&lock, &mut esp, state.live(Slot::B).unwrap()).unwrap();
+    assert!(committed(Slot::B, 2));
+    // A rollback that was cut: both names are there.
+    esp.write_new(&"loader/entries/ralphos-a-g1+0-0.conf".parse().unwrap(), 1, &mut &b"x"[..]).unwrap();
+    assert!(!committed(Slot::A, 1));
 }

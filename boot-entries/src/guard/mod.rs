@@ -7,6 +7,7 @@
 mod device;
 mod ensure;
 mod file;
+mod names;
 mod record;
 
 use std::io;
@@ -15,6 +16,7 @@ use std::path::PathBuf;
 pub use device::GuardDevice;
 pub use ensure::{Ensured, ensure, make};
 pub use file::GuardFile;
+pub use names::is_committed;
 pub use record::{GuardDamage, GuardEvent, GuardRecord, GuardText, NotGuardText};
 
 use crate::esp::EspPath;
