@@ -101,8 +101,9 @@ impl crate::start::Machine for RealMachine {
     }
 
     fn is_kexec(&mut self) -> bool {
-        // Only x86 has the file.
-        std::fs::read_to_string("/proc/sys/kernel/bootloader_type").is_ok_and(|text| is_kexec(&text))
+        let bootloader_type = std::fs::read_to_string("/proc/sys/kernel/bootloader_type").ok();
+        let line = self.sys.command_line().unwrap_or_default();
+        is_kexec(bootloader_type.as_deref(), &line, Path::new("/proc/vmcore").exists())
     }
 
     fn disk(&mut self, booted: &BootOptions, wait: Duration) -> Result<OpenDisk, Stop> {
@@ -195,9 +196,13 @@ fn architecture(architecture: Architecture) -> EntryArchitecture {
     }
 }
 
-/// `GRD-13`: the number holds the loader's type above four bits of its version.
-fn is_kexec(bootloader_type: &str) -> bool {
-    bootloader_type.trim().parse::<u32>().is_ok_and(|number| number >> 4 == LOADER_KEXEC)
+/// `GRD-13`: the number holds the loader's type above four bits of its version. Only x86 has it; elsewhere a crash kernel
+/// is known by what it was told of the one before it, and any other kernel started by a kernel is not known.
+fn is_kexec(bootloader_type: Option<&str>, command_line: &str, vmcore: bool) -> bool {
+    match bootloader_type {
+        Some(text) => text.trim().parse::<u32>().is_ok_and(|number| number >> 4 == LOADER_KEXEC),
+        None => vmcore || command_line.split_ascii_whitespace().any(|word| word.starts_with("elfcorehdr=")),
+    }
 }
 
 /// What is missing or unreadable is absent.
@@ -255,8 +260,10 @@ mod tests {
         for (text, kexec) in
             [("208\n", true), ("209", true), ("33\n", false), ("114\n", false), ("13\n", false), ("", false)]
         {
-            assert_eq!(is_kexec(text), kexec, "{text:?}");
+            assert_eq!(is_kexec(Some(text), "elfcorehdr=1", true), kexec, "{text:?}");
         }
+        assert!(!is_kexec(None, "quiet xelfcorehdr=1", false));
+        assert!(is_kexec(None, "quiet", true) && is_kexec(None, "quiet elfcorehdr=0x1000", false));
     }
 
     #[test]
