@@ -4,6 +4,7 @@ mod files;
 pub mod helper;
 mod kvm;
 mod limits;
+mod mounts;
 mod network;
 mod process;
 
@@ -14,7 +15,7 @@ use crate::question::Question;
 use crate::report::{Assertion, Report};
 use crate::wall::Wall;
 
-pub(crate) use files::BASE_FILES;
+pub(crate) use mounts::BASE_FILES;
 
 /// The exit code when an assertion does not hold.
 pub const EXIT_NOT_HELD: u8 = 1;
@@ -84,8 +85,8 @@ fn try_wall(wall: Wall, question: &Question) -> Found {
         | Wall::CgroupNamespace => process::namespace(wall, question),
         Wall::UserMapping => process::user_mapping(),
         Wall::Processes => process::processes(),
-        Wall::Mounts => files::mounts(question),
-        Wall::BaseReadOnly => files::base_read_only(),
+        Wall::Mounts => mounts::mounts(question),
+        Wall::BaseReadOnly => mounts::base_read_only(),
         Wall::Overlay if question.marker_must_be_absent => files::marker_absent(question),
         Wall::Overlay => files::marker_written(question),
         Wall::MemoryLimit => limits::memory(question.limits.memory),

@@ -4,7 +4,7 @@
 //! It has to stay, for a command that is pid 1 itself is a special one: signals that it does not handle do not reach
 //! it, and nobody reaps what it leaves.
 
-pub(crate) use files::DEVICES;
+pub(crate) use files::{DEVICES, LINKS};
 
 mod files;
 mod filter;

@@ -11,6 +11,22 @@ pub(crate) struct Mount {
     pub point: PathBuf,
     /// The type of the file system.
     pub kind: String,
+    /// The flags of this mount.
+    pub options: Vec<String>,
+    /// The options of the file system, wherever it is mounted.
+    pub super_options: Vec<String>,
+}
+
+impl Mount {
+    /// Whether the mount has this flag.
+    pub fn has(&self, flag: &str) -> bool {
+        self.options.iter().any(|option| option == flag)
+    }
+
+    /// Whether the mount, or the file system wherever it is mounted, is read-only.
+    pub fn is_read_only(&self) -> bool {
+        self.has("ro") || self.super_options.iter().any(|option| option == "ro")
+    }
 }
 
 /// Reads `/proc/self/mountinfo`; lines of another shape are left out.
@@ -22,8 +38,18 @@ fn parse_mount(line: &str) -> Option<Mount> {
     let mut words = line.split(' ');
     let root = words.nth(3)?;
     let point = words.next()?;
-    let kind = words.skip_while(|word| *word != "-").nth(1)?;
-    Some(Mount { root: unescape(root).into(), point: unescape(point).into(), kind: kind.to_owned() })
+    let options = words.next()?;
+    let mut words = words.skip_while(|word| *word != "-");
+    let kind = words.nth(1)?;
+    let super_options = words.nth(1).unwrap_or_default();
+    let list = |text: &str| text.split(',').map(str::to_owned).collect();
+    Some(Mount {
+        root: unescape(root).into(),
+        point: unescape(point).into(),
+        kind: kind.to_owned(),
+        options: list(options),
+        super_options: list(super_options),
+    })
 }
 
 /// The kernel writes space, tab, newline and backslash as three octal digits.
@@ -52,7 +78,15 @@ mod tests {
     fn mounts_are_read() {
         let text =
             "36 35 98:0 /mnt1 /mnt\\0402 rw,noatime shared:1 master:2 - ext3 /dev/root rw,errors=continue\nx\n\n";
-        let mount = Mount { root: "/mnt1".into(), point: "/mnt 2".into(), kind: "ext3".to_owned() };
+        let list = |words: [&str; 2]| words.map(str::to_owned).to_vec();
+        let mount = Mount {
+            root: "/mnt1".into(),
+            point: "/mnt 2".into(),
+            kind: "ext3".to_owned(),
+            options: list(["rw", "noatime"]),
+            super_options: list(["rw", "errors=continue"]),
+        };
+        assert!(mount.has("noatime") && !mount.has("noa") && !mount.is_read_only());
         assert_eq!(parse_mountinfo(text), [mount]);
     }
 

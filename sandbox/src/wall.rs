@@ -131,6 +131,8 @@ impl Wall {
                 Self::Kvm,
             ],
             Self::PidNamespace => &[Self::Processes],
+            // The hole is a mount that is not to be there; without the overlay, that mount is missing.
+            Self::BaseReadOnly | Self::Overlay => &[Self::Mounts],
             Self::NetNamespace | Self::NetworkInterfaces | Self::HostSockets => {
                 &[Self::NetNamespace, Self::NetworkInterfaces, Self::NetworkEgress, Self::HostSockets]
             }

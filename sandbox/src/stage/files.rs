@@ -26,6 +26,9 @@ const SCRATCH: &str = "/tmp";
 /// The device nodes (SBX-2).
 pub(crate) const DEVICES: [&str; 5] = ["/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom"];
 
+/// Links into `usr`, where the host has them (SBX-2).
+pub(crate) const LINKS: [&str; 6] = ["bin", "sbin", "lib", "lib32", "lib64", "libx32"];
+
 const PLAIN: MsFlags = MsFlags::MS_NOSUID.union(MsFlags::MS_NODEV);
 const FIXED: MsFlags = PLAIN.union(MsFlags::MS_RDONLY);
 
@@ -41,6 +44,9 @@ pub(super) fn build(plan: &Plan) -> Result<(), Error> {
     folder(SCRATCH)?;
     tmpfs(SCRATCH, MsFlags::MS_NOSUID, &format!("size={},mode=0700", plan.layer))?;
     usr(plan)?;
+    if !plan.has(Wall::BaseReadOnly) {
+        writable_base_file()?;
+    }
     links()?;
     proc(plan)?;
     devices(plan)?;
@@ -69,28 +75,25 @@ fn usr(plan: &Plan) -> Result<(), Error> {
     folder(&work)?;
     // The top of the layer is the top of what is seen, and the program may write there.
     chown(&upper, Some(HOST_ID), Some(HOST_ID)).at("give away", &upper)?;
-    if !plan.has(Wall::BaseReadOnly) {
-        writable_base_file(Path::new(&upper))?;
-    }
     let options = format!("lowerdir={OLD}/usr,upperdir={upper},workdir={work}");
     mount(Some("overlay"), "/usr", Some("overlay"), PLAIN, Some(options.as_str()))
         .at("mount an overlay (module overlay, CONFIG_OVERLAY_FS) at", "/usr")
 }
 
-/// A hole that hurts nobody: one file of the base is, in the layer, a file that the program may write to.
-fn writable_base_file(upper: &Path) -> Result<(), Error> {
-    let old = Path::new(OLD);
-    let is_there = |path: &&&str| old.join(path.trim_start_matches('/')).is_file();
+/// A hole that hurts nobody: in place of one file of the base there is another one, on a writable file system of the
+/// sandbox, that the program may write to.
+fn writable_base_file() -> Result<(), Error> {
+    let is_there = |path: &&&str| Path::new(path).is_file();
     let file = BASE_FILES.iter().find(is_there).ok_or(nix::errno::Errno::ENOENT).step("find a file of the base")?;
-    let path = upper.join(file.trim_start_matches("/usr/"));
-    folder(path.parent().unwrap_or(upper))?;
+    let path = format!("{SCRATCH}/hole");
     fs::write(&path, "left open for a test\n").at("write", &path)?;
-    chown(&path, Some(HOST_ID), Some(HOST_ID)).at("give away", &path)
+    chown(&path, Some(HOST_ID), Some(HOST_ID)).at("give away", &path)?;
+    bind_from(Path::new(&path), Path::new(file), PLAIN)
 }
 
 /// `bin` and its like, where the host has them as links into `usr`.
 fn links() -> Result<(), Error> {
-    for name in ["bin", "sbin", "lib", "lib32", "lib64", "libx32"] {
+    for name in LINKS {
         let host = Path::new(OLD).join(name);
         if let Ok(target) = fs::read_link(&host)
             && target.strip_prefix("/").unwrap_or(&target).starts_with("usr")
