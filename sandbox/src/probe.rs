@@ -7,6 +7,7 @@ mod limits;
 mod mounts;
 mod network;
 mod process;
+mod refused;
 
 use std::os::unix::process::CommandExt;
 use std::process::Command;
@@ -96,7 +97,7 @@ fn try_wall(wall: Wall, question: &Question) -> Found {
         Wall::NetworkEgress => network::egress(),
         Wall::HostSockets => network::host_sockets(question),
         Wall::NoNewPrivileges => process::no_new_privileges(),
-        Wall::Seccomp => process::seccomp(),
+        Wall::Seccomp => refused::seccomp(),
         Wall::Capabilities => process::capabilities(),
         Wall::OpenFiles => process::open_files(),
         Wall::Kvm => kvm::create_machine(),

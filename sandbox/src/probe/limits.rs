@@ -34,6 +34,12 @@ pub(super) fn memory(limit: u64) -> Found {
 }
 
 pub(super) fn pids(limit: u32) -> Found {
+    let max = read(&format!("{CGROUP}/pids.max"))?;
+    let max = max.trim();
+    if max.parse::<u32>().map_or(true, |pids| pids > limit) {
+        return Err(format!("pids.max is {max}, expected at most {limit}"));
+    }
+    let before = number("pids.events", "max")?;
     let mut children = Vec::new();
     let refused = loop {
         if children.len() >= limit as usize {
@@ -48,14 +54,21 @@ pub(super) fn pids(limit: u32) -> Found {
     drop(children);
     match refused {
         None => Err(format!("{count} children could be started, expected EAGAIN before")),
-        Some(e) if e.raw_os_error() == Some(Errno::EAGAIN as i32) => Ok(format!("EAGAIN after {count} children")),
+        Some(e) if e.raw_os_error() == Some(Errno::EAGAIN as i32) => {
+            // Another limit, of the user or further up, says EAGAIN too.
+            match number("pids.events", "max")? {
+                after if after > before => Ok(format!("pids.max is {max}; EAGAIN after {count} children")),
+                after => Err(format!("EAGAIN after {count} children, but max in pids.events is still {after}")),
+            }
+        }
         Some(e) => Err(format!("after {count} children: {e}, expected EAGAIN")),
     }
 }
 
 pub(super) fn cpu(percent: u32) -> Found {
     // Where there is no limit of its own, a limit further up would throttle, and be counted there.
-    read(&format!("{CGROUP}/cpu.max"))?;
+    let max = read(&format!("{CGROUP}/cpu.max"))?;
+    check_cpu_max(&max, percent)?;
     let before = number("cpu.stat", "nr_throttled")?;
     let start = Instant::now();
     // One more than the limit lets run, and one for what else the machine does.
@@ -75,7 +88,7 @@ pub(super) fn cpu(percent: u32) -> Found {
             burn();
         });
         if number("cpu.stat", "nr_throttled")? > before {
-            return Ok("throttled".to_owned());
+            return Ok(format!("cpu.max is {}; throttled", max.trim()));
         }
         let used = Duration::from_micros(number("cpu.stat", "usage_usec")?.saturating_sub(used_before));
         let wall = start.elapsed();
@@ -88,6 +101,32 @@ pub(super) fn cpu(percent: u32) -> Found {
     }
 }
 
+/// `QUOTA PERIOD`, both in microseconds, or `max PERIOD`.
+fn check_cpu_max(text: &str, percent: u32) -> Result<(), String> {
+    let words: Vec<Option<u64>> = text.split_whitespace().map(|word| word.parse().ok()).collect();
+    match words.as_slice() {
+        [Some(quota), Some(period)] if quota.saturating_mul(100) <= period.saturating_mul(percent.into()) => Ok(()),
+        _ => Err(format!("cpu.max is {}, expected at most {percent} % of its period", text.trim())),
+    }
+}
+
 fn number(file: &str, name: &str) -> Result<u64, String> {
     counter(&read(&format!("{CGROUP}/{file}"))?, name).ok_or_else(|| format!("no {name} in {CGROUP}/{file}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// SBX-12, `cpu-limit`: the quota is compared, whatever the period.
+    #[test]
+    fn quotas_are_compared() {
+        for text in ["50000 100000\n", "49999 100000", "5000 10000", "1000 100000"] {
+            assert_eq!(check_cpu_max(text, 50), Ok(()), "{text}");
+        }
+        for text in ["max 100000\n", "50001 100000", "50000 99999", "", "50000", "50000 100000 1", "-1 100000"] {
+            assert!(check_cpu_max(text, 50).unwrap_err().contains("at most 50 %"), "{text}");
+        }
+        assert_eq!(check_cpu_max("200000 100000", 200), Ok(()));
+    }
 }
