@@ -5,6 +5,12 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 
 use nix::sched::{CloneFlags, unshare};
 
+/// The exit code of a child that was given no more memory.
+pub(super) const EXIT_NO_MEMORY: u8 = 3;
+
+/// How much memory is allocated at a time.
+const CHUNK: usize = 128 << 10;
+
 /// What a child does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::Subcommand)]
 pub enum Helper {
@@ -23,11 +29,18 @@ pub enum Helper {
 pub fn help(helper: Helper) -> u8 {
     match helper {
         Helper::Allocate { bytes } => {
-            let mut memory = vec![0u8; bytes];
-            for page in memory.chunks_mut(4096) {
-                page[0] = 1;
+            // A little at a time: where memory must not be promised beyond what there is (vm.overcommit_memory=2),
+            // all at once might be refused before the limit of the cgroup is met.
+            let mut memory = Vec::new();
+            for _ in 0..bytes.div_ceil(CHUNK) {
+                let mut chunk: Vec<u8> = Vec::new();
+                if chunk.try_reserve_exact(CHUNK).is_err() {
+                    return EXIT_NO_MEMORY;
+                }
+                // Not zeros: those the allocator might leave untouched.
+                chunk.resize(CHUNK, 1);
+                memory.push(std::hint::black_box(chunk));
             }
-            std::hint::black_box(&memory);
             0
         }
         Helper::Sleep => {
@@ -75,5 +88,16 @@ impl Drop for Sleeper {
     fn drop(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// SBX-12, `memory-limit`: a child that meets no limit uses it all.
+    #[test]
+    fn allocating_ends() {
+        assert_eq!(help(Helper::Allocate { bytes: 3 * CHUNK + 1 }), 0);
     }
 }

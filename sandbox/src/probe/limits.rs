@@ -22,6 +22,10 @@ pub(super) fn memory(limit: u64) -> Found {
     }
     let before = number("memory.events", "oom_kill")?;
     let status = helper::allocate_in_child(limit.saturating_mul(2))?;
+    if status.code() == Some(helper::EXIT_NO_MEMORY.into()) {
+        let why = "the system gives it none (vm.overcommit_memory=2?)";
+        return Err(format!("a child got no more memory, but was not killed: {why}; expected SIGKILL by the limit"));
+    }
     if status.signal() != Some(Signal::SIGKILL as i32) {
         return Err(format!("a child that uses {limit} bytes twice ended with {status}, expected SIGKILL"));
     }
