@@ -1,10 +1,10 @@
 //! The program around the decisions: what bounds their time, what is left behind to watch the deadline.
 
-use std::fs::{self, OpenOptions};
+use std::fs;
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -12,13 +12,11 @@ use std::time::{Duration, Instant};
 use boot_entries::guard::{GuardEvent, GuardRecord};
 
 use crate::client::GuardClient;
-use crate::machine::Console;
+use crate::machine::{COUNTED, Console};
 use crate::trial::{DROP_IN, TRIAL_FILE, Trial};
 
 /// `GRD-14`: whatever hangs, the boot goes on after this.
 const BOUND: Duration = Duration::from_secs(45);
-/// This boot was counted; a second `start` does nothing.
-const COUNTED: &str = "/run/ralphos/boot-counted";
 /// A line that ends the text of a trial on the worker's standard output.
 pub const END: &str = ".";
 
@@ -26,23 +24,23 @@ pub const END: &str = ".";
 /// process with such a thread cannot be waited for.
 pub fn start() {
     let mut console = Console::open();
-    let counted =
-        make_dirs(Path::new(COUNTED)).and_then(|()| OpenOptions::new().write(true).create_new(true).open(COUNTED));
-    if counted.is_err_and(|error| error.kind() == io::ErrorKind::AlreadyExists) {
+    if Path::new(COUNTED).exists() {
         console.say("this boot was counted already");
         return;
     }
     let (sender, receiver) = mpsc::channel();
     let worker = worker(&["work-start"], Stdio::piped()).and_then(|mut child| {
         let out = child.stdout.take().ok_or_else(|| io::Error::other("no pipe"))?;
-        thread::Builder::new().spawn(move || trials(BufReader::new(out), &sender))
+        thread::Builder::new().spawn(move || trials(BufReader::new(out), &sender))?;
+        Ok(child)
     });
-    if let Err(error) = worker {
-        console.say(&format!("the boot is not counted: {error}"));
-        return;
-    }
+    let mut worker = match worker {
+        Ok(worker) => worker,
+        Err(error) => return console.say(&format!("the boot is not counted: {error}")),
+    };
     let (trial, complete) = last_of(&receiver, BOUND);
     if !complete {
+        end(&mut worker);
         console.say("the disk gives no answer; the boot goes on");
     }
     if let Some(trial) = trial {
@@ -64,10 +62,18 @@ pub fn failed(reason: &str) {
             _ => return,
         }
     }
+    end(&mut child);
     console.say("the disk gives no answer; the machine stays as it is");
 }
 
-fn worker(args: &[&str], out: Stdio) -> io::Result<std::process::Child> {
+/// Ends a worker that took too long, so that it does nothing to a boot that has gone on. It is not waited for: a process that
+/// hangs on a disk ends when the disk answers, before it does anything else.
+fn end(worker: &mut Child) {
+    // Fails when it has ended by itself.
+    let _ = worker.kill();
+}
+
+fn worker(args: &[&str], out: Stdio) -> io::Result<Child> {
     // `--` last: a reason may begin with a dash.
     let (command, rest) = args.split_first().ok_or_else(|| io::Error::other("no command"))?;
     Command::new("/proc/self/exe").arg(command).arg("--").args(rest).stdin(Stdio::null()).stdout(out).spawn()
@@ -217,6 +223,15 @@ mod tests {
         drop(sender);
         assert_eq!(last_of(&receiver, BOUND), (Some(trial(false)), true));
         assert_eq!(last_of(&receiver, BOUND), (None, true));
+    }
+
+    #[test]
+    fn grd14_a_worker_that_takes_too_long_is_ended() {
+        use std::os::unix::process::ExitStatusExt;
+        let mut child = Command::new("sleep").arg("60").spawn().unwrap();
+        end(&mut child);
+        assert_eq!(child.wait().unwrap().signal(), Some(9));
+        end(&mut child);
     }
 
     #[test]

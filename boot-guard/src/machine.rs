@@ -10,7 +10,7 @@ use boot_entries::esp::Remount;
 use boot_entries::guard::GuardDevice;
 use boot_entries::loader::parse_efi_string;
 use boot_entries::{
-    BootOptions, EntryArchitecture, EntryName, EspState, ImageEsp, KernelEsp, LoaderVars, another_whole_entry_boots,
+    BootOptions, EntryArchitecture, EspState, ImageEsp, KernelEsp, LoaderVars, MarkedBad, another_whole_entry_boots,
     mark_bad, tidy,
 };
 use disk_layout::{
@@ -21,10 +21,15 @@ use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::reboot::{RebootMode, reboot};
 
-use crate::start::{MarkError, OpenDisk, Stop, booted_entry, told};
+use crate::start::{Counted, MarkError, OpenDisk, Stop, booted_entry, told};
 use crate::trial::Trial;
 
-const EFIVARS: &str = "/sys/firmware/efi/efivars";
+const EFI: &str = "/sys/firmware/efi";
+/// `GRD-10`: this boot is counted; what it says is [`Counted`].
+pub const COUNTED: &str = "/run/ralphos/boot-counted";
+const STALLED: &str = "stalled\n";
+/// `GRD-14`: whoever started this process goes on after 45 s; what it might still do must not come later.
+const CHANGES: Duration = Duration::from_secs(43);
 const LOADER_GUID: &str = "4a67b082-0a4c-41cf-b6c7-440b29bb8c4f";
 const POLL: Duration = Duration::from_millis(100);
 /// What the kernel calls the loader that is a kernel (`Documentation/arch/x86/boot.rst`, `type_of_loader`).
@@ -59,11 +64,25 @@ impl Console {
 pub struct RealMachine {
     sys: SysRoot,
     console: Console,
+    began: Instant,
+    /// Where the EFI variables are to be read, once they were looked for.
+    vars: Option<EfiVars>,
+}
+
+/// Whether there are EFI variables.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum EfiVars {
+    /// This machine was not started by EFI.
+    None,
+    /// In this directory.
+    At(PathBuf),
+    /// They cannot be read.
+    Unreadable,
 }
 
 impl Default for RealMachine {
     fn default() -> RealMachine {
-        RealMachine { sys: SysRoot::real(), console: Console::open() }
+        RealMachine { sys: SysRoot::real(), console: Console::open(), began: Instant::now(), vars: None }
     }
 }
 
@@ -95,6 +114,21 @@ impl RealMachine {
     }
 }
 
+impl RealMachine {
+    /// Once, in a mount namespace of this process.
+    fn efi_vars(&mut self) -> EfiVars {
+        if let Some(vars) = &self.vars {
+            return vars.clone();
+        }
+        let (vars, error) = find_vars(Path::new(EFI), mount_vars);
+        if let Some(error) = error {
+            self.console.say(&format!("the EFI variables cannot be read: {error}"));
+        }
+        self.vars = Some(vars.clone());
+        vars
+    }
+}
+
 impl crate::start::Machine for RealMachine {
     fn command_line(&mut self) -> Result<String, Stop> {
         Ok(self.sys.command_line()?)
@@ -107,28 +141,45 @@ impl crate::start::Machine for RealMachine {
     }
 
     fn disk(&mut self, booted: &BootOptions, wait: Duration) -> Result<OpenDisk, Stop> {
+        // Before: the loader told there which partition it was started from (DSK-32).
+        self.efi_vars();
         open_disk(&self.find(booted, wait)?)
     }
 
-    fn loader_vars(&mut self) -> LoaderVars {
-        let dir = Path::new(EFIVARS);
-        let empty = std::fs::read_dir(dir).is_ok_and(|mut names| names.next().is_none());
-        if empty {
-            // In a namespace of this process, so that nothing is in the way of the system's own mount. Without the
-            // variables the model knows less, and that is no reason not to ask it.
-            let mounted = unshare(CloneFlags::CLONE_NEWNS)
-                .and_then(|()| {
-                    mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_SLAVE, None::<&str>)
-                })
-                .and_then(|()| {
-                    let flags = MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
-                    mount(Some("efivarfs"), dir, Some("efivarfs"), flags, None::<&str>)
-                });
-            if let Err(errno) = mounted {
-                self.console.say(&format!("the EFI variables cannot be read: {}", errno.desc()));
-            }
+    fn loader_vars(&mut self) -> Option<LoaderVars> {
+        match self.efi_vars() {
+            EfiVars::None => Some(LoaderVars::default()),
+            EfiVars::Unreadable => None,
+            EfiVars::At(dir) => match read_vars(&dir) {
+                Ok(vars) => Some(vars),
+                Err(error) => {
+                    self.console.say(&format!("the EFI variables cannot be read: {error}"));
+                    None
+                }
+            },
         }
-        read_vars(dir)
+    }
+
+    fn counted(&mut self) -> Option<Counted> {
+        let text = std::fs::read_to_string(COUNTED).ok()?;
+        Some(Counted { stalled: text == STALLED })
+    }
+
+    fn set_counted(&mut self, counted: Counted) {
+        let path = Path::new(COUNTED);
+        let written = path.parent().map_or(Ok(()), std::fs::create_dir_all);
+        let written = written.and_then(|()| std::fs::write(path, if counted.stalled { STALLED } else { "counted\n" }));
+        if let Err(error) = written {
+            self.console.say(&format!("cannot write {COUNTED}: {error}"));
+        }
+    }
+
+    fn in_time(&mut self) -> bool {
+        self.began.elapsed() < CHANGES
+    }
+
+    fn look_again(&mut self, booted: &BootOptions) -> Result<(), Stop> {
+        self.find(booted, Duration::ZERO).map(drop)
     }
 
     fn say(&mut self, text: &str) {
@@ -144,22 +195,29 @@ impl crate::start::Machine for RealMachine {
         }
     }
 
-    fn mark_bad(&mut self, booted: &BootOptions) -> Result<EntryName, MarkError> {
+    fn mark_bad(&mut self, booted: &BootOptions) -> Result<MarkedBad, MarkError> {
         let lock = UpdateLock::acquire(DEVICE_LOCK)?;
         let disk = self.find(booted, Duration::ZERO)?;
-        let vars = self.loader_vars();
+        let vars = self.loader_vars().ok_or(MarkError::Vars)?;
         let device = disk.esp_dev().to_owned();
         let mounted = PrivateMount::esp(&device, MountMode::ReadWrite)?;
         let point = mounted.point().to_owned();
         let mut esp =
             KernelEsp::mounted(&point, &device, Box::new(Mounted { device: device.clone(), mount: Some(mounted) }))?;
+        // To mount it may have taken long.
+        if !self.in_time() {
+            return Err(MarkError::Late);
+        }
         let _ = tidy(&lock, &mut esp)?;
         let state = EspState::read(&mut esp)?;
         let name = booted_entry(&state, booted)?;
         another_whole_entry_boots(&mut esp, &state, name, &vars, architecture(disk.layout.architecture))?;
         // `booted_entry` found it as the live one of its slot.
         let entry = state.live(name.slot).ok_or(Stop::NoEntry(name.slot, name.generation))?;
-        Ok(mark_bad(&lock, &mut esp, entry, Some(REASON))?.name)
+        if !self.in_time() {
+            return Err(MarkError::Late);
+        }
+        Ok(mark_bad(&lock, &mut esp, entry, Some(REASON))?)
     }
 
     fn reboot(&mut self) {
@@ -205,17 +263,42 @@ fn is_kexec(bootloader_type: Option<&str>, command_line: &str, vmcore: bool) -> 
     }
 }
 
-/// What is missing or unreadable is absent.
-fn read_vars(dir: &Path) -> LoaderVars {
-    let text = |name: &str| {
-        let bytes = std::fs::read(dir.join(format!("{name}-{LOADER_GUID}"))).ok()?;
-        parse_efi_string(&bytes).ok().filter(|text| !text.is_empty())
-    };
-    LoaderVars {
-        one_shot: text("LoaderEntryOneShot"),
-        default: text("LoaderEntryDefault"),
-        last_booted: text("LoaderEntryLastBooted"),
+/// Looks for the variables below `efi`, with `mount` where their directory is empty; and what went wrong.
+fn find_vars(efi: &Path, mount: impl FnOnce(&Path) -> io::Result<()>) -> (EfiVars, Option<io::Error>) {
+    if !efi.exists() {
+        return (EfiVars::None, None);
     }
+    let dir = efi.join("efivars");
+    let found = std::fs::read_dir(&dir).and_then(|mut names| match names.next() {
+        Some(_) => Ok(()),
+        None => mount(&dir),
+    });
+    match found {
+        Ok(()) => (EfiVars::At(dir), None),
+        Err(error) => (EfiVars::Unreadable, Some(error)),
+    }
+}
+
+/// In a namespace of this process, so that nothing is in the way of the system's own mount.
+fn mount_vars(dir: &Path) -> io::Result<()> {
+    unshare(CloneFlags::CLONE_NEWNS)?;
+    mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_SLAVE, None::<&str>)?;
+    let flags = MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    Ok(mount(Some("efivarfs"), dir, Some("efivarfs"), flags, None::<&str>)?)
+}
+
+/// What is missing or has no text is absent.
+fn read_vars(dir: &Path) -> io::Result<LoaderVars> {
+    let text = |name: &str| match std::fs::read(dir.join(format!("{name}-{LOADER_GUID}"))) {
+        Ok(bytes) => Ok(parse_efi_string(&bytes).ok().filter(|text| !text.is_empty())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    };
+    Ok(LoaderVars {
+        one_shot: text("LoaderEntryOneShot")?,
+        default: text("LoaderEntryDefault")?,
+        last_booted: text("LoaderEntryLastBooted")?,
+    })
 }
 
 /// The private mount, for repairs that need the volume unmounted (`ENT-22`).
@@ -272,7 +355,25 @@ mod tests {
         let bytes: Vec<u8> =
             [7, 0, 0, 0].into_iter().chain("x-*\0".encode_utf16().flat_map(u16::to_le_bytes)).collect();
         std::fs::write(dir.path().join(format!("LoaderEntryDefault-{LOADER_GUID}")), bytes).unwrap();
-        let vars = read_vars(dir.path());
+        let vars = read_vars(dir.path()).unwrap();
         assert_eq!(vars, LoaderVars { default: Some("x-*".into()), ..LoaderVars::default() });
+    }
+
+    #[test]
+    fn grd12_variables_that_are_there_and_cannot_be_read_are_not_taken_for_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let efi = dir.path().join("efi");
+        let never = |_: &Path| -> io::Result<()> { panic!("not mounted") };
+        assert_eq!(find_vars(&efi, never).0, EfiVars::None);
+        std::fs::create_dir(&efi).unwrap();
+        assert_eq!(find_vars(&efi, never).0, EfiVars::Unreadable, "no directory for them");
+        let vars = efi.join("efivars");
+        std::fs::create_dir(&vars).unwrap();
+        let (found, error) = find_vars(&efi, |_| Err(io::ErrorKind::Unsupported.into()));
+        assert_eq!((found, error.map(|error| error.kind())), (EfiVars::Unreadable, Some(io::ErrorKind::Unsupported)));
+        assert_eq!(find_vars(&efi, |_| Ok(())).0, EfiVars::At(vars.clone()));
+        std::fs::create_dir(vars.join(format!("LoaderEntryOneShot-{LOADER_GUID}"))).unwrap();
+        assert_eq!(find_vars(&efi, never).0, EfiVars::At(vars.clone()), "the system has mounted them");
+        assert!(read_vars(&vars).is_err());
     }
 }

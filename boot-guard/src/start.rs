@@ -6,7 +6,8 @@ use std::time::Duration;
 use boot_entries::guard::{GuardDevice, GuardError, GuardEvent, GuardRecord, GuardText};
 use boot_entries::options::OptionsError;
 use boot_entries::{
-    BootOptions, EntryArchitecture, EntryName, EspError, EspState, ImageEsp, LoaderVars, another_whole_entry_boots,
+    BootOptions, EntryArchitecture, EntryName, EspError, EspState, ImageEsp, LoaderVars, MarkedBad,
+    another_whole_entry_boots,
 };
 use disk_layout::{BootedError, Clash, FileWindow, SysError};
 
@@ -48,8 +49,19 @@ pub trait Machine: fmt::Debug {
     /// # Errors
     /// When it does not come, or cannot be told from another.
     fn disk(&mut self, booted: &BootOptions, wait: Duration) -> Result<OpenDisk, Stop>;
-    /// The loader's EFI variables, as far as they can be read.
-    fn loader_vars(&mut self) -> LoaderVars;
+    /// The loader's EFI variables; None when there are variables and they cannot be read.
+    fn loader_vars(&mut self) -> Option<LoaderVars>;
+    /// Whether this boot was counted already, and what was seen then.
+    fn counted(&mut self) -> Option<Counted>;
+    /// This boot is counted, and its record is on the medium.
+    fn set_counted(&mut self, counted: Counted);
+    /// False once this process should have come to its end: then it changes nothing any more (`GRD-14`).
+    fn in_time(&mut self) -> bool;
+    /// Looks whether the disk is still the only one that can be meant.
+    ///
+    /// # Errors
+    /// As for [`Machine::disk`].
+    fn look_again(&mut self, booted: &BootOptions) -> Result<(), Stop>;
     /// Says something on the console.
     fn say(&mut self, text: &str);
     /// Hands on what is known of the trial, for whoever arms the deadline. A later call takes the place of an earlier one.
@@ -58,9 +70,25 @@ pub trait Machine: fmt::Debug {
     ///
     /// # Errors
     /// When that fails: the boot goes on.
-    fn mark_bad(&mut self, booted: &BootOptions) -> Result<EntryName, MarkError>;
+    fn mark_bad(&mut self, booted: &BootOptions) -> Result<MarkedBad, MarkError>;
     /// Restarts the machine. It returns only when that fails.
     fn reboot(&mut self);
+}
+
+/// What is kept of the count for the rest of the boot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Counted {
+    /// The loader did not count this boot: DONE is what it was at the last one.
+    pub stalled: bool,
+}
+
+/// Whether another whole entry boots (`UPD-50`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Another {
+    Yes,
+    No,
+    /// The loader's variables cannot be read, so the model was not asked.
+    Unknown,
 }
 
 /// Why the guard can do nothing for this boot. The boot goes on (`GRD-14`).
@@ -109,6 +137,12 @@ pub enum MarkError {
     /// The ESP cannot be mounted: most likely the initrd has no module for FAT.
     #[error("the EFI system partition cannot be mounted (does the initrd have vfat and its nls modules?)")]
     Mount(#[from] disk_layout::MountError),
+    /// They can no longer be read.
+    #[error("the EFI variables cannot be read")]
+    Vars,
+    /// It took too long.
+    #[error("the disk was too slow")]
+    Late,
     /// The ESP.
     #[error("the EFI system partition cannot be used")]
     Esp(#[from] EspError),
@@ -140,6 +174,13 @@ struct Boot {
     name: EntryName,
 }
 
+/// The record of a boot that is counted, as it is on the medium.
+#[derive(Debug)]
+struct Count {
+    record: GuardRecord,
+    stalled: bool,
+}
+
 impl Boot {
     fn find(machine: &mut dyn Machine, wait: Duration) -> Result<Boot, Stop> {
         let options = BootOptions::parse(&machine.command_line()?)?;
@@ -149,15 +190,61 @@ impl Boot {
         Ok(Boot { options, disk, state, name })
     }
 
-    fn record(&mut self) -> Result<GuardRecord, String> {
-        match &mut self.disk.guard {
+    /// Counts this boot, if nobody has (`GRD-10`); None when nothing can be remembered, which is said.
+    fn count(&mut self, machine: &mut dyn Machine) -> Option<Count> {
+        let read = match &mut self.disk.guard {
             Ok(guard) => guard.read().map_err(|error| told(&error)),
             Err(error) => Err(told(error)),
+        };
+        let before = match read {
+            Ok(before) => before,
+            Err(text) => {
+                machine.say(&format!("{text}: the boot is not counted"));
+                return None;
+            }
+        };
+        if let Some(Counted { stalled }) = machine.counted() {
+            return Some(Count { record: before, stalled });
+        }
+        if machine.is_kexec() {
+            return Some(Count { record: before, stalled: false });
+        }
+        let own = Some((self.name.slot, self.name.generation));
+        let stalled = before.entry == own && self.done().is_some() && before.done == self.done();
+        let record = before.counted(self.name.slot, self.name.generation, self.done());
+        if !self.write(machine, &record) {
+            return None;
+        }
+        machine.set_counted(Counted { stalled });
+        Some(Count { record, stalled })
+    }
+
+    /// `GRD-12`: how many boots without a verdict make this entry one to be given up; None while they are few.
+    fn worn(&self, count: Option<&Count>) -> Option<u32> {
+        let record = &count?.record;
+        let own = record.entry == Some((self.name.slot, self.name.generation));
+        Some(record.boots).filter(|boots| own && *boots > BOOTS_MAX)
+    }
+
+    /// Why a restart would only boot this entry again, whatever the model says.
+    fn hopeless(&self, stalled: bool) -> Option<&'static str> {
+        let ours = self.state.live(self.name.slot).and_then(|ours| ours.entry.as_ref().ok());
+        let given_up = self.options.failed.is_some() || ours.is_some_and(|entry| entry.options.failed.is_some());
+        if given_up {
+            Some("it was given up before and is booted all the same")
+        } else if self.name.is_exhausted() && stalled {
+            Some("it has no tries left and the boot loader does not count them")
+        } else {
+            None
         }
     }
 
     /// Writes the record; says so and gives false when that fails.
     fn write(&mut self, machine: &mut dyn Machine, record: &GuardRecord) -> bool {
+        if !machine.in_time() {
+            machine.say("the disk was too slow: nothing is written any more");
+            return false;
+        }
         let written = match &mut self.disk.guard {
             Ok(guard) => guard.write(record).map_err(|error| told(&error)),
             Err(error) => Err(told(error)),
@@ -165,14 +252,17 @@ impl Boot {
         written.inspect_err(|error| machine.say(error)).is_ok()
     }
 
-    fn another(&mut self, machine: &mut dyn Machine) -> bool {
-        let vars = machine.loader_vars();
+    fn another(&mut self, machine: &mut dyn Machine) -> Another {
+        let Some(vars) = machine.loader_vars() else {
+            machine.say("it is not known whether another system would boot: the EFI variables cannot be read");
+            return Another::Unknown;
+        };
         let architecture = self.disk.architecture;
         match another_whole_entry_boots(&mut self.disk.esp, &self.state, self.name, &vars, architecture) {
-            Ok(_) => true,
+            Ok(_) => Another::Yes,
             Err(error) => {
                 machine.say(&format!("no other system would boot: {}", told(&error)));
-                false
+                Another::No
             }
         }
     }
@@ -184,6 +274,20 @@ impl Boot {
     fn event(&self, text: &str) -> GuardEvent {
         let text = GuardText::sanitised(text);
         GuardEvent { slot: self.name.slot, generation: self.name.generation, attempt: self.done(), text }
+    }
+}
+
+/// Two disks that may be meant: the second one may come late.
+fn second_disk(machine: &mut dyn Machine, booted: &BootOptions) -> Option<Stop> {
+    let stop = machine.look_again(booted).err()?;
+    matches!(stop, Stop::Disk(BootedError::TwoDisks { .. }) | Stop::Clash(_)).then_some(stop)
+}
+
+fn restart(machine: &mut dyn Machine) {
+    if machine.in_time() {
+        machine.reboot();
+    } else {
+        machine.say("the disk was too slow: the machine is not restarted any more");
     }
 }
 
@@ -220,26 +324,14 @@ pub fn start(machine: &mut dyn Machine) {
         return;
     }
     match Boot::find(machine, DISK_WAIT) {
-        Ok(boot) => count(machine, boot),
+        Ok(boot) => judge(machine, boot),
         Err(stop) => machine.say(&format!("{}: the boot is not counted", told(&stop))),
     }
 }
 
-fn count(machine: &mut dyn Machine, mut boot: Boot) {
-    let mut record = match boot.record() {
-        Ok(record) => Some(record.counted(boot.name.slot, boot.name.generation, boot.done())),
-        Err(text) => {
-            machine.say(&format!("{text}: the boot is not counted"));
-            None
-        }
-    };
+fn judge(machine: &mut dyn Machine, mut boot: Boot) {
     // GRD-10: before anything else of this boot, so that whatever it comes to, it was one.
-    if let Some(counted) = &record
-        && !boot.write(machine, counted)
-    {
-        record = None;
-    }
-    let boots = record.as_ref().map_or(0, |record| record.boots);
+    let count = boot.count(machine);
     let trial = boot.done().map(|attempt| {
         let (deadline_seconds, odd) = deadline(&boot.options);
         if odd {
@@ -252,34 +344,50 @@ fn count(machine: &mut dyn Machine, mut boot: Boot) {
         // To look for another system takes reading it: a disk that hangs there must not leave the trial unwatched.
         machine.trial(trial);
     }
-    let worn = boots > BOOTS_MAX;
+    let worn = boot.worn(count.as_ref()).is_some();
     if trial.is_none() && !worn {
         return;
     }
     let another = boot.another(machine);
-    if worn && another {
-        give_up(machine, &mut boot, record.unwrap_or_default());
-    } else if worn {
-        machine.say(&format!("boot {boots} of {} without a verdict; the boot goes on", boot.name));
+    if worn && let Some(count) = &count {
+        give_up(machine, &mut boot, count, another);
     }
     if let Some(trial) = trial {
-        machine.trial(&Trial { another, ..trial });
+        machine.trial(&Trial { another: another == Another::Yes, ..trial });
     }
 }
 
-/// `GRD-12`. It returns when the entry cannot be given up.
-fn give_up(machine: &mut dyn Machine, boot: &mut Boot, record: GuardRecord) {
-    machine.say(&format!("boot {} of {} without a verdict: it is given up", record.boots, boot.name));
-    let record = record.with_event(boot.event("guard"));
-    // The mark is what counts; a record that cannot be written keeps no evidence.
-    boot.write(machine, &record);
-    match machine.mark_bad(&boot.options) {
-        Ok(name) => {
-            machine.say(&format!("the entry is {name} now; restarting"));
-            machine.reboot();
-        }
-        Err(error) => machine.say(&format!("{}; the boot goes on", told(&error))),
+/// `GRD-12`: true when the entry was given up; then it returns only when the machine cannot be restarted.
+fn give_up(machine: &mut dyn Machine, boot: &mut Boot, count: &Count, another: Another) -> bool {
+    let (boots, name) = (count.record.boots, boot.name);
+    let why_not = match another {
+        Another::Yes => boot.hopeless(count.stalled),
+        Another::No => Some("nothing better would boot"),
+        Another::Unknown => Some("it is not known what would boot"),
+    };
+    let why_not = why_not.map(str::to_owned).or_else(|| Some(told(&second_disk(machine, &boot.options)?)));
+    if let Some(why_not) = why_not {
+        machine.say(&format!("boot {boots} of {name} without a verdict, but {why_not}; the boot goes on"));
+        return false;
     }
+    machine.say(&format!("boot {boots} of {name} without a verdict: it is given up"));
+    // The mark is what counts; a record that cannot be written keeps no evidence.
+    let written = boot.write(machine, &count.record.clone().with_event(boot.event("guard")));
+    let why_not = match machine.mark_bad(&boot.options) {
+        Ok(marked) if marked.changed => {
+            machine.say(&format!("the entry is {} now; restarting", marked.name));
+            restart(machine);
+            return true;
+        }
+        Ok(marked) => format!("{} was marked already", marked.name),
+        Err(error) => told(&error),
+    };
+    machine.say(&format!("{why_not}; the boot goes on"));
+    if written {
+        // It did not happen.
+        boot.write(machine, &count.record);
+    }
+    false
 }
 
 /// The initrd gives up (`GRD-30`). It returns when the machine should stay as it is.
@@ -291,24 +399,43 @@ pub fn failed(machine: &mut dyn Machine, reason: &str) {
             return;
         }
     };
-    let written = match boot.record() {
-        Ok(record) => {
-            let record = record.with_event(boot.event(&format!("initrd: {reason}")));
-            boot.write(machine, &record)
-        }
-        Err(text) => {
-            machine.say(&text);
-            false
-        }
+    let mut count = boot.count(machine);
+    let mut written = false;
+    if let Some(count) = &mut count {
+        count.record = count.record.clone().with_event(boot.event(&format!("initrd: {reason}")));
+        written = boot.write(machine, &count.record);
+    }
+    let another = boot.another(machine);
+    let worn = boot.worn(count.as_ref()).is_some();
+    if worn
+        && let Some(count) = &count
+        && give_up(machine, &mut boot, count, another)
+    {
+        return;
+    }
+    let trial = boot.name.counter.is_some();
+    let stalled = count.is_some_and(|count| count.stalled);
+    let why_not = match another {
+        Another::No => Some("nothing better would boot"),
+        Another::Unknown if !trial => Some("it is not known what would boot"),
+        _ => boot.hopeless(stalled).or({
+            // The loader counts a trial. What the record alone counts, or nothing, would come back for ever.
+            if !trial && !written {
+                Some("nothing can be remembered")
+            } else if worn && (!trial || stalled) {
+                Some("it cannot be given up")
+            } else {
+                None
+            }
+        }),
     };
-    if !boot.another(machine) {
-        machine.say("the machine stays as it is");
-    } else if boot.name.counter.is_none() && !written {
-        // The loader counts a trial. A committed entry is counted by the record alone, and would come back for ever.
-        machine.say("nothing can be remembered, so the machine stays as it is");
-    } else {
-        machine.say("another system can boot: restarting");
-        machine.reboot();
+    let why_not = why_not.map(str::to_owned).or_else(|| Some(told(&second_disk(machine, &boot.options)?)));
+    match why_not {
+        Some(why_not) => machine.say(&format!("{why_not}: the machine stays as it is")),
+        None => {
+            machine.say("the boot is given up: restarting");
+            restart(machine);
+        }
     }
 }
 

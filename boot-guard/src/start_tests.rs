@@ -20,6 +20,12 @@ struct Fake {
     command_line: String,
     kexec: bool,
     cannot_mark: bool,
+    /// There are EFI variables that cannot be read.
+    no_vars: bool,
+    counted: Option<Counted>,
+    late: bool,
+    /// A second disk shows itself once this one was found.
+    second: bool,
     /// What was done, with the record as the medium held it then.
     log: Vec<String>,
     said: Vec<String>,
@@ -48,6 +54,10 @@ impl Fake {
             command_line: String::new(),
             kexec: false,
             cannot_mark: false,
+            no_vars: false,
+            counted: None,
+            late: false,
+            second: false,
             log: Vec::new(),
             said: Vec::new(),
             trials: Vec::new(),
@@ -172,9 +182,26 @@ impl Machine for Fake {
         })
     }
 
-    fn loader_vars(&mut self) -> LoaderVars {
+    fn loader_vars(&mut self) -> Option<LoaderVars> {
         self.logged("ask");
-        LoaderVars::default()
+        (!self.no_vars).then(LoaderVars::default)
+    }
+
+    fn counted(&mut self) -> Option<Counted> {
+        self.counted
+    }
+
+    fn set_counted(&mut self, counted: Counted) {
+        self.counted = Some(counted);
+    }
+
+    fn in_time(&mut self) -> bool {
+        !self.late
+    }
+
+    fn look_again(&mut self, booted: &BootOptions) -> Result<(), Stop> {
+        let (first, second) = (self.image(), self.image());
+        if self.second { Err(BootedError::TwoDisks { guid: booted.partuuid, first, second }.into()) } else { Ok(()) }
     }
 
     fn say(&mut self, text: &str) {
@@ -186,7 +213,7 @@ impl Machine for Fake {
         self.trials.push(*trial);
     }
 
-    fn mark_bad(&mut self, booted: &BootOptions) -> Result<EntryName, MarkError> {
+    fn mark_bad(&mut self, booted: &BootOptions) -> Result<MarkedBad, MarkError> {
         self.logged("mark bad");
         if self.cannot_mark {
             return Err(Stop::NoEntry(booted.slot, booted.generation).into());
@@ -194,11 +221,19 @@ impl Machine for Fake {
         let mut esp = self.esp();
         let state = EspState::read(&mut esp)?;
         let name = booted_entry(&state, booted)?;
-        Ok(mark_bad(&UpdateLock::for_tests(), &mut esp, state.live(name.slot).unwrap(), Some("guard"))?.name)
+        Ok(mark_bad(&UpdateLock::for_tests(), &mut esp, state.live(name.slot).unwrap(), Some("guard"))?)
     }
 
     fn reboot(&mut self) {
         self.logged("reboot");
+    }
+}
+
+impl Fake {
+    /// A boot: `/run` is another one.
+    fn start(&mut self) {
+        self.counted = None;
+        start(self);
     }
 }
 
@@ -213,7 +248,7 @@ fn generation(n: u32) -> Generation {
 fn grd10_a_committed_boot_is_counted_and_nothing_else_is_done() {
     let mut fake = Fake::new(&[A]);
     for boots in 1..=3 {
-        start(&mut fake);
+        fake.start();
         let record = GuardRecord { boots, entry: Some((Slot::A, generation(1))), done: None, event: None };
         assert_eq!(fake.record(), record);
     }
@@ -223,7 +258,7 @@ fn grd10_a_committed_boot_is_counted_and_nothing_else_is_done() {
 #[test]
 fn grd20_a_trial_is_counted_first_and_handed_on() {
     let mut fake = Fake::new(&[B, A]);
-    start(&mut fake);
+    fake.start();
     // Handed on before the other system is read, which may hang.
     assert_eq!(fake.log, ["trial [1]", "ask [1]", "trial, another [1]"]);
     let trial = Trial { slot: Slot::B, generation: generation(2), attempt: 1, deadline_seconds: 600, another: true };
@@ -231,18 +266,18 @@ fn grd20_a_trial_is_counted_first_and_handed_on() {
     assert_eq!(fake.record().done, Some(1));
     // The other slot afterwards: it begins at 1.
     fake.boot(A);
-    start(&mut fake);
+    fake.start();
     assert_eq!((fake.record().boots, fake.record().entry), (1, Some((Slot::A, generation(1)))));
 }
 
 #[test]
 fn grd21_upd50_without_another_whole_system_the_deadline_does_nothing() {
     let mut alone = Fake::new(&[B]);
-    start(&mut alone);
+    alone.start();
     assert!(!alone.trials.last().unwrap().another && alone.said("no other system would boot"));
     let mut spoilt = Fake::new(&[B, A]);
     spoilt.esp().overwrite_byte(&"ralphos/a/g1-initrd".parse().unwrap(), 0, b'a', b'x').unwrap();
-    start(&mut spoilt);
+    spoilt.start();
     assert!(!spoilt.trials.last().unwrap().another && spoilt.said("initrd file is not the one"), "{:?}", spoilt.said);
 }
 
@@ -251,7 +286,7 @@ fn grd21_the_deadline_on_the_command_line() {
     for (word, seconds) in [("30", 30), ("7200", 7200), ("29", 600), ("7201", 600), ("x", 600), ("", 600)] {
         let mut fake = Fake::new(&[B, A]);
         fake.command_line.push_str(&format!(" quiet ralph.deadline={word}"));
-        start(&mut fake);
+        fake.start();
         assert_eq!(fake.trials[0].deadline_seconds, seconds, "{word}");
         assert_eq!(fake.said("ralph.deadline="), seconds == 600, "{word}");
     }
@@ -261,10 +296,10 @@ fn grd21_the_deadline_on_the_command_line() {
 fn grd12_the_sixth_boot_without_a_verdict_gives_the_entry_up() {
     let mut fake = Fake::new(&["ralphos-b-g2.conf", A]);
     for _ in 0..5 {
-        start(&mut fake);
+        fake.start();
     }
     assert!(fake.log.is_empty());
-    start(&mut fake);
+    fake.start();
     assert_eq!(fake.log, ["ask [6]", "mark bad [6 guard]", "reboot [6 guard]"]);
     assert_eq!(fake.names(), [A, "ralphos-b-g2+0-0.conf"]);
     let mut esp = fake.esp();
@@ -278,13 +313,13 @@ fn grd12_with_nothing_better_or_a_mark_that_fails_the_boot_goes_on() {
     let mut stuck = Fake::new(&[B, A]);
     stuck.cannot_mark = true;
     for _ in 0..6 {
-        start(&mut alone);
-        start(&mut stuck);
+        alone.start();
+        stuck.start();
     }
     assert_eq!((alone.log.as_slice(), alone.record().event), (&["ask [6]".to_owned()][..], None));
     assert!(alone.said("the boot goes on") && stuck.said("the boot goes on"));
-    // A trial that goes on is watched all the same.
-    let expected = ["trial [6]", "ask [6]", "mark bad [6 guard]", "trial, another [6 guard]"];
+    // A trial that goes on is watched all the same, and the event of what did not happen is taken out.
+    let expected = ["trial [6]", "ask [6]", "mark bad [6 guard]", "trial, another [6]"];
     assert_eq!(stuck.log[stuck.log.len() - 4..], expected);
 }
 
@@ -292,12 +327,12 @@ fn grd12_with_nothing_better_or_a_mark_that_fails_the_boot_goes_on() {
 fn grd11_a_verdict_lets_the_count_begin_again() {
     let mut fake = Fake::new(&["ralphos-b-g2.conf", A]);
     for _ in 0..5 {
-        start(&mut fake);
+        fake.start();
     }
     let mut guard = GuardDevice::open_image(&fake.image(), &fake.layout).unwrap();
     let record = guard.read().unwrap().verdict();
     guard.write(&record).unwrap();
-    start(&mut fake);
+    fake.start();
     assert_eq!((fake.record().boots, fake.log.len()), (1, 0));
 }
 
@@ -305,7 +340,7 @@ fn grd11_a_verdict_lets_the_count_begin_again() {
 fn grd13_a_kernel_started_by_a_kernel_is_not_counted() {
     let mut fake = Fake::new(&[B, A]);
     fake.kexec = true;
-    start(&mut fake);
+    fake.start();
     assert_eq!((fake.record(), fake.log.len()), (GuardRecord::default(), 0));
 }
 
@@ -317,20 +352,20 @@ fn grd14_what_cannot_be_counted_is_said_and_the_boot_goes_on() {
     };
     let mut other = Fake::new(&[B, A]);
     other.command_line = "quiet root=/dev/sda1".into();
-    start(&mut other);
+    other.start();
     quiet(&other, "not started from one of our entries");
     let mut other = Fake::new(&[B, A]);
     other.boot("ralphos-b-g3.conf");
-    start(&mut other);
+    other.start();
     quiet(&other, "no boot entry is that of slot b, generation 3");
     let mut other = Fake::new(&[B, A]);
     other.command_line = other.command_line.replace(&"02".repeat(32), &"03".repeat(32));
-    start(&mut other);
+    other.start();
     quiet(&other, "is not the entry that this boot was started from");
     let mut other = Fake::new(&[B, A]);
     let guid = other.layout.slot(Slot::B).unique_guid.to_string();
     other.command_line = other.command_line.replace(&guid, &uuid::Uuid::from_u128(1).to_string());
-    start(&mut other);
+    other.start();
     quiet(&other, "no disk of this machine has the partition");
 }
 
@@ -338,7 +373,7 @@ fn grd14_what_cannot_be_counted_is_said_and_the_boot_goes_on() {
 fn grd14_a_trial_without_a_record_is_watched_all_the_same() {
     let mut fake = Fake::new(&[B, A]);
     fake.esp().remove(&guard_path()).unwrap();
-    start(&mut fake);
+    fake.start();
     assert!(fake.said("the boot is not counted"), "{:?}", fake.said);
     assert_eq!(fake.log, ["trial [none]", "ask [none]", "trial, another [none]"]);
 }
@@ -346,7 +381,7 @@ fn grd14_a_trial_without_a_record_is_watched_all_the_same() {
 #[test]
 fn grd30_the_initrd_gives_up() {
     let mut fake = Fake::new(&[B, A]);
-    start(&mut fake);
+    fake.start();
     fake.log.clear();
     failed(&mut fake, "No Root");
     assert_eq!(fake.log, ["ask [1 initrd: no root]", "reboot [1 initrd: no root]"]);
@@ -355,7 +390,7 @@ fn grd30_the_initrd_gives_up() {
     // Nothing better: the event is kept, and the initrd may open its shell.
     let mut alone = Fake::new(&[B]);
     failed(&mut alone, "no-root");
-    assert_eq!(alone.log, ["ask [0 initrd: no-root]"]);
+    assert_eq!(alone.log, ["ask [1 initrd: no-root]"]);
     assert!(alone.said("stays as it is"));
 }
 
@@ -376,7 +411,7 @@ fn grd30_a_committed_system_that_nothing_counts_is_not_restarted_for_ever() {
 #[test]
 fn grd21_the_deadline_leaves_its_event_where_the_file_lies_now() {
     let mut fake = Fake::new(&[B, A]);
-    start(&mut fake);
+    fake.start();
     let mut guard = GuardDevice::open_image(&fake.image(), &fake.layout).unwrap();
     // Made anew elsewhere, while the process waited.
     let mut esp = fake.esp();
@@ -402,3 +437,6 @@ fn grd21_a_commit_is_seen_by_the_names_on_the_partition() {
     esp.write_new(&"loader/entries/ralphos-a-g1+0-0.conf".parse().unwrap(), 1, &mut &b"x"[..]).unwrap();
     assert!(!committed(Slot::A, 1));
 }
+
+#[path = "start_again_tests.rs"]
+mod again;

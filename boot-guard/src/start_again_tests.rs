@@ -1,0 +1,136 @@
+//! That no entry is restarted for ever, and that nothing is done late or on the wrong disk.
+
+use super::*;
+
+const COMMITTED: &str = "ralphos-b-g2.conf";
+const LAST: &str = "ralphos-b-g2+0-3.conf";
+
+impl Fake {
+    fn failed(&mut self) {
+        self.counted = None;
+        failed(self, "no-root");
+    }
+
+    /// How often the machine was restarted since this was asked last.
+    fn reboots(&mut self) -> usize {
+        self.log.drain(..).filter(|line| line.starts_with("reboot")).count()
+    }
+}
+
+#[test]
+fn grd30_failed_counts_the_boot_that_start_did_not_and_gives_the_entry_up_itself() {
+    let mut fake = Fake::new(&[COMMITTED, A]);
+    for boots in 1..=5 {
+        fake.failed();
+        assert_eq!((fake.record().boots, fake.reboots()), (boots, 1));
+    }
+    fake.failed();
+    assert_eq!(fake.log[1..], ["mark bad [6 guard]", "reboot [6 guard]"]);
+    assert_eq!(fake.names(), [A, "ralphos-b-g2+0-0.conf"]);
+    // What start has counted is not counted twice.
+    let mut fake = Fake::new(&[COMMITTED, A]);
+    fake.start();
+    failed(&mut fake, "no-root");
+    assert_eq!((fake.record().boots, fake.reboots()), (1, 1));
+}
+
+#[test]
+fn grd30_a_committed_entry_that_cannot_be_marked_is_not_restarted_for_ever() {
+    let mut fake = Fake::new(&[COMMITTED, A]);
+    fake.cannot_mark = true;
+    for _ in 0..8 {
+        fake.failed();
+    }
+    assert_eq!(fake.reboots(), 5);
+    assert!(fake.said("it cannot be given up: the machine stays as it is"), "{:?}", fake.said);
+    assert_eq!(fake.record().event.unwrap().text.as_str(), "initrd: no-root", "not the mark that failed");
+}
+
+#[test]
+fn grd12_an_entry_that_was_given_up_and_is_booted_all_the_same_is_not_restarted_for() {
+    let mut fake = Fake::new(&[LAST, A]);
+    fake.command_line.push_str(" ralph.failed=guard");
+    // The command line may say so, or the entry.
+    for _ in 0..8 {
+        fake.start();
+        fake.failed();
+    }
+    let mut marked = Fake::new(&[COMMITTED, A]);
+    let mut esp = marked.esp();
+    let state = EspState::read(&mut esp).unwrap();
+    let lock = UpdateLock::for_tests();
+    let _ = mark_bad(&lock, &mut esp, state.live(Slot::B).unwrap(), Some("guard")).unwrap();
+    for _ in 0..8 {
+        marked.start();
+        marked.failed();
+    }
+    for fake in [&mut fake, &mut marked] {
+        assert_eq!(fake.reboots(), 0);
+        assert!(fake.said("it was given up before"), "{:?}", fake.said);
+    }
+}
+
+#[test]
+fn grd12_tries_that_the_loader_does_not_count_end() {
+    let mut fake = Fake::new(&[LAST, A]);
+    fake.failed();
+    assert_eq!(fake.reboots(), 1, "it may have been counted");
+    for _ in 0..8 {
+        fake.start();
+        failed(&mut fake, "no-root");
+    }
+    assert_eq!(fake.reboots(), 0);
+    assert!(fake.said("the boot loader does not count them"), "{:?}", fake.said);
+    // Tries left, and neither the loader nor the guard can write the entry.
+    let mut fake = Fake::new(&[B, A]);
+    fake.cannot_mark = true;
+    for _ in 0..8 {
+        fake.failed();
+    }
+    assert_eq!(fake.reboots(), 5);
+}
+
+#[test]
+fn grd12_variables_that_cannot_be_read_leave_the_answer_open() {
+    let mut fake = Fake::new(&[COMMITTED, A]);
+    fake.no_vars = true;
+    for _ in 0..8 {
+        fake.start();
+        failed(&mut fake, "no-root");
+    }
+    assert_eq!((fake.names(), fake.reboots()), (vec![A.to_owned(), COMMITTED.to_owned()], 0));
+    assert!(fake.said("it is not known what would boot"), "{:?}", fake.said);
+    // A trial's counter runs down, but its deadline does nothing.
+    let mut trial = Fake::new(&[B, A]);
+    trial.no_vars = true;
+    trial.start();
+    assert!(!trial.trials.last().unwrap().another);
+    trial.failed();
+    assert_eq!(trial.reboots(), 1);
+}
+
+#[test]
+fn grd10_a_second_disk_that_comes_late_is_noticed() {
+    let mut fake = Fake::new(&[COMMITTED, A]);
+    fake.second = true;
+    for _ in 0..6 {
+        fake.start();
+        failed(&mut fake, "no-root");
+    }
+    assert!(fake.said("nothing will be written"), "{:?}", fake.said);
+    assert_eq!((fake.names(), fake.reboots()), (vec![A.to_owned(), COMMITTED.to_owned()], 0));
+}
+
+#[test]
+fn grd14_what_comes_late_changes_nothing() {
+    let mut fake = Fake::new(&[COMMITTED, A]);
+    for _ in 0..5 {
+        fake.start();
+    }
+    let before = fake.record();
+    fake.late = true;
+    fake.start();
+    fake.failed();
+    assert_eq!((fake.record(), fake.reboots(), fake.counted), (before, 0, None));
+    assert!(fake.said("the disk was too slow"), "{:?}", fake.said);
+}
