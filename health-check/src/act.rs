@@ -6,8 +6,8 @@
 use crate::check::{self, Outcome};
 use crate::clock::Clock;
 use crate::config::{Action, Policy};
-use crate::guard::{Failure, Guard, Watch};
-use crate::machine::{Bad, Booted, Entry, Fault, Session};
+use crate::guard::{Count, Failure, Guard, Watch};
+use crate::machine::{Bad, Booted, Entry, Fault, NoOther, Session};
 use crate::policy::{self, Another, Facts, Required, Verdict};
 use crate::records::evidence::{self, Came, head};
 use crate::records::{Kept, Medium, Records};
@@ -54,15 +54,35 @@ pub struct Settled {
     pub booted: Booted,
     /// Was it carried out, as far as this can be known before a reboot?
     pub done: bool,
-    /// Is the guard disarmed and its record written?
-    pub guard_told: bool,
+    /// What the guard knows of it.
+    pub guard: Told,
 }
 
-/// A slot that should be committed is not, or not wholly.
+/// Does the guard know of the verdict (HLT-36)?
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Told {
+    /// All that it is to know.
+    Wholly,
+    /// Nothing yet.
+    NotYet,
+    /// The verdict rests on what could not be read: it stays armed, and ends this boot, for it asked in the initrd what else would boot.
+    LeftArmed,
+}
+
+/// Something that is tried again: a slot is not committed, or not wholly, or what else would boot could not be asked.
 #[derive(Debug)]
-pub struct NotCommitted {
+pub struct NotSettled {
     /// Why.
     pub fault: Fault,
+}
+
+/// Is there another attempt?
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Attempt {
+    /// There is: what could not be asked is asked again (HLT-31).
+    More,
+    /// There is none.
+    Last,
 }
 
 /// Gathers the facts of this session, decides, and carries the verdict out; all but the reboot, which must wait for the session's end.
@@ -71,25 +91,33 @@ pub fn settle(
     outcomes: &mut [Outcome],
     world: World<'_>,
     boot: &Boot,
+    attempt: Attempt,
     notes: &mut Vec<String>,
-) -> Result<Settled, NotCommitted> {
+) -> Result<Settled, NotSettled> {
     let booted = session.booted();
     let kind = kind(&booted, boot);
     if policy::may_be_committed(kind) && check::required(outcomes) == Required::AllPassed {
         check::ask_again(outcomes, world.systemd, world.clock);
     }
     let (required, action) = (check::required(outcomes), action(outcomes, &world.policy));
-    let another = ask(session, kind, required, action, notes);
+    let another = match ask(session, kind, required, action, notes) {
+        Err(NoOther::NotKnown(fault)) if attempt == Attempt::More => return Err(NotSettled { fault }),
+        Err(NoOther::NotKnown(fault)) => {
+            notes.push(format!("what else would boot could not be asked: {}", crate::chain(fault.as_ref())));
+            Another::NotKnown
+        }
+        Err(NoOther::None(_)) => Another::No,
+        Ok(another) => another,
+    };
     let decided = policy::verdict(Facts { booted: kind, required, another, action });
     let verdict = marked(session, decided, kind, notes);
-    let (mut done, mut guard_told) = (true, false);
+    let (mut done, mut guard) = (true, Told::NotYet);
     match (verdict, &booted) {
         (Verdict::Commit, Booted::Trial { entry, attempt }) => {
-            notes.extend(session.commit_entry().map_err(|fault| NotCommitted { fault })?);
+            notes.extend(session.commit_entry().map_err(|fault| NotSettled { fault })?);
             done = announce(entry, world.records, notes);
-            disarm(world, boot, notes);
-            record_verdict(world, None, notes);
-            guard_told = true;
+            release(world, notes);
+            guard = Told::Wholly;
             notes.extend(session.record_commit(&recorded(outcomes)));
             keep_evidence(entry, *attempt, verdict, outcomes, world, notes);
         }
@@ -97,8 +125,8 @@ pub fn settle(
             Verdict::RecordAndReboot | Verdict::MarkBadAndReboot | Verdict::RecordAndStay,
             Booted::Trial { entry, attempt },
         ) => {
-            let detail = record(entry, *attempt, verdict, outcomes, world, boot, notes);
-            guard_told = true;
+            guard = if another == Another::NotKnown { Told::LeftArmed } else { Told::Wholly };
+            let detail = record(entry, *attempt, (verdict, guard), outcomes, world, notes);
             if let Err(fault) = session.record_trial_failed(&detail) {
                 notes.push(format!("the failed trial is not in the history: {}", crate::chain(fault.as_ref())));
             }
@@ -109,12 +137,12 @@ pub fn settle(
         (_, Booted::Committed(entry)) => {
             let (told, whole) = committed(session, entry, world.records, notes);
             // After the checks it may be our own commit that was left half done.
-            whole.map_err(|fault| NotCommitted { fault })?;
+            whole.map_err(|fault| NotSettled { fault })?;
             done = told;
         }
         _ => {}
     }
-    Ok(Settled { verdict, booted, done, guard_told })
+    Ok(Settled { verdict, booted, done, guard })
 }
 
 /// Marks the entry bad if the verdict asks for it, before anything is recorded: whether the machine may reboot depends on it. An entry that
@@ -186,36 +214,36 @@ pub fn announce(entry: &Entry, records: &dyn Records, notes: &mut Vec<String>) -
     }
 }
 
-/// The guard has nothing left to wait for (HLT-36).
-pub fn disarm(world: World<'_>, boot: &Boot, notes: &mut Vec<String>) {
-    if let Watch::Armed(_) = boot.watch
-        && let Err(fault) = world.guard.disarm()
-    {
-        notes.push(format!("the boot guard is still armed: {}", crate::chain(fault.as_ref())));
-    }
+/// The machine stays up: the guard has nothing left to end, and this boot is not one too many (HLT-36, GRD-11). It is told whatever it said when
+/// it was asked: that may have been too early, or too busy a machine.
+pub fn release(world: World<'_>, notes: &mut Vec<String>) {
+    notes.extend(world.guard.disarm());
+    count(world, Count::Zero, None, notes);
 }
 
-/// Into the guard's record, where there is one: that a verdict was reached, and against what (GRD-3, GRD-11).
-pub fn record_verdict(world: World<'_>, failure: Option<&Failure>, notes: &mut Vec<String>) {
-    if let Err(fault) = world.guard.record_verdict(failure) {
+/// Into the guard's record, where there is one: what becomes of the count, and what failed (GRD-3, GRD-11).
+pub fn count(world: World<'_>, count: Count, failure: Option<&Failure>, notes: &mut Vec<String>) {
+    if let Err(fault) = world.guard.record(count, failure) {
         notes.push(format!("the verdict is not in the boot guard's record: {}", crate::chain(fault.as_ref())));
     }
 }
 
-/// Records a failed trial, in the guard's record first, which needs no `/var`; returns what the history is to say. A guard that is not needed to
-/// end a reboot that hangs is disarmed.
+/// Records a failed trial, in the guard's record first, which needs no `/var`; returns what the history is to say. The guard is disarmed if the
+/// machine stays up for good: of a reboot it is what ends a shutdown that hangs.
 pub fn record(
     entry: &Entry,
     attempt: u32,
-    verdict: Verdict,
+    (verdict, guard): (Verdict, Told),
     outcomes: &[Outcome],
     world: World<'_>,
-    boot: &Boot,
     notes: &mut Vec<String>,
 ) -> String {
-    record_verdict(world, Some(&Failure::of(entry, attempt, outcomes)), notes);
-    if !verdict.reboots() {
-        disarm(world, boot, notes);
+    let failure = Failure::of(entry, attempt, outcomes);
+    if verdict.reboots() || guard == Told::LeftArmed {
+        count(world, Count::Keep, Some(&failure), notes);
+    } else {
+        count(world, Count::Zero, Some(&failure), notes);
+        notes.extend(world.guard.disarm());
     }
     keep_evidence(entry, attempt, verdict, outcomes, world, notes);
     let failed = outcomes.iter().filter(|outcome| outcome.fails_the_trial());
@@ -263,20 +291,20 @@ fn ask(
     required: Required,
     action: Action,
     notes: &mut Vec<String>,
-) -> Another {
+) -> Result<Another, NoOther> {
     if !policy::depends_on_another(booted, required, action) {
-        return Another::No;
+        return Ok(Another::No);
     }
     match session.another() {
-        Ok(what) => {
-            notes.push(format!("another whole entry will boot: {what}"));
-            Another::Whole
-        }
-        Err(fault) => {
-            notes.push(format!("nothing better would boot: {}", crate::chain(fault.as_ref())));
-            Another::No
+        Ok(what) => notes.push(format!("another whole entry will boot: {what}")),
+        Err(error) => {
+            if let NoOther::None(_) = &error {
+                notes.push(crate::chain(&error));
+            }
+            return Err(error);
         }
     }
+    Ok(Another::Whole)
 }
 
 /// The booted entry as the table has it.

@@ -8,7 +8,7 @@ mod tests;
 
 use std::time::Duration;
 
-use boot_entries::{BootOptions, Counter, EspState, LoaderVars, another_whole_entry_boots, mark_bad};
+use boot_entries::{BootOptions, Counter, EspState, LoaderVars, NoFallback, another_whole_entry_boots, mark_bad};
 use disk_layout::{BootedError, LayoutError, LockError, SysRoot, UpdateLock};
 use updater::guard::event_to_record;
 use updater::history::{Event, EventKind};
@@ -16,7 +16,7 @@ use updater::host::{self, Access, Host, HostError, OpenEsp};
 use updater::session::{self, CommittedEntry, Fencing, Running, SessionError, entry_architecture};
 
 use crate::limit;
-use crate::machine::{Bad, Booted, Entry, Fault, Machine, OpenError, Session};
+use crate::machine::{Bad, Booted, Entry, Fault, Machine, NoOther, OpenError, Session};
 
 /// How long reading the history and appending to it may take (HLT-42): `/var` may hang.
 const HISTORY: Duration = Duration::from_secs(30);
@@ -187,12 +187,15 @@ impl Session for Open<'_> {
         Ok(told)
     }
 
-    fn another(&mut self) -> Result<String, Fault> {
-        let name = self.running()?.name();
+    fn another(&mut self) -> Result<String, NoOther> {
+        let name = self.running().map_err(NoOther::NotKnown)?.name();
         let architecture = entry_architecture(self.host.layout().architecture);
-        let view = self.view()?;
-        let fallback = another_whole_entry_boots(view.esp.esp(), &view.state, name, &view.vars, architecture)?;
-        Ok(fallback.file_name)
+        let view = self.view().map_err(NoOther::NotKnown)?;
+        match another_whole_entry_boots(view.esp.esp(), &view.state, name, &view.vars, architecture) {
+            Ok(fallback) => Ok(fallback.file_name),
+            Err(error @ NoFallback::Esp(_)) => Err(NoOther::NotKnown(error.into())),
+            Err(error) => Err(NoOther::None(error.into())),
+        }
     }
 
     fn mark_bad(&mut self, why: Bad) -> Result<Vec<String>, Fault> {
@@ -317,8 +320,8 @@ impl Session for Nothing {
         self.refuse()
     }
 
-    fn another(&mut self) -> Result<String, Fault> {
-        self.refuse()
+    fn another(&mut self) -> Result<String, NoOther> {
+        self.refuse().map_err(NoOther::NotKnown)
     }
 
     fn mark_bad(&mut self, _why: Bad) -> Result<Vec<String>, Fault> {

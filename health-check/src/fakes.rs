@@ -8,8 +8,8 @@ use std::time::Duration;
 use updater::evidence::{Evidence, PreviousEnd};
 
 use crate::clock::Clock;
-use crate::guard::{Failure, Guard, Watch};
-use crate::machine::{Bad, Booted, Entry, Fault, Machine, OpenError, Session};
+use crate::guard::{Count, Failure, Guard, Watch};
+use crate::machine::{Bad, Booted, Entry, Fault, Machine, NoOther, OpenError, Session};
 use crate::reboot::Reboot;
 use crate::records::{FileRecords, Kept, Medium, RecordError, Records, Traces};
 use crate::surroundings::Surroundings;
@@ -114,6 +114,8 @@ pub struct FakeMachine {
     pub halves: Mutex<usize>,
     /// Would something better boot?
     pub another: bool,
+    /// So often that cannot be asked.
+    pub not_asked: Mutex<usize>,
     /// The entry cannot be marked bad.
     pub mark_bad_fails: bool,
     /// The history takes no events.
@@ -144,6 +146,7 @@ impl FakeMachine {
             failing_commits: 0,
             halves: Mutex::default(),
             another: true,
+            not_asked: Mutex::default(),
             mark_bad_fails: false,
             history_fails: false,
             close_fails: false,
@@ -222,9 +225,19 @@ impl Session for FakeSession<'_> {
         if *halves == 0 { Ok(Vec::new()) } else { Err("still read-only".into()) }
     }
 
-    fn another(&mut self) -> Result<String, Fault> {
+    fn another(&mut self) -> Result<String, NoOther> {
+        let mut not_asked = self.machine.not_asked.lock().unwrap();
+        if *not_asked > 0 {
+            *not_asked -= 1;
+            self.machine.log.add("the model cannot be asked");
+            return Err(NoOther::NotKnown("input/output error".into()));
+        }
         self.machine.log.add("ask the model");
-        if self.machine.another { Ok("generation 6 in slot a".into()) } else { Err("slot a is fenced".into()) }
+        if self.machine.another {
+            Ok("generation 6 in slot a".into())
+        } else {
+            Err(NoOther::None("slot a is fenced".into()))
+        }
     }
 
     fn mark_bad(&mut self, why: Bad) -> Result<Vec<String>, Fault> {
@@ -360,11 +373,7 @@ pub struct FakeGuard {
 impl FakeGuard {
     /// One that waits for ten minutes.
     pub fn new(log: &Log) -> Self {
-        Self { log: log.clone(), watch: Watch::Armed(Duration::from_secs(600)), fails: false }
-    }
-
-    fn answer(&self) -> Result<(), Fault> {
-        if self.fails { Err("no such file".into()) } else { Ok(()) }
+        Self { log: log.clone(), watch: Watch::Armed { left: Duration::from_secs(600), another: true }, fails: false }
     }
 }
 
@@ -373,16 +382,18 @@ impl Guard for FakeGuard {
         self.watch.clone()
     }
 
-    fn disarm(&self) -> Result<(), Fault> {
+    fn disarm(&self) -> Vec<String> {
         self.log.add("disarm");
-        self.answer()
+        if self.fails { vec!["the boot guard is still armed".to_owned()] } else { Vec::new() }
     }
 
-    fn record_verdict(&self, failure: Option<&Failure>) -> Result<(), Fault> {
+    fn record(&self, count: Count, failure: Option<&Failure>) -> Result<(), Fault> {
+        let count = (count == Count::Zero).then(|| "count 0".to_owned());
         let event =
-            failure.map(|failure| format!(", event {} try{}: {}", failure.entry.slot, failure.attempt, failure.text));
-        self.log.add(format!("guard: count 0{}", event.unwrap_or_default()));
-        self.answer()
+            failure.map(|failure| format!("event {} try{}: {}", failure.entry.slot, failure.attempt, failure.text));
+        let parts: Vec<String> = count.into_iter().chain(event).collect();
+        self.log.add(format!("guard: {}", parts.join(", ")));
+        if self.fails { Err("no such file".into()) } else { Ok(()) }
     }
 }
 

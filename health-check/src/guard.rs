@@ -3,16 +3,20 @@
 #[cfg(test)]
 mod tests;
 
+use std::fs;
+use std::io::ErrorKind;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use boot_entries::Generation;
 use boot_entries::guard::{GuardDevice, GuardError, GuardEvent, GuardRecord, GuardText};
-use boot_guard::GuardClient;
+use boot_guard::{DROP_IN, GuardClient, TRIAL_FILE, Trial};
 use disk_layout::{BootedError, SysRoot, find_booted};
 
 use crate::check::{EMERGENCY, Outcome, Reason};
 use crate::limit;
 use crate::machine::{Entry, Fault};
+use crate::systemd::systemctl;
 
 /// How long reading and writing the record may take: a disk that hangs must not keep a failed trial from its reboot (HLT-42).
 const RECORD: Duration = Duration::from_secs(10);
@@ -23,10 +27,46 @@ const ANSWER: Duration = Duration::from_secs(5);
 /// The process that the guard left behind.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Watch {
-    /// It ends this boot when this time is over (GRD-21).
-    Armed(Duration),
-    /// Nothing ends this boot: it is no trial, or there is no guard.
-    Off(String),
+    /// It waits for a verdict.
+    Armed {
+        /// Until its deadline.
+        left: Duration,
+        /// It ends this boot then (GRD-21); otherwise nothing happens.
+        another: bool,
+    },
+    /// It could not be asked. It may well watch.
+    NotKnown {
+        /// Why.
+        why: String,
+        /// Until its deadline, as it wrote it down (GRD-20).
+        left: Option<Duration>,
+    },
+    /// Nobody watches: this is no trial, or there is no guard.
+    Off {
+        /// What says so.
+        why: String,
+        /// Until what it left to systemd ends this boot, if it did (GRD-23).
+        left: Option<Duration>,
+    },
+}
+
+impl Watch {
+    /// How long until this boot is ended, as far as is known.
+    pub fn left(&self) -> Option<Duration> {
+        match *self {
+            Self::Armed { left, another } => another.then_some(left),
+            Self::NotKnown { left, .. } | Self::Off { left, .. } => left,
+        }
+    }
+}
+
+/// What becomes of the guard's count of boots (GRD-11).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Count {
+    /// The machine stays up: the count is 0.
+    Zero,
+    /// This boot is counted.
+    Keep,
 }
 
 /// A failed trial, as the guard's record names it (GRD-3).
@@ -56,33 +96,92 @@ impl Failure {
 pub trait Guard {
     /// Is this boot watched?
     fn watch(&self) -> Watch;
-    /// The verdict is given: the process on watch ends.
-    fn disarm(&self) -> Result<(), Fault>;
-    /// Sets the count of boots to 0 (GRD-11) and, in the same write, the event of a trial that failed.
-    fn record_verdict(&self, failure: Option<&Failure>) -> Result<(), Fault>;
+    /// The machine stays up: the process on watch ends, and what it left to systemd is taken back (GRD-23). What did not work.
+    fn disarm(&self) -> Vec<String>;
+    /// Writes the count of boots and, in the same write, the event of a trial that failed.
+    fn record(&self, count: Count, failure: Option<&Failure>) -> Result<(), Fault>;
 }
 
-/// The guard of this machine.
+/// How often the process is told.
+const TELLS: u32 = 3;
+/// Pause between two.
+const TELL_PAUSE: Duration = Duration::from_secs(1);
+/// How long systemd may take to read its units again.
+const RELOAD: Duration = Duration::from_secs(10);
+
+/// The guard of a machine.
 #[derive(Debug)]
-pub struct BootGuard;
+pub struct BootGuard {
+    client: GuardClient,
+    /// Where `/run` and `/proc` are.
+    root: PathBuf,
+    /// Has systemd read its units again.
+    reload: fn() -> Result<(), Fault>,
+}
+
+impl BootGuard {
+    /// That of this machine.
+    pub fn of_this_machine() -> Self {
+        let reload = || Ok(systemctl(&["daemon-reload"], RELOAD).map(drop)?);
+        Self { client: GuardClient::new(), root: "/".into(), reload }
+    }
+
+    fn at(&self, path: &str) -> PathBuf {
+        self.root.join(path.trim_start_matches('/'))
+    }
+
+    /// Until the deadline that the guard wrote down, if it ends this boot. One that has passed did not.
+    fn left_as_written(&self) -> Option<Duration> {
+        let trial = Trial::parse(&fs::read_to_string(self.at(TRIAL_FILE)).ok()?).ok()?;
+        let uptime = fs::read_to_string(self.at("/proc/uptime")).ok()?;
+        let uptime = Duration::try_from_secs_f64(uptime.split(' ').next()?.parse().ok()?).ok()?;
+        let left = trial.another.then(|| trial.deadline().checked_sub(uptime))??;
+        (!left.is_zero()).then_some(left)
+    }
+
+    fn take_back_drop_in(&self) -> Option<String> {
+        let path = self.at(DROP_IN);
+        match fs::remove_file(&path) {
+            Ok(()) => (self.reload)()
+                .err()
+                .map(|fault| format!("systemd still has the trial's deadline: {}", crate::chain(fault.as_ref()))),
+            Err(error) if error.kind() == ErrorKind::NotFound => None,
+            Err(error) => Some(format!("cannot remove {}: {error}", path.display())),
+        }
+    }
+}
 
 impl Guard for BootGuard {
     fn watch(&self) -> Watch {
-        match GuardClient::new().status(ANSWER) {
-            Ok(Some(status)) => Watch::Armed(status.left),
-            Ok(None) => Watch::Off("nobody answers for it".to_owned()),
-            Err(error) => Watch::Off(crate::chain(&error)),
+        match self.client.status(ANSWER) {
+            Ok(Some(status)) => Watch::Armed { left: status.left, another: status.another },
+            Ok(None) => {
+                let left = self.at(DROP_IN).exists().then(|| self.left_as_written()).flatten();
+                Watch::Off { why: "nobody answers for it".to_owned(), left }
+            }
+            Err(error) => Watch::NotKnown { why: crate::chain(&error), left: self.left_as_written() },
         }
     }
 
-    fn disarm(&self) -> Result<(), Fault> {
-        // That it does not watch any more is what was wanted.
-        Ok(GuardClient::new().disarm(ANSWER).map(drop)?)
+    fn disarm(&self) -> Vec<String> {
+        let mut notes = Vec::new();
+        for told in 1..=TELLS {
+            match self.client.disarm(ANSWER) {
+                // That it does not watch any more is what was wanted.
+                Ok(_) => break,
+                Err(error) if told == TELLS => {
+                    notes.push(format!("the boot guard is still armed: {}", crate::chain(&error)));
+                }
+                Err(_) => std::thread::sleep(TELL_PAUSE),
+            }
+        }
+        notes.extend(self.take_back_drop_in());
+        notes
     }
 
-    fn record_verdict(&self, failure: Option<&Failure>) -> Result<(), Fault> {
+    fn record(&self, count: Count, failure: Option<&Failure>) -> Result<(), Fault> {
         let failure = failure.cloned();
-        Ok(limit::within(RECORD, move || record_verdict(&SysRoot::real(), failure.as_ref()))??)
+        Ok(limit::within(RECORD, move || record(&SysRoot::real(), count, failure.as_ref()))??)
     }
 }
 
@@ -97,18 +196,21 @@ enum NotRecorded {
     Record(#[from] GuardError),
 }
 
-fn record_verdict(sys: &SysRoot, failure: Option<&Failure>) -> Result<(), NotRecorded> {
+fn record(sys: &SysRoot, count: Count, failure: Option<&Failure>) -> Result<(), NotRecorded> {
     let disk = find_booted(sys)?;
     let mut device = GuardDevice::open_partition(disk.esp_dev(), &disk.layout)?;
     let before = device.read()?;
-    let after = with_verdict(before.clone(), failure);
+    let after = with_verdict(before.clone(), count, failure);
     // An ordinary boot of a committed system writes nothing but what the guard had counted.
     if after != before { Ok(device.write(&after)?) } else { Ok(()) }
 }
 
 /// The record after a verdict. An event stays until it is recorded elsewhere, but for a later one (GRD-3).
-fn with_verdict(record: GuardRecord, failure: Option<&Failure>) -> GuardRecord {
-    let record = record.verdict();
+fn with_verdict(record: GuardRecord, count: Count, failure: Option<&Failure>) -> GuardRecord {
+    let record = match count {
+        Count::Zero => record.verdict(),
+        Count::Keep => record,
+    };
     let event = failure.and_then(|failure| {
         Some(GuardEvent {
             slot: failure.entry.slot.parse().ok()?,

@@ -48,6 +48,17 @@ pub enum OpenError {
     Other(#[source] Fault),
 }
 
+/// Why nothing whole is known that would boot instead.
+#[derive(Debug, thiserror::Error)]
+pub enum NoOther {
+    /// There is nothing.
+    #[error("nothing better would boot")]
+    None(#[source] Fault),
+    /// It could not be asked.
+    #[error("what else would boot could not be asked")]
+    NotKnown(#[source] Fault),
+}
+
 /// Why an entry is marked bad; its word stands in the entry (`ralph.failed`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Bad {
@@ -88,7 +99,7 @@ pub trait Session {
     /// On a committed boot: if a second name of the booted entry is live, because a commit was cut, ends it (UPD-24); what is worth telling.
     fn finish_commit(&mut self) -> Result<Vec<String>, Fault>;
     /// Asks the model whether something whole boots if the booted entry is bad (UPD-50): what it is, or why there is nothing.
-    fn another(&mut self) -> Result<String, Fault>;
+    fn another(&mut self) -> Result<String, NoOther>;
     /// Tidies, asks the model again, and marks the booted entry bad (UPD-22); what is worth telling. With [`Bad::NotCounted`] an error also if
     /// it has no tries left already: then it was booted in spite of that, and would be again.
     fn mark_bad(&mut self, why: Bad) -> Result<Vec<String>, Fault>;

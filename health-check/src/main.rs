@@ -120,7 +120,7 @@ fn emergency(reason: &str, surroundings: &dyn Surroundings) -> Outcome {
 /// Judges this boot by what the checks say, tells it, and reboots if that is the verdict. Is all well?
 fn judge(config: &Result<Config, ConfigErrors>, json: bool, checks: &mut dyn FnMut(Duration) -> Vec<Outcome>) -> bool {
     let root = Path::new("/");
-    let (clock, records, guard) = (SystemClock, FileRecords::below(root), guard::BootGuard);
+    let (clock, records, guard) = (SystemClock, FileRecords::below(root), guard::BootGuard::of_this_machine());
     let world = act::World {
         clock: &clock,
         records: &records,
@@ -142,7 +142,7 @@ fn judge(config: &Result<Config, ConfigErrors>, json: bool, checks: &mut dyn FnM
     }
     if ran.settled.verdict.reboots() {
         let mut complain = |text: &str| complain(text, Patience::Limited);
-        if reboot::begin(&reboot::ThisMachine, &guard, &mut complain) {
+        if reboot::begin(&reboot::ThisMachine, &mut complain) {
             // systemd ends this program on the way down, as a rule within a second.
             reboot::outlast(&reboot::ThisMachine, &clock, &mut complain);
         }

@@ -36,8 +36,10 @@ pub enum Required {
 pub enum Another {
     /// It does: a reboot ends on something better, at the latest when the tries are used up.
     Whole,
-    /// It does not, or it could not be asked: a reboot would leave the machine worse off.
+    /// It does not: a reboot would leave the machine worse off.
     No,
+    /// It could not be asked: an I/O error, or a lock that was held. Nothing is done on that, and the guard, which asked in the initrd, stays.
+    NotKnown,
 }
 
 /// All that the verdict depends on.
@@ -87,6 +89,7 @@ pub fn verdict(facts: Facts) -> Verdict {
         (Trial | NotCounted, OneFailed, Another::Whole, Action::Stay) => Verdict::RecordAndStay, // 5
         (NotCounted, OneFailed, Another::Whole, Action::Reboot | Action::MarkBad) => Verdict::MarkBadAndReboot, // 6
         (Trial | NotCounted, OneFailed, Another::No, _) => Verdict::RecordAndStay,            // 7
+        (Trial | NotCounted, OneFailed, Another::NotKnown, _) => Verdict::RecordAndStay,      // 12
         (NotFirmware, AllPassed | OneFailed, _, _) => Verdict::Report,                        // 8
         (Committed, AllPassed, _, _) => Verdict::Healthy,                                     // 9
         (Committed, OneFailed, _, _) => Verdict::Report,                                      // 10
@@ -100,17 +103,12 @@ impl Verdict {
         matches!(self, Self::RecordAndReboot | Self::MarkBadAndReboot)
     }
 
-    /// Is it known now what comes of this boot, so that the guard has nothing left to wait for (HLT-36)?
-    pub fn ends_the_uncertainty(self, booted: Booted) -> bool {
+    /// Does the machine stay up with it, so that the guard has nothing left to end (HLT-36)?
+    pub fn stays_up(self, booted: Booted) -> bool {
         match self {
-            Self::KeepTrying => false,
+            Self::KeepTrying | Self::RecordAndReboot | Self::MarkBadAndReboot => false,
             Self::Report => booted == Booted::Committed,
-            Self::Commit
-            | Self::RecordAndReboot
-            | Self::MarkBadAndReboot
-            | Self::RecordAndStay
-            | Self::Healthy
-            | Self::Unknown => true,
+            Self::Commit | Self::RecordAndStay | Self::Healthy | Self::Unknown => true,
         }
     }
 }

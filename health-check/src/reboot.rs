@@ -9,7 +9,6 @@ use std::time::Duration;
 use nix::sys::reboot::{RebootMode, reboot as reboot_now};
 
 use crate::clock::Clock;
-use crate::guard::Guard;
 use crate::limit;
 use crate::machine::Fault;
 use crate::process::{self, End};
@@ -36,18 +35,11 @@ pub trait Reboot {
     fn at_once(&self) -> Result<(), Fault>;
 }
 
-/// Reboots, in order, and ends the guard's watch over this boot first: from here on systemd is bounded by a timer. `false` if nothing of it
-/// could be asked for, and the guard, if there is one, is still armed.
-pub fn begin(reboot: &dyn Reboot, guard: &dyn Guard, say: &mut dyn FnMut(&str)) -> bool {
-    let timer = reboot.forced_after(FORCED_AFTER);
-    match &timer {
-        Ok(()) => {
-            if let Err(error) = guard.disarm() {
-                say(&format!("the boot guard is still armed: {}", crate::chain(error.as_ref())));
-            }
-        }
-        // Then the guard stays: it is what ends a shutdown that hangs. (We are stopped early in it.)
-        Err(error) => say(&format!("systemd takes no timer for a forced reboot: {}", crate::chain(error.as_ref()))),
+/// Reboots, in order. From here on systemd is bounded by a timer, and at last by the guard, which stays armed. `false` if nothing of it could be
+/// asked for.
+pub fn begin(reboot: &dyn Reboot, say: &mut dyn FnMut(&str)) -> bool {
+    if let Err(error) = reboot.forced_after(FORCED_AFTER) {
+        say(&format!("systemd takes no timer for a forced reboot: {}", crate::chain(error.as_ref())));
     }
     let Err(error) = reboot.orderly() else { return true };
     say(&format!("cannot reboot in order, now by force: {}", crate::chain(error.as_ref())));

@@ -9,9 +9,9 @@ mod tests;
 
 use std::time::Duration;
 
-use crate::act::{self, Boot, NotCommitted, Settled, World};
+use crate::act::{self, Attempt, Boot, NotSettled, Settled, Told, World};
 use crate::check::{self, COMMIT, Outcome, Reason};
-use crate::guard::Watch;
+use crate::guard::{Count, Watch};
 use crate::machine::{Booted, Machine, OpenError, Session};
 use crate::policy::{self, Another, Facts, Required, Verdict};
 use rounds::Rounds;
@@ -47,6 +47,10 @@ pub fn run(machine: &dyn Machine, world: World<'_>, checks: &mut dyn FnMut(Durat
     let mut runner = Runner { machine, world, boot: &boot, notes };
     let seen = runner.look();
     runner.note_missing_guard(seen.as_ref());
+    if let Some(Seen { booted: Booted::Committed(_), .. }) = seen {
+        // The health check is reached: whoever pulls the plug while checks run is not a boot that failed (GRD-11).
+        act::count(world, Count::Zero, None, &mut runner.notes);
+    }
     // What could not be read yet is most likely what the checks are for.
     let kind = seen.as_ref().map_or(policy::Booted::Trial, |seen| act::kind(&seen.booted, &boot));
     let rounds = Rounds::new(world.clock, world.policy, kind, &boot.watch, asked);
@@ -106,8 +110,8 @@ struct Runner<'a> {
 enum Unsettled {
     /// The state could not be opened.
     Open(OpenError),
-    /// A slot was not committed, or not wholly.
-    Commit(NotCommitted, Booted),
+    /// A slot was not committed, or not wholly, or what else would boot could not be asked.
+    Again(NotSettled, Booted),
 }
 
 impl Runner<'_> {
@@ -147,23 +151,26 @@ impl Runner<'_> {
     }
 
     fn note_missing_guard(&mut self, seen: Option<&Seen>) {
-        if let (Watch::Off(why), Some(Seen { booted: Booted::Trial { .. }, .. })) = (&self.boot.watch, seen) {
-            self.notes.push(format!("no boot guard watches over this trial: {why}"));
+        let Some(Seen { booted: Booted::Trial { .. }, .. }) = seen else { return };
+        match &self.boot.watch {
+            Watch::Armed { .. } => {}
+            Watch::NotKnown { why, .. } => self.notes.push(format!("does a boot guard watch over this trial? {why}")),
+            Watch::Off { why, .. } => self.notes.push(format!("no boot guard watches over this trial: {why}")),
         }
     }
 
     /// The verdict of a committed boot on which nothing is left to do.
     fn leave(&self, booted: Booted, outcomes: &[Outcome], done: bool) -> Settled {
         let verdict = self.judge(Some(&booted), check::required(outcomes));
-        Settled { verdict, booted, done, guard_told: false }
+        Settled { verdict, booted, done, guard: Told::NotYet }
     }
 
     /// A committed boot that was only glanced at: what else there is to do, if the lock is free by now.
     fn catch_up(&mut self, booted: Booted, outcomes: &mut [Outcome], told: bool) -> Settled {
-        let error = match self.attempt(outcomes) {
+        let error = match self.attempt(outcomes, Attempt::Last) {
             Ok(settled) => return settled,
             Err(Unsettled::Open(error)) => crate::chain(&error),
-            Err(Unsettled::Commit(NotCommitted { fault }, _)) => crate::chain(fault.as_ref()),
+            Err(Unsettled::Again(NotSettled { fault }, _)) => crate::chain(fault.as_ref()),
         };
         self.notes.push(format!("whether something fell back is not looked at in this boot: {error}"));
         self.leave(booted, outcomes, told)
@@ -181,10 +188,11 @@ impl Runner<'_> {
         let mut attempt = 0;
         let last = loop {
             attempt += 1;
-            let last = match self.attempt(outcomes) {
+            let which = if attempt < ATTEMPTS { Attempt::More } else { Attempt::Last };
+            let last = match self.attempt(outcomes, which) {
                 Ok(settled) => return settled,
                 Err(Unsettled::Open(error)) => crate::chain(&error),
-                Err(Unsettled::Commit(NotCommitted { fault }, booted)) => {
+                Err(Unsettled::Again(NotSettled { fault }, booted)) => {
                     known = Some(booted);
                     crate::chain(fault.as_ref())
                 }
@@ -203,53 +211,58 @@ impl Runner<'_> {
             Some(booted @ Booted::Committed(_)) => return self.leave(booted, outcomes, false),
             Some(Booted::Unknown(_)) | None => {
                 let booted = Booted::Unknown(format!("the state could not be read: {last}"));
-                return self.leave(booted, outcomes, false);
+                return Settled { guard: Told::LeftArmed, ..self.leave(booted, outcomes, false) };
             }
         };
         // A trial that passed but cannot be committed has failed; one that failed already is recorded as far as it goes.
         if self.judge(Some(&booted), check::required(outcomes)) == Verdict::Commit {
             outcomes.push(Outcome::own_failure(COMMIT, Reason::Commit, last));
-            if let Ok(settled) = self.attempt(outcomes) {
+            if let Ok(settled) = self.attempt(outcomes, Attempt::Last) {
                 return settled;
             }
         }
         self.stay(booted, outcomes)
     }
 
-    /// A failed trial whose state cannot be opened any more: whether anything better boots is not known, so it stays up.
+    /// A failed trial whose state cannot be opened any more: whether anything better boots is not known, so it stays up until the guard ends it,
+    /// which asked in the initrd. With `stay` nothing depends on it.
     fn stay(&mut self, booted: Booted, outcomes: &[Outcome]) -> Settled {
         let verdict = self.judge(Some(&booted), check::required(outcomes));
-        let mut guard_told = false;
+        let mut guard = Told::NotYet;
         if let Booted::Trial { entry, attempt } = &booted {
             if verdict == Verdict::Report {
                 act::keep_evidence(entry, *attempt, verdict, outcomes, self.world, &mut self.notes);
             } else {
-                act::record(entry, *attempt, verdict, outcomes, self.world, self.boot, &mut self.notes);
-                guard_told = true;
+                let (kind, action) = (act::kind(&booted, self.boot), act::action(outcomes, &self.world.policy));
+                let depends = policy::depends_on_another(kind, check::required(outcomes), action);
+                guard = if depends { Told::LeftArmed } else { Told::Wholly };
+                act::record(entry, *attempt, (verdict, guard), outcomes, self.world, &mut self.notes);
             }
             self.notes.push("what came of the trial is not in the history: the state could not be read".to_owned());
         }
-        Settled { verdict, booted, done: true, guard_told }
+        Settled { verdict, booted, done: true, guard }
     }
 
-    fn attempt(&mut self, outcomes: &mut [Outcome]) -> Result<Settled, Unsettled> {
+    fn attempt(&mut self, outcomes: &mut [Outcome], which: Attempt) -> Result<Settled, Unsettled> {
         let (world, boot) = (self.world, self.boot);
         let result = self.open(BUSY, &mut |session: &mut dyn Session, notes: &mut Vec<String>| {
-            let settled = act::settle(session, outcomes, world, boot, notes);
-            settled.map_err(|error| Unsettled::Commit(error, session.booted()))
+            let settled = act::settle(session, outcomes, world, boot, which, notes);
+            settled.map_err(|error| Unsettled::Again(error, session.booted()))
         });
         result.map_err(Unsettled::Open)?
     }
 
-    /// What is not told yet (HLT-36). Before a reboot the guard is disarmed last.
+    /// What is not told yet (HLT-36).
     fn tell_guard(&mut self, settled: &Settled) {
-        if settled.guard_told {
-            return;
+        match settled.guard {
+            Told::NotYet if settled.verdict.stays_up(act::kind(&settled.booted, self.boot)) => {
+                act::release(self.world, &mut self.notes);
+            }
+            Told::LeftArmed if !matches!(self.boot.watch, Watch::Off { left: None, .. }) => {
+                self.notes.push("the boot guard will end this boot: it asked what else would boot".to_owned());
+            }
+            Told::Wholly | Told::NotYet | Told::LeftArmed => {}
         }
-        if settled.verdict.ends_the_uncertainty(act::kind(&settled.booted, self.boot)) {
-            act::disarm(self.world, self.boot, &mut self.notes);
-        }
-        act::record_verdict(self.world, None, &mut self.notes);
     }
 
     /// Opens a session, waiting so long for a lock that is held, and closes it after the work.

@@ -1,7 +1,7 @@
 //! The steps from an orderly reboot to a certain one (HLT-36).
 
 use super::*;
-use crate::fakes::{FakeClock, FakeGuard, FakeReboot, Log};
+use crate::fakes::{FakeClock, FakeReboot, Log};
 
 const WAYS: [&str; 4] = ["force in 180 s", "reboot", "reboot --force", "reboot(2)"];
 
@@ -10,20 +10,19 @@ fn begin_with(failing: &[&'static str]) -> (bool, Vec<String>, Vec<String>) {
     let log = Log::default();
     let mut said = Vec::new();
     let fake = FakeReboot { log: log.clone(), failing: failing.to_vec() };
-    let guard = FakeGuard::new(&log);
-    let begun = begin(&fake, &guard, &mut |text| said.push(text.to_owned()));
+    let begun = begin(&fake, &mut |text| said.push(text.to_owned()));
     (begun, log.events(), said)
 }
 
 #[test]
-fn the_guard_is_disarmed_when_something_else_ends_a_shutdown_that_hangs_hlt_36() {
+fn a_shutdown_that_hangs_is_ended_by_a_timer_hlt_36() {
     let (begun, events, said) = begin_with(&[]);
-    assert_eq!(events, ["force in 180 s", "disarm", "reboot"]);
+    assert_eq!(events, ["force in 180 s", "reboot"]);
     assert!(begun && said.is_empty());
 }
 
 #[test]
-fn the_guard_stays_armed_if_systemd_takes_no_timer_hlt_36() {
+fn that_systemd_takes_no_timer_is_said_hlt_36() {
     let (begun, events, said) = begin_with(&["force in 180 s"]);
     assert_eq!(events, ["force in 180 s", "reboot"]);
     assert!(begun && said.len() == 1, "{said:?}");
@@ -33,7 +32,7 @@ fn the_guard_stays_armed_if_systemd_takes_no_timer_hlt_36() {
 fn a_reboot_that_is_refused_is_forced() {
     for refused in 1..=3 {
         let (begun, events, said) = begin_with(&WAYS[1..=refused]);
-        let mut expected = vec!["force in 180 s", "disarm"];
+        let mut expected = vec!["force in 180 s"];
         expected.extend(&WAYS[1..=(refused + 1).min(3)]);
         assert_eq!(events, expected);
         assert_eq!((begun, said.len()), (refused < 3, refused));

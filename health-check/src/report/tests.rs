@@ -29,7 +29,7 @@ fn ran(verdict: Verdict, booted: Booted) -> Ran {
         ..failed.clone()
     };
     Ran {
-        settled: Settled { verdict, booted, done: true, guard_told: true },
+        settled: Settled { verdict, booted, done: true, guard: crate::act::Told::Wholly },
         outcomes: vec![passed, failed],
         notes: vec!["evidence is in /x\nverdict: forged".into()],
     }

@@ -27,10 +27,7 @@ pub struct Rounds<'a> {
 impl<'a> Rounds<'a> {
     /// From now on; the guard has given its answer at the time `asked`.
     pub fn new(clock: &'a dyn Clock, policy: Policy, booted: Booted, watch: &Watch, asked: Duration) -> Self {
-        let verdict_by = match watch {
-            Watch::Armed(left) => Some(asked.saturating_add(*left - margin(*left))),
-            Watch::Off(_) => None,
-        };
+        let verdict_by = watch.left().map(|left| asked.saturating_add(left - margin(left)));
         Self { clock, policy, booted, verdict_by }
     }
 

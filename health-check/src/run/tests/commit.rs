@@ -6,7 +6,7 @@ use super::*;
 fn a_trial_that_passes_is_committed_and_nothing_waits_for_var_hlt_36() {
     let (ran, log) = flow(trial(), passing(), |_| {});
     assert_eq!(log, events(&[&BEFORE, &COMMITTED]));
-    assert_eq!(ran.settled, Settled { verdict: Verdict::Commit, booted: trial(), done: true, guard_told: true });
+    assert_eq!(ran.settled, Settled { verdict: Verdict::Commit, booted: trial(), done: true, guard: Told::Wholly });
 }
 
 #[test]
@@ -122,7 +122,7 @@ fn a_commit_that_fails_thrice_is_a_failed_check_hlt_31() {
     let failed = ["commit fails", "close", "sleep 5000 ms", "open"];
     let last = ["commit fails", "close", "open", "ask the model"];
     let recorded = [
-        "guard: count 0, event b try1: check: commit",
+        "guard: event b try1: check: commit",
         "evidence",
         "history: trial-failed: commit: read-only file system",
         "close",

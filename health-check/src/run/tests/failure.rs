@@ -13,7 +13,7 @@ fn a_trial_that_fails_leaves_evidence_before_it_reboots_hlt_40() {
 fn a_trial_that_fails_stays_up_if_nothing_better_boots() {
     let (ran, log) = flow(trial(), failing(), |machine| machine.another = false);
     // Then no reboot is to come that the guard would have to see to.
-    let recorded = [&RECORDED[..1], &["disarm"], &RECORDED[1..]].concat();
+    let recorded = [&["guard: count 0, event b try1: check: ralphd", "disarm"], &RECORDED[1..]].concat();
     assert_eq!(log, events(&[&BEFORE, &["ask the model"], &recorded]));
     assert_eq!(ran.settled.verdict, Verdict::RecordAndStay);
     assert!(ran.notes.iter().any(|note| note.contains("slot a is fenced")), "{:?}", ran.notes);
@@ -96,26 +96,46 @@ fn a_trial_that_the_firmware_did_not_boot_is_left_as_it_is_hlt_37() {
         scene.policy.soak = Span::seconds(60);
         let (ran, log) = scene.run(outcomes);
         // Nothing is given up or proven, so the guard is not disarmed; what was seen is kept.
-        assert_eq!(log, events(&[&BEFORE, &["evidence", "close", "guard: count 0"]]));
+        assert_eq!(log, events(&[&BEFORE, &["evidence", "close"]]));
         assert_eq!(ran.settled.verdict, Verdict::Report);
         assert!(ran.notes.iter().any(|note| note.ends_with("started by kexec")), "{:?}", ran.notes);
     }
 }
 
 #[test]
-fn a_trial_whose_state_cannot_be_read_any_more_stays_up_with_evidence() {
+fn a_trial_whose_state_cannot_be_read_any_more_is_left_to_the_guard_hlt_31() {
     for (outcomes, name) in [(failing(), "ralphd"), (passing(), "commit")] {
         let scene = Scene::new(trial()).refusing([Refusal::Not].into_iter().chain([Refusal::Broken; 10]));
         let (ran, log) = scene.run(outcomes);
         assert_eq!(ran.settled.verdict, Verdict::RecordAndStay);
-        assert_eq!(
-            log[log.len() - 3..],
-            [format!("guard: count 0, event b try1: check: {name}"), "disarm".into(), "evidence".into()]
-        );
-        assert!(!log.iter().any(|event| event == "commit" || event == "reboot"), "{log:?}");
+        assert_eq!(log[log.len() - 2..], [format!("guard: event b try1: check: {name}"), "evidence".into()]);
+        assert!(!log.iter().any(|event| event == "commit" || event == "reboot" || event == "disarm"), "{log:?}");
+        assert!(ran.notes.last().unwrap().starts_with("the boot guard will end this boot"), "{:?}", ran.notes);
         let kept = scene.records.kept.lock().unwrap();
         assert!(kept[0].checks.iter().any(|check| check.name == name && check.failed()));
     }
+}
+
+#[test]
+fn what_else_would_boot_is_asked_three_times_hlt_31() {
+    let again = ["the model cannot be asked", "close", "sleep 5000 ms", "open"];
+    let (ran, log) = flow(trial(), failing(), |machine| machine.not_asked = 2.into());
+    assert_eq!(log, events(&[&BEFORE, &again, &again, &["ask the model"], &RECORDED, &REBOOT]));
+    assert_eq!(ran.settled.verdict, Verdict::RecordAndReboot);
+    // Then it stays up, but not for good: the guard knows, and the boot counts.
+    let (ran, log) = flow(trial(), failing(), |machine| machine.not_asked = 3.into());
+    assert_eq!(log, events(&[&BEFORE, &again, &again, &again[..1], &RECORDED]));
+    assert_eq!((ran.settled.verdict, ran.settled.guard), (Verdict::RecordAndStay, Told::LeftArmed));
+    assert!(ran.notes.last().unwrap().starts_with("the boot guard will end this boot"), "{:?}", ran.notes);
+}
+
+#[test]
+fn with_the_policy_stay_nothing_is_left_to_the_guard_hlt_12() {
+    let mut scene = Scene::new(trial()).refusing([Refusal::Not].into_iter().chain([Refusal::Broken; 10]));
+    scene.policy.on_failure = Action::Stay;
+    let (ran, log) = scene.run(failing());
+    assert!(log.contains(&"disarm".to_owned()) && log.iter().any(|event| event.starts_with("guard: count 0")));
+    assert_eq!(ran.settled.guard, Told::Wholly);
 }
 
 #[test]

@@ -9,8 +9,11 @@ const TOLD: [&str; 2] = ["disarm", "guard: count 0"];
 fn on_a_committed_boot_ralphd_is_told_before_the_checks_hlt_3() {
     for (outcomes, verdict) in [(passing(), Verdict::Healthy), (failing(), Verdict::Report)] {
         let (ran, log) = flow(Booted::Committed(entry()), outcomes, |_| {});
-        assert_eq!(log, events(&[&["open", "tell ralphd", "note fallbacks", "close", "checks"], &TOLD]));
-        let expected = Settled { verdict, booted: Booted::Committed(entry()), done: true, guard_told: false };
+        assert_eq!(
+            log,
+            events(&[&["open", "tell ralphd", "note fallbacks", "close", "guard: count 0", "checks"], &TOLD])
+        );
+        let expected = Settled { verdict, booted: Booted::Committed(entry()), done: true, guard: Told::NotYet };
         assert_eq!(ran.settled, expected);
     }
 }
@@ -19,7 +22,7 @@ fn on_a_committed_boot_ralphd_is_told_before_the_checks_hlt_3() {
 fn a_commit_that_a_power_cut_left_half_done_is_ended_before_the_checks_upd_24() {
     for halves in [1, 9] {
         let (ran, log) = flow(Booted::Committed(entry()), passing(), |machine| machine.halves = halves.into());
-        let look = ["open", "tell ralphd", "finish the commit", "note fallbacks", "close", "checks"];
+        let look = ["open", "tell ralphd", "finish the commit", "note fallbacks", "close", "guard: count 0", "checks"];
         assert_eq!(log, events(&[&look, &TOLD]));
         assert!(ran.settled.done, "ralphd is told whether it could be ended or not");
     }
@@ -62,14 +65,14 @@ fn what_was_read_before_the_checks_is_read_again() {
 fn a_committed_boot_does_not_wait_for_the_lock_hlt_39() {
     let scene = Scene::new(Booted::Committed(entry())).refusing([Refusal::Busy]);
     let (ran, log) = scene.run(passing());
-    let early = ["busy", "glance", "tell ralphd", "checks"];
+    let early = ["busy", "glance", "tell ralphd", "guard: count 0", "checks"];
     let late = ["open", "tell ralphd", "note fallbacks", "close"];
     assert_eq!(log, events(&[&early, &late, &TOLD]));
     assert_eq!((ran.settled.verdict, ran.settled.done), (Verdict::Healthy, true));
     // The other program does not end: nothing but the fallbacks is missed.
     let scene = Scene::new(Booted::Committed(entry())).refusing([Refusal::Busy; 1000]);
     let (ran, log) = scene.run(passing());
-    assert_eq!(log[..4], early);
+    assert_eq!(log[..5], early);
     assert_eq!((ran.settled.verdict, ran.settled.done), (Verdict::Healthy, true));
     assert!(ran.notes.iter().any(|note| note.contains("fell back is not looked at")), "{:?}", ran.notes);
 }
@@ -85,7 +88,8 @@ fn a_trial_waits_for_the_lock_but_not_for_ever_hlt_39() {
 
     let scene = Scene::new(trial()).refusing([Refusal::Busy; 1000]);
     let (ran, log) = scene.run(passing());
-    assert_eq!(ran.settled.verdict, Verdict::Unknown);
+    assert_eq!((ran.settled.verdict, ran.settled.guard), (Verdict::Unknown, Told::LeftArmed));
+    assert!(!log.iter().any(|event| event == "disarm" || event.starts_with("guard")), "{log:?}");
     let busy = log.iter().filter(|event| *event == "busy").count();
     assert_eq!(busy, 1 + 4 * 61, "a minute before the checks, and one in each attempt");
 }

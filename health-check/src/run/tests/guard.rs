@@ -5,7 +5,7 @@ use crate::guard::Watch;
 
 fn watched(left: u64) -> Scene {
     let mut scene = Scene::new(trial());
-    scene.guard.watch = Watch::Armed(Duration::from_secs(left));
+    scene.guard.watch = Watch::Armed { left: Duration::from_secs(left), another: true };
     scene
 }
 
@@ -31,13 +31,29 @@ fn the_checks_end_a_minute_before_the_guard_would_end_the_boot_hlt_36() {
 fn no_guard_is_one_note_on_a_trial_and_none_on_a_committed_boot_hlt_36() {
     for (booted, expected) in [(trial(), 1), (Booted::Committed(entry()), 0)] {
         let mut scene = Scene::new(booted);
-        scene.guard.watch = Watch::Off("nobody answers for it".into());
+        scene.guard.watch = Watch::Off { why: "nobody answers for it".into(), left: None };
         scene.policy.soak = Span::seconds(30);
         let (ran, log) = scene.run(passing());
         assert_eq!(ran.notes.iter().filter(|note| note.contains("nobody answers for it")).count(), expected);
-        assert!(!log.contains(&"disarm".to_owned()), "{log:?}");
+        assert!(log.contains(&"disarm".to_owned()), "it may have come up since: {log:?}");
         assert!(log.contains(&"guard: count 0".to_owned()), "its count is set to 0 all the same: {log:?}");
     }
+}
+
+#[test]
+fn what_is_written_of_the_deadline_holds_where_nobody_answers_hlt_36() {
+    let left = Some(Duration::from_secs(200));
+    for watch in [Watch::NotKnown { why: "busy".into(), left }, Watch::Off { why: "killed".into(), left }] {
+        let mut scene = Scene::new(trial());
+        scene.guard.watch = watch;
+        let (_, log) = scene.run(passing());
+        assert_eq!(log[2], "checks within 140 s");
+        assert!(log.contains(&"disarm".to_owned()), "{log:?}");
+    }
+    // One that ends nothing does not hurry anybody.
+    let mut scene = watched(100);
+    scene.guard.watch = Watch::Armed { left: Duration::from_secs(100), another: false };
+    assert_eq!(scene.run(passing()).1[2], "checks");
 }
 
 #[test]

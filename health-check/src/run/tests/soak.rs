@@ -7,7 +7,7 @@ fn soaking(seconds: u64, round: u64) -> Scene {
     let mut scene = Scene::new(trial());
     scene.policy.soak = Span::seconds(seconds);
     scene.round = Duration::from_secs(round);
-    scene.guard.watch = Watch::Off("not in this test".into());
+    scene.guard.watch = Watch::Off { why: "not in this test".into(), left: None };
     scene
 }
 
@@ -59,7 +59,7 @@ fn only_what_may_be_committed_soaks_hlt_35() {
 fn the_guard_cuts_the_soak_and_the_last_round_has_time_to_end_hlt_36() {
     // 200 s are left, so the verdict is due at 140 s. A round takes 10 s: none may begin after 115 s.
     let mut scene = soaking(600, 10);
-    scene.guard.watch = Watch::Armed(Duration::from_secs(200));
+    scene.guard.watch = Watch::Armed { left: Duration::from_secs(200), another: true };
     let (ran, log) = scene.run(passing());
     assert_eq!(ran.settled.verdict, Verdict::Commit);
     // They begin at 0, 15, … 105, 120 s.
@@ -67,7 +67,7 @@ fn the_guard_cuts_the_soak_and_the_last_round_has_time_to_end_hlt_36() {
     assert!(ran.notes.iter().any(|note| note.ends_with("the soak is 105 s instead of 600 s")), "{:?}", ran.notes);
     // Too little for any soak.
     let mut scene = soaking(600, 50);
-    scene.guard.watch = Watch::Armed(Duration::from_secs(200));
+    scene.guard.watch = Watch::Armed { left: Duration::from_secs(200), another: true };
     let (ran, log) = scene.run(passing());
     assert_eq!((rounds(&log), ran.settled.verdict), (1, Verdict::Commit));
 }
