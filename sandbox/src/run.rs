@@ -16,6 +16,7 @@ use nix::sched::{CloneFlags, unshare};
 use nix::sys::prctl;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::unistd::getppid;
 
 use crate::Wall;
 use crate::cgroup::Cgroup;
@@ -48,7 +49,10 @@ pub fn run(options: &Options) -> Result<u8, Error> {
     }
     let deadline = options.deadline.map(|time| Instant::now() + time);
     let plan = Plan { binds: resolve(&options.binds)?, ..plan(options) };
-    let signals = watch_signals()?;
+    let (signals, orphaned) = watch_signals()?;
+    if orphaned {
+        return Ok(ended_by(Signal::SIGTERM as u32));
+    }
     let cgroup = options.cgroup.then(|| Cgroup::create(&options.limits, &options.without)).transpose()?;
     let plan = Plan { cgroup: cgroup.as_ref().map(|cgroup| cgroup.dir().to_owned()), ..plan };
 
@@ -79,13 +83,31 @@ fn resolve(binds: &[Bind]) -> Result<Vec<Bind>, Error> {
 }
 
 /// SIGTERM and its like, the end of a child, and (as SIGTERM) the death of the parent arrive on a descriptor.
-fn watch_signals() -> Result<SignalFd, Error> {
+/// Says, too, whether the parent has died before it was asked for that: then nothing arrives.
+fn watch_signals() -> Result<(SignalFd, bool), Error> {
+    let parent = getppid();
     let mut set = SigSet::empty();
     set.add(Signal::SIGCHLD);
     SIGNALS.iter().for_each(|signal| set.add(*signal));
     set.thread_block().step("block signals")?;
     prctl::set_pdeathsig(Signal::SIGTERM).step("ask for a signal when the parent dies")?;
-    SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK).step("watch signals")
+    let signals = SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK).step("watch signals")?;
+    Ok((signals, getppid() != parent))
+}
+
+/// The exit code of what a signal has ended.
+fn ended_by(signal: u32) -> u8 {
+    128u8.saturating_add(u8::try_from(signal).unwrap_or(u8::MAX))
+}
+
+/// The signal that asks for the end, if one has arrived. The end of a child is only a reason to look again.
+fn asked_to_end(signals: &SignalFd) -> Result<Option<u8>, Error> {
+    while let Some(info) = signals.read_signal().step("read a signal")? {
+        if info.ssi_signo != Signal::SIGCHLD as u32 {
+            return Ok(Some(ended_by(info.ssi_signo)));
+        }
+    }
+    Ok(None)
 }
 
 fn supervise(plan: &Plan, cgroup: Option<&Cgroup>, signals: &SignalFd, deadline: Option<Instant>) -> Result<u8, Error> {
@@ -105,8 +127,9 @@ fn supervise(plan: &Plan, cgroup: Option<&Cgroup>, signals: &SignalFd, deadline:
     if let Some(cgroup) = cgroup {
         cgroup.add(sandbox.child.id())?;
     }
-    match supervisor.until_started(plan, sandbox.child.id()) {
-        Ok(()) => sandbox.watch(signals, deadline),
+    match supervisor.until_started(plan, sandbox.child.id(), signals) {
+        Ok(Some(code)) => Ok(code),
+        Ok(None) => sandbox.watch(signals, deadline),
         Err(_) if deadline.is_some_and(|deadline| Instant::now() >= deadline) => Ok(EXIT_DEADLINE),
         Err(error) => Err(error),
     }
@@ -136,10 +159,8 @@ impl Sandbox<'_> {
                 Ok(_) | Err(nix::errno::Errno::EINTR) => {}
                 other => drop(other.step("wait for signals")?),
             }
-            while let Some(info) = signals.read_signal().step("read a signal")? {
-                if info.ssi_signo != Signal::SIGCHLD as u32 {
-                    return Ok(128u8.saturating_add(u8::try_from(info.ssi_signo).unwrap_or(u8::MAX)));
-                }
+            if let Some(code) = asked_to_end(signals)? {
+                return Ok(code);
             }
         }
     }

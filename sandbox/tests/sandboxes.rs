@@ -217,6 +217,24 @@ fn sigterm_ends_everything() {
     });
 }
 
+/// SBX-21: whenever it comes, during set-up too.
+#[test]
+fn sigterm_during_set_up_ends_everything() {
+    if run(&[], &["/usr/bin/true"]).is_none() {
+        return;
+    }
+    for delay in (0..20).map(|step| Duration::from_millis(2 * step)) {
+        let mut child = start(&[], &["/usr/bin/sleep", "60004"]).spawn().unwrap();
+        std::thread::sleep(delay);
+        let pid = nix::unistd::Pid::from_raw(child.id().try_into().unwrap());
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
+        let status = child.wait().unwrap();
+        // Before it watches its signals, there is nothing to take away, and the signal itself ends it.
+        assert!(status.code() == Some(128 + 15) || status.signal() == Some(15), "{delay:?}: {status}");
+    }
+    none_left("60004");
+}
+
 /// SBX-21: so does SIGKILL, although nobody is left to do it.
 #[test]
 fn sigkill_ends_everything() {
