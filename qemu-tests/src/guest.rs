@@ -2,6 +2,7 @@
 //! versions of it that differ as releases do ([`Release`]).
 
 mod base;
+mod checks;
 mod cpio;
 mod initrd;
 mod mirror;
@@ -13,7 +14,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 
 pub use base::{Base, base, loader_252};
-pub use release::{Built, Initrd, Release, impatient_checks};
+pub use checks::impatient_checks;
+pub use release::{Built, Initrd, Release};
 
 /// A short name for `parts`: what is cached under it is made again when one of them changes.
 pub(crate) fn fingerprint(parts: &impl Hash) -> String {

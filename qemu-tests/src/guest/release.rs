@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 
 use super::base::{BLESS_BOOT, Base, base, copy, pull_in};
+use super::checks::{FOLDER as CHECKS, impatient_checks, shipped, shipped_files};
 use super::{initrd, put, remove};
 use crate::setup;
-use crate::workspace::{self, Programs};
+use crate::workspace::Programs;
 
 /// Same for every image, so that equal trees give equal images.
 const EROFS_UUID: &str = "7261ffff-7068-4f53-8000-000000000000";
@@ -18,9 +19,6 @@ const UNITS: &[(&str, &str, &str)] = &[
     ("guest-network.service", "multi-user.target", include_str!("../../guest/units/guest-network.service")),
     ("ralphd.service", "multi-user.target", include_str!("../../guest/units/ralphd.service")),
 ];
-
-/// Where an operator's checks are.
-const CHECKS: &str = "etc/ralph-health-check/checks.d";
 
 /// A version of the operating system, as a release engineer would describe it.
 #[derive(Clone, Debug)]
@@ -208,7 +206,7 @@ impl Release {
         for program in all {
             parts.push(std::fs::read(program).with_context(|| format!("cannot read {}", program.display()))?);
         }
-        let mut folders = vec![workspace::source_dir().join("health-check/units")];
+        let mut folders = vec![shipped()];
         while let Some(folder) = folders.pop() {
             for path in shipped_files(&folder)? {
                 if path.is_dir() {
@@ -289,10 +287,11 @@ fn strip(program: &Path, to: &Path) -> Result<()> {
 /// Installs the health check as its own folder says, by links in place of `systemctl enable`.
 fn add_health_check(tree: &Path, units: &Path) -> Result<()> {
     const UNIT: &str = "ralph-health-check.service";
-    let shipped = workspace::source_dir().join("health-check/units");
+    let shipped = shipped();
     copy(&shipped.join(UNIT), &units.join(UNIT))?;
     pull_in(units, "boot-complete.target", "requires", UNIT)?;
     pull_in(units, "multi-user.target", "wants", UNIT)?;
+    pull_in(units, "multi-user.target", "wants", "boot-complete.target")?;
     // HLT-66: it must have a job for the guard's second deadline to hang on.
     pull_in(units, "multi-user.target", "wants", "boot-complete.target")?;
     let lib = tree.join("usr/lib");
@@ -308,71 +307,4 @@ fn add_health_check(tree: &Path, units: &Path) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// The files of a folder, by name.
-fn shipped_files(folder: &Path) -> Result<Vec<PathBuf>> {
-    let entries = std::fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))?;
-    let mut files = Vec::new();
-    for entry in entries {
-        files.push(entry?.path());
-    }
-    files.sort();
-    Ok(files)
-}
-
-/// The shipped checks with less patience, for `/etc`: a scenario boots a machine up to five times. Durations are all
-/// that is changed, so that what is shipped is what is tried.
-///
-/// # Errors
-/// When the shipped files cannot be read.
-pub fn impatient_checks() -> Result<Vec<(String, String)>> {
-    let mut checks = Vec::new();
-    for file in shipped_files(&workspace::source_dir().join("health-check/units/checks.d"))? {
-        let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let text = std::fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
-        checks.push((format!("{CHECKS}/{name}"), impatient(&text)));
-    }
-    Ok(checks)
-}
-
-/// How long a check may take by its kind: what a healthy guest needs beside a busy compiler, and no more, because a
-/// failing scenario waits for its end.
-const PATIENCE: &[(&str, &str)] = &[("unit", "40s"), ("http", "12s"), ("sandbox", "90s")];
-
-fn impatient(text: &str) -> String {
-    let mut out = String::new();
-    let mut kind = String::new();
-    for line in text.lines() {
-        let (key, value) = line.split_once('=').map_or(("", ""), |(key, value)| (key.trim(), value.trim()));
-        match key {
-            "kind" => value.trim_matches('"').clone_into(&mut kind),
-            "stable-for" => {
-                out.push_str("stable-for = \"2s\"\n");
-                continue;
-            }
-            "deadline" => {
-                if let Some((_, patience)) = PATIENCE.iter().find(|(name, _)| *name == kind) {
-                    out.push_str(&format!("deadline = \"{patience}\"\n"));
-                    continue;
-                }
-            }
-            _ => {}
-        }
-        out.push_str(line);
-        out.push('\n');
-    }
-    out
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_durations_are_changed() {
-        let text = "# deadline\n[check.x]\nkind = \"unit\"\ndeadline = \"60s\"\nstable-for = \"5s\"\ntries = 2\n";
-        let expected = "# deadline\n[check.x]\nkind = \"unit\"\ndeadline = \"40s\"\nstable-for = \"2s\"\ntries = 2\n";
-        assert_eq!(impatient(text), expected);
-    }
 }
