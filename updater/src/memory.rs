@@ -9,6 +9,9 @@ use crate::session::hex;
 /// How often a system may fall back without evidence before it is refused (UPD-45).
 pub const INCONCLUSIVE_MAX: usize = 3;
 
+/// In `ralph.failed` and in events: the boot guard gave the slot up (GRD-12).
+const GUARD: &str = "guard";
+
 /// Does the event say why a generation did not stay (UPD-45)?
 pub fn is_evidence(kind: EventKind) -> bool {
     use EventKind::*;
@@ -25,6 +28,7 @@ pub fn known_bad<'e>(events: &'e [Event], system: &str) -> Option<&'e Event> {
     for event in events.iter().filter(|e| e.system == system) {
         match event.event {
             EventKind::Committed | EventKind::Retried => verdict = None,
+            _ if is_the_guards(event) => {}
             kind if is_evidence(kind) => verdict = Some(event),
             _ => {}
         }
@@ -32,17 +36,26 @@ pub fn known_bad<'e>(events: &'e [Event], system: &str) -> Option<&'e Event> {
     verdict
 }
 
+/// Did the boot guard give a slot up? That says nothing against the system: the slot was committed once, and is damaged now, or the loader cannot
+/// count here. Applying the same image again is the cure (UPD-42).
+fn is_the_guards(event: &Event) -> bool {
+    event.event == EventKind::BootFailed || event.event == EventKind::TrialFailed && event.detail == GUARD
+}
+
 /// Why a system is known bad, by the entries and the history together (UPD-42).
 pub fn why_known_bad<'o>(ours: impl Iterator<Item = &'o OurEntry>, past: &[Event], system: &str) -> Option<String> {
     let same = |ours: &&OurEntry| ours.entry.as_ref().is_ok_and(|entry| hex(&entry.options.system) == system);
     let same: Vec<&OurEntry> = ours.filter(same).collect();
-    // A commit whose record was lost with the power still stands in the entry's name; boots that failed come after it.
+    // A commit whose record was lost with the power still stands in the entry's name.
     let committed = same.iter().any(|ours| ours.name.counter.is_none());
-    let reason = same.iter().find_map(|ours| ours.entry.as_ref().ok()?.options.failed.clone());
-    if let Some(reason) = reason.filter(|_| !committed) {
+    if committed {
+        return None;
+    }
+    let mut reasons = same.iter().filter_map(|ours| ours.entry.as_ref().ok()?.options.failed.clone());
+    if let Some(reason) = reasons.find(|reason| reason != GUARD) {
         return Some(reason);
     }
-    let event = known_bad(past, system).filter(|event| !committed || event.event == EventKind::BootFailed)?;
+    let event = known_bad(past, system)?;
     let detail = if event.detail.is_empty() { String::new() } else { format!(": {}", event.detail) };
     Some(format!("{}{detail}", event.event.as_str()))
 }
@@ -94,7 +107,8 @@ mod tests {
             (&[Applied, FellBack], false),
             (&[Applied, TrialFailed, FellBack], true),
             (&[Applied, Committed, RolledBack], true),
-            (&[Applied, Committed, BootFailed], true),
+            (&[Applied, Committed, BootFailed], false),
+            (&[TrialFailed, BootFailed], true),
             (&[Rejected], true),
             (&[TrialFailed, Retried, Applied], false),
             (&[BootFailed, Retried, Applied], false),
@@ -105,6 +119,8 @@ mod tests {
             assert_eq!(known_bad(&events, "s").is_some(), *bad, "{kinds:?}");
             assert!(known_bad(&events, "another").is_none());
         }
+        let given_up = Event { detail: GUARD.into(), ..event(TrialFailed, 2) };
+        assert_eq!(known_bad(&[given_up], "s"), None, "the loader cannot count");
     }
 
     #[test]

@@ -75,6 +75,14 @@ fn about(facts: &Facts, newest: &Update, both_bad: bool, list: &mut Vec<Advice>)
             list.push(other(&format!("{name} has tries left: the next boot tries it again"), "systemctl reboot"));
             list.push(say(facts, "or give it up", Some(&format!("reject {}", newest.slot))));
         }
+        End::MarkedBad if by_guard(newest) => {
+            look_closer(newest, list);
+            list.push(say(
+                facts,
+                "the boot guard gave the slot up, which is not held against the image: apply the same version again, which writes the slot anew; if it happens again, suspect the disk",
+                Some("apply IMAGE"),
+            ));
+        }
         End::FellBack | End::MarkedBad => {
             look_closer(newest, list);
             if !both_bad {
@@ -121,6 +129,12 @@ fn about(facts: &Facts, newest: &Update, both_bad: bool, list: &mut Vec<Advice>)
         }
         End::Committed | End::Replaced | End::Unknown => {}
     }
+}
+
+/// Was it the boot guard alone that gave it up (UPD-42)?
+fn by_guard(update: &Update) -> bool {
+    let said = |words: &[&str]| update.end_details.iter().any(|d| words.iter().any(|words| d.starts_with(words)));
+    said(&["the boot guard marked it bad", "a boot of it ended before"]) && !said(&["the health check marked it bad"])
 }
 
 /// Where there is more to read.

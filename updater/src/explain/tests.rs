@@ -377,6 +377,8 @@ fn ifc_42_a_committed_slot_that_the_guard_gave_up() {
             "its initrd gave up: no root",
             "it was booted too often without a verdict",
             "went back to it: version 2.0.0 in slot b (generation 2) was marked bad",
+            "apply the same version again",
+            "suspect the disk",
         ],
     );
 }
