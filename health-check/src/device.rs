@@ -11,7 +11,7 @@ use std::time::Duration;
 use boot_entries::{BootOptions, Counter, EspState, LoaderVars, NoFallback, another_whole_entry_boots, mark_bad};
 use disk_layout::{BootedError, LayoutError, LockError, SysRoot, UpdateLock};
 use updater::guard::event_to_record;
-use updater::history::{Event, EventKind};
+use updater::history::{Event, EventKind, HistoryError};
 use updater::host::{self, Access, Host, HostError, OpenEsp};
 use updater::session::{self, CommittedEntry, Fencing, Running, SessionError, entry_architecture};
 
@@ -242,11 +242,13 @@ impl Session for Open<'_> {
         let event = found.clone();
         let recorded = limit::within(HISTORY, move || {
             let event = event_to_record(&event, &state, &records.events()?);
-            event.map(|event| records.append(event.clone()).map(|()| event)).transpose()
+            let told = event.map(|event| records.append(event.clone()).map(|()| event)).transpose()?;
+            Ok::<_, HistoryError>((told, !records.in_memory()))
         })??;
-        // A deadline may have passed meanwhile: a newer event stays.
+        let (recorded, lasting) = recorded;
+        // A deadline may have passed meanwhile: a newer event stays. So does one whose record ends with the boot.
         let record = self.host.read_guard()?;
-        if record.event.as_ref() == Some(&found) {
+        if lasting && record.event.as_ref() == Some(&found) {
             self.host.write_guard(self.lock, &record.without_event())?;
         }
         let told = |event: Event| {

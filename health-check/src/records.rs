@@ -10,7 +10,6 @@ use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use nix::sys::statfs::{FsType, TMPFS_MAGIC, statfs};
 use updater::evidence::{Evidence, FileName};
 
 use crate::limit;
@@ -28,8 +27,6 @@ const KEPT: usize = 32;
 
 /// How long writing evidence may take (HLT-42).
 const LIMIT: Duration = Duration::from_secs(30);
-/// `RAMFS_MAGIC` of Linux, which nix does not name.
-const RAMFS_MAGIC: FsType = FsType(0x8584_58f6);
 
 /// Why something was not recorded.
 #[derive(Debug, thiserror::Error)]
@@ -133,10 +130,7 @@ fn keep(folder: &Path, evidence: Evidence) -> Result<Kept, RecordError> {
 }
 
 fn medium(folder: &Path) -> Medium {
-    match statfs(folder).map(|found| found.filesystem_type()) {
-        Ok(TMPFS_MAGIC | RAMFS_MAGIC) => Medium::Memory,
-        Ok(_) | Err(_) => Medium::Lasting,
-    }
+    if updater::history::in_memory(folder) { Medium::Memory } else { Medium::Lasting }
 }
 
 /// Makes a folder and those above it; each new name is synced into the folder that holds it, lest a power cut take the way to the evidence.

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use disk_layout::Slot;
+use nix::sys::statfs::{FsType, TMPFS_MAGIC, statfs};
 use serde::{Deserialize, Serialize};
 
 use crate::evidence::EVIDENCE_DIR;
@@ -127,22 +128,35 @@ impl HistoryError {
 pub struct Records {
     dir: Option<PathBuf>,
     boot_id: String,
+    /// Taken for a place that lasts, whatever it is.
+    lasting: bool,
 }
 
 impl Records {
     /// Records kept in the folder `dir`, which is made when something is first written.
     pub fn in_dir(dir: impl Into<PathBuf>, boot_id: impl Into<String>) -> Self {
-        Records { dir: Some(dir.into()), boot_id: boot_id.into() }
+        Records { dir: Some(dir.into()), boot_id: boot_id.into(), lasting: false }
     }
 
     /// No records at all: a disk image file (UPD-60).
     pub fn none() -> Self {
-        Records { dir: None, boot_id: String::new() }
+        Records { dir: None, boot_id: String::new(), lasting: false }
+    }
+
+    /// Takes the place for one that lasts without asking: for tests, whose folders may well be in memory.
+    #[must_use]
+    pub fn taken_for_lasting(self) -> Self {
+        Records { lasting: true, ..self }
     }
 
     /// Is there a place to write to?
     pub fn available(&self) -> bool {
         self.dir.is_some()
+    }
+
+    /// Is the place in memory? A machine without its `/var` may have a tmpfs there: what is recorded ends with the boot.
+    pub fn in_memory(&self) -> bool {
+        !self.lasting && self.dir.as_deref().is_some_and(in_memory)
     }
 
     /// Where evidence is kept (HLT-40).
@@ -245,6 +259,14 @@ impl Records {
         fs::rename(&fresh, &path).map_err(HistoryError::io("rename", &path))?;
         sync_dir(dir)
     }
+}
+
+/// `RAMFS_MAGIC` of Linux, which nix does not name.
+const RAMFS_MAGIC: FsType = FsType(0x8584_58f6);
+
+/// Is the file system of this path a tmpfs or a ramfs? One that cannot be asked is taken for a lasting one.
+pub fn in_memory(path: &Path) -> bool {
+    statfs(path).is_ok_and(|found| matches!(found.filesystem_type(), TMPFS_MAGIC | RAMFS_MAGIC))
 }
 
 fn ends_within_a_line(file: &mut File) -> io::Result<bool> {

@@ -27,7 +27,7 @@ fn session<T>(host: &FakeHost, act: impl FnOnce(&mut Session<'_>) -> T) -> T {
 
 fn with_records(mut host: FakeHost) -> (FakeHost, tempfile::TempDir) {
     let dir = tempfile::tempdir().unwrap();
-    host.records = Records::in_dir(dir.path(), "boot");
+    host.records = Records::in_dir(dir.path(), "boot").taken_for_lasting();
     (host, dir)
 }
 
@@ -272,6 +272,19 @@ fn upd_44_without_a_working_var_the_event_stays_in_the_record() {
     host.records = Records::in_dir("/proc/nowhere", "boot");
     let (lock, state) = (host.lock().unwrap(), session(&host, |s| s.state().clone()));
     assert!(take_over_guard_event(&host, &lock, &state).is_err());
+    assert!(host.guard.borrow().as_ref().unwrap().event.is_some());
+}
+
+#[test]
+fn upd_44_an_event_that_is_recorded_in_memory_stays_in_the_record() {
+    let shm = std::path::Path::new("/dev/shm");
+    assert!(crate::history::in_memory(shm), "this test needs a tmpfs at /dev/shm");
+    let folder = tempfile::tempdir_in(shm).unwrap();
+    let mut host = machine("ralphos-b-g2+0-3.conf");
+    host.records = Records::in_dir(folder.path(), "boot");
+    *host.guard.borrow_mut() = Some(guard_event(Some(3), "deadline"));
+    assert!(taken_over(&host).is_some());
+    assert_eq!(kinds(&host), [EventKind::TrialFailed]);
     assert!(host.guard.borrow().as_ref().unwrap().event.is_some());
 }
 

@@ -94,7 +94,7 @@ impl TestMachine {
             esp: Rc::new(RefCell::new(esp)),
             booted: options(slot, generation),
             layout: disk.plan().unwrap().layout().clone(),
-            records: Records::in_dir(folder.path().join("ralph-update"), "boot"),
+            records: Records::in_dir(folder.path().join("ralph-update"), "boot").taken_for_lasting(),
             folder,
             read_only: false,
             busy: false,
