@@ -170,7 +170,9 @@ fn marked(session: &mut dyn Session, verdict: Verdict, kind: policy::Booted, not
 
 /// What the policy wants done with this failure: is it one that the next boot would show again (HLT-34)?
 pub fn action(outcomes: &[Outcome], policy: &Policy) -> Action {
-    let mut failed = outcomes.iter().filter(|outcome| outcome.fails_the_trial()).peekable();
+    // One that never began says nothing: what it comes after has failed, and is here, too.
+    let began = |outcome: &&Outcome| outcome.reason != Some(check::Reason::After);
+    let mut failed = outcomes.iter().filter(|outcome| outcome.fails_the_trial()).filter(began).peekable();
     let certain = |outcome: &Outcome| outcome.reason.is_some_and(check::Reason::is_deterministic);
     if failed.peek().is_some() && failed.all(certain) { policy.on_deterministic_failure } else { policy.on_failure }
 }

@@ -173,3 +173,25 @@ fn a_command_is_tried_again_until_it_passes_hlt_24() {
     let (outcomes, _) = run(vec![check(2)], "60s");
     assert_eq!((outcomes[0].reason, outcomes[0].tries), (None, 1), "the third run of all");
 }
+
+#[test]
+fn a_control_plane_that_is_not_installed_is_not_waited_for_hlt_34() {
+    let shipped = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("units/checks.d");
+    let config = crate::config::load(&[crate::config::source::Place::Given(shipped)]).unwrap();
+    let missing = crate::systemd::UnitShow {
+        load: "not-found".into(),
+        active: "inactive".into(),
+        sub: "dead".into(),
+        restarts: None,
+        active_since: None,
+        result: None,
+    };
+    let systemd = Arc::new(crate::fakes::FakeSystemd::telling([Some(missing)]));
+    let outcomes = run_all(&config, &Tools { systemd, ..Tools::of_this_machine() }, Duration::MAX);
+    let (ralphd, others): (Vec<Outcome>, _) = outcomes.iter().cloned().partition(|outcome| outcome.name == "ralphd");
+    assert_eq!(ralphd[0].reason, Some(Reason::UnitMissing));
+    assert!(others.iter().all(|outcome| outcome.reason == Some(Reason::After)), "{others:?}");
+    assert_eq!(crate::act::action(&outcomes, &config.policy), crate::config::Action::MarkBad);
+    // What never began is no reason by itself.
+    assert_eq!(crate::act::action(&others, &config.policy), crate::config::Action::Reboot);
+}

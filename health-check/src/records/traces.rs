@@ -112,7 +112,8 @@ fn file_end(path: &Path) -> Option<String> {
 /// The last lines of the previous boot, where a journal is kept over a reboot.
 fn journal_end(root: &Path) -> Option<String> {
     // Without one journalctl would not know of another boot; not asking spares the time.
-    if !root.join("var/log/journal").is_dir() {
+    let kept = root.join("var/log/journal");
+    if !limit::within(PATIENCE, move || kept.is_dir()).unwrap_or(false) {
         return None;
     }
     let args = ["--quiet", "--no-pager", "-b", "-1", "-o", "short-monotonic", "-n", "40"].map(str::to_owned);
