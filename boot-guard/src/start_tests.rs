@@ -421,6 +421,13 @@ fn grd21_the_deadline_leaves_its_event_where_the_file_lies_now() {
     crate::wait::write_event(&mut guard, fake.trials.last().unwrap(), "deadline").unwrap();
     assert_eq!(fake.record().event.unwrap().text.as_str(), "deadline");
     assert_eq!(esp.read(&"filler".parse().unwrap(), 4096).unwrap(), [7; 4096]);
+    // What this attempt left already says more: the health check asked for a reboot that hangs. Another attempt's goes.
+    let mut trial = *fake.trials.last().unwrap();
+    crate::wait::write_event(&mut guard, &trial, "later").unwrap();
+    assert_eq!(fake.record().event.unwrap().text.as_str(), "deadline");
+    trial.attempt += 1;
+    crate::wait::write_event(&mut guard, &trial, "later").unwrap();
+    assert_eq!(fake.record().event.unwrap().text.as_str(), "later");
 }
 
 #[test]

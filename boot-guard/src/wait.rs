@@ -10,7 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use boot_entries::BootOptions;
-use boot_entries::guard::{GuardDevice, GuardError, GuardEvent, GuardText, is_committed};
+use boot_entries::guard::{GuardDevice, GuardError, GuardEvent, GuardRecord, GuardText, is_committed};
 use disk_layout::{FileWindow, SysRoot};
 use nix::sys::mman::{MlockAllFlags, mlockall};
 use nix::time::{ClockId, clock_gettime};
@@ -162,8 +162,19 @@ pub fn write_event(guard: &mut GuardDevice, trial: &Trial, text: &str) -> Result
     guard.look_again()?;
     let text = GuardText::sanitised(text);
     let event = GuardEvent { slot: trial.slot, generation: trial.generation, attempt: Some(trial.attempt), text };
-    let record = guard.read()?.with_event(event);
-    guard.write(&record)
+    match with_event(guard.read()?, event) {
+        Some(record) => guard.write(&record),
+        None => Ok(()),
+    }
+}
+
+/// The record with an event; `None` if it holds one of the same attempt: what the health check wrote of a reboot that hangs says more.
+fn with_event(record: GuardRecord, event: GuardEvent) -> Option<GuardRecord> {
+    let of = |event: &GuardEvent| (event.slot, event.generation, event.attempt);
+    if record.event.as_ref().is_some_and(|found| of(found) == of(&event)) {
+        return None;
+    }
+    Some(record.with_event(event))
 }
 
 #[derive(Debug)]
