@@ -4,7 +4,6 @@
 mod tests;
 
 use std::fs;
-use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -102,10 +101,6 @@ pub trait Guard {
     fn record(&self, count: Count, failure: Option<&Failure>) -> Result<(), Fault>;
 }
 
-/// How often the process is told.
-const TELLS: u32 = 3;
-/// Pause between two.
-const TELL_PAUSE: Duration = Duration::from_secs(1);
 /// How long systemd may take to read its units again.
 const RELOAD: Duration = Duration::from_secs(10);
 
@@ -138,17 +133,6 @@ impl BootGuard {
         let left = trial.another.then(|| trial.deadline().checked_sub(uptime))??;
         (!left.is_zero()).then_some(left)
     }
-
-    fn take_back_drop_in(&self) -> Option<String> {
-        let path = self.at(DROP_IN);
-        match fs::remove_file(&path) {
-            Ok(()) => (self.reload)()
-                .err()
-                .map(|fault| format!("systemd still has the trial's deadline: {}", crate::chain(fault.as_ref()))),
-            Err(error) if error.kind() == ErrorKind::NotFound => None,
-            Err(error) => Some(format!("cannot remove {}: {error}", path.display())),
-        }
-    }
 }
 
 impl Guard for BootGuard {
@@ -164,19 +148,8 @@ impl Guard for BootGuard {
     }
 
     fn disarm(&self) -> Vec<String> {
-        let mut notes = Vec::new();
-        for told in 1..=TELLS {
-            match self.client.disarm(ANSWER) {
-                // That it does not watch any more is what was wanted.
-                Ok(_) => break,
-                Err(error) if told == TELLS => {
-                    notes.push(format!("the boot guard is still armed: {}", crate::chain(&error)));
-                }
-                Err(_) => std::thread::sleep(TELL_PAUSE),
-            }
-        }
-        notes.extend(self.take_back_drop_in());
-        notes
+        let reload = || (self.reload)().map_err(|fault| crate::chain(fault.as_ref()));
+        updater::release::disarm(&self.client, &self.root, &reload)
     }
 
     fn record(&self, count: Count, failure: Option<&Failure>) -> Result<(), Fault> {

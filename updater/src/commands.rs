@@ -3,8 +3,11 @@
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::Command as Process;
+use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context, bail};
+use boot_guard::GuardClient;
 use disk_layout::{Slot, SysRoot};
 use image_format::{TrustPolicy, UnverifiedImage};
 use serde_json::json;
@@ -14,7 +17,8 @@ use updater::explain;
 use updater::host::{Device, Host, ImageFile};
 use updater::progress;
 use updater::refuse::{Downgrade, KnownBad};
-use updater::session::{Fencing, GivenUp, Session, hex};
+use updater::release;
+use updater::session::{CommitOutcome, Fencing, GivenUp, Session, hex};
 use updater::source::Source;
 use updater::status;
 
@@ -198,16 +202,45 @@ fn commit(cli: &Cli) -> anyhow::Result<Answer> {
     let host = host(cli)?;
     let lock = host.lock()?;
     let mut session = Session::open(&*host, &lock, Fencing::None)?;
-    let done = session.commit()?;
+    let mut done = session.commit()?;
     session.close()?;
+    if cli.disk.is_none() {
+        done.notes.extend(tell_the_system(&done));
+    }
     if done.already {
-        let text = format!("slot {} is committed already ({})", done.name.slot, done.name);
+        let mut text = format!("slot {} is committed already ({})", done.name.slot, done.name);
+        push_notes(&mut text, &done.notes);
         return Ok(Answer::nothing("already-committed", text));
     }
     let mut text = format!("slot {} is committed ({})", done.name.slot, done.name);
     push_notes(&mut text, &done.notes);
     let fields = json!({ "slot": done.name.slot.to_string(), "entry": done.name.to_string(), "notes": done.notes });
     Ok(Answer::done(text, fields))
+}
+
+/// The running system is committed: `ralphd` may go on, and nobody ends this boot any more (HLT-3, GRD-23).
+fn tell_the_system(done: &CommitOutcome) -> Vec<String> {
+    let root = Path::new("/");
+    let signed = release::mark_committed(root, done.name.slot, done.name.generation.get());
+    let mut notes: Vec<String> =
+        signed.err().map(|error| format!("ralphd cannot know of the commit: {error}")).into_iter().collect();
+    notes.extend(release::disarm(&GuardClient::new(), root, &reload_systemd));
+    notes
+}
+
+/// For no longer than 10 s.
+fn reload_systemd() -> Result<(), String> {
+    let mut child = Process::new("systemctl").arg("daemon-reload").spawn().map_err(|error| error.to_string())?;
+    for _ in 0..100 {
+        match child.try_wait() {
+            Ok(Some(status)) if status.success() => return Ok(()),
+            Ok(Some(status)) => return Err(format!("systemctl daemon-reload failed ({status})")),
+            Ok(None) => thread::sleep(Duration::from_millis(100)),
+            Err(error) => return Err(error.to_string()),
+        }
+    }
+    let _ = child.kill();
+    Err("systemctl daemon-reload did not end within 10 s".to_owned())
 }
 
 fn history(cli: &Cli) -> anyhow::Result<Answer> {

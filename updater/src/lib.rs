@@ -11,6 +11,7 @@ pub mod history;
 pub mod host;
 mod inhibit;
 pub mod memory;
+pub mod release;
 pub mod session;
 pub mod status;
 mod vars;
