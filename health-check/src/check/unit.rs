@@ -107,7 +107,9 @@ impl Watch {
         let wait = |detail| Step::Wait { detail, for_: PAUSE };
         match show.load.as_str() {
             "not-found" => return Step::Failed(Reason::UnitMissing, "does not exist".to_owned()),
-            "masked" | "error" | "bad-setting" => {
+            // A file that could not be read may be read the next time.
+            "error" => return wait("cannot be loaded: error".to_owned()),
+            "masked" | "bad-setting" => {
                 return Step::Failed(Reason::UnitMissing, format!("cannot be loaded: {}", show.load));
             }
             _ => {}

@@ -107,7 +107,7 @@ fn one_that_is_being_restarted_is_waited_for_also_when_it_looks_failed() {
 
 #[test]
 fn one_that_does_not_exist_or_cannot_be_loaded_fails_at_once() {
-    for load in ["not-found", "masked", "error", "bad-setting"] {
+    for load in ["not-found", "masked", "bad-setting"] {
         let mut show = unit("inactive", "dead", None, 0).unwrap();
         show.load = load.into();
         let (finding, took) = judge(vec![Some(show)]);
