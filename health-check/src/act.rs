@@ -3,6 +3,8 @@
 //! What must not wait for anything comes first: after a commit `ralphd` is told and the guard disarmed before `/var` is touched, which may hang;
 //! after a failure the entry is marked bad and the guard's record written before it.
 
+use std::time::Duration;
+
 use crate::check::{self, Outcome};
 use crate::clock::Clock;
 use crate::config::{Action, Policy};
@@ -43,6 +45,21 @@ pub struct Boot {
     pub not_firmware: Option<String>,
     /// Does the guard watch over it?
     pub watch: Watch,
+    /// When this boot is ended, on the monotonic clock, as far as is known.
+    pub ends_at: Option<Duration>,
+}
+
+/// So long before its end a boot waits for nothing any more (HLT-36).
+const RESERVE: Duration = Duration::from_secs(5);
+/// What is given to anything, however late it is.
+const LEAST: Duration = Duration::from_secs(3);
+
+impl Boot {
+    /// How long something may take that usually may take so long.
+    pub fn at_most(&self, clock: &dyn Clock, usual: Duration) -> Duration {
+        let left = self.ends_at.map(|end| end.saturating_sub(clock.monotonic()).saturating_sub(RESERVE).max(LEAST));
+        left.map_or(usual, |left| left.min(usual))
+    }
 }
 
 /// A verdict and whether it was carried out.
@@ -97,7 +114,7 @@ pub fn settle(
     let booted = session.booted();
     let kind = kind(&booted, boot);
     if policy::may_be_committed(kind) && check::required(outcomes) == Required::AllPassed {
-        check::ask_again(outcomes, world.systemd, world.clock);
+        check::ask_again(outcomes, world.systemd, world.clock, boot.at_most(world.clock, check::AGAIN));
     }
     let (required, action) = (check::required(outcomes), action(outcomes, &world.policy));
     let another = match ask(session, kind, required, action, notes) {

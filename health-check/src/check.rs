@@ -37,7 +37,7 @@ pub const SOAK: &str = "soak";
 const GRACE: Duration = Duration::from_secs(5);
 
 /// How long all units together may take to answer when they are asked again.
-const AGAIN: Duration = Duration::from_secs(30);
+pub const AGAIN: Duration = Duration::from_secs(30);
 
 /// Did every required check pass? Of none at all, none has passed (HLT-10).
 pub fn required(outcomes: &[Outcome]) -> Required {
@@ -51,8 +51,8 @@ pub fn required(outcomes: &[Outcome]) -> Required {
 
 /// Right before a commit: the checks ended up to an hour ago, so each required unit is asked once more whether the run that passed still
 /// lasts. A unit of which that is not so has failed (HLT-23).
-pub fn ask_again(outcomes: &mut [Outcome], systemd: &dyn Systemd, clock: &dyn Clock) {
-    let until = clock.monotonic().saturating_add(AGAIN);
+pub fn ask_again(outcomes: &mut [Outcome], systemd: &dyn Systemd, clock: &dyn Clock, within: Duration) {
+    let until = clock.monotonic().saturating_add(within);
     for outcome in outcomes.iter_mut().filter(|outcome| outcome.level == Level::Required && outcome.passed) {
         let Some(seen) = &outcome.seen else { continue };
         if let Err(why) = unit::still(seen, until, systemd, clock) {

@@ -4,6 +4,7 @@
 mod tests;
 
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use serde::Serialize;
 
@@ -113,13 +114,27 @@ pub fn validation(config: &Result<Config, ConfigErrors>) -> String {
     document(&Validation { format: FORMAT, valid: config.is_ok(), errors, checks })
 }
 
+/// What the guard's default deadline leaves for checks and soak (GRD-21, HLT-36).
+const GUARDS_TIME: Duration = Duration::from_secs(540);
+
 /// What `validate` prints of a valid configuration.
 pub fn summary(config: &Config) -> String {
     let mut text = String::new();
     for check in &config.checks {
         line(&mut text, &format!("{} ({}, deadline {}): {}", check.name, check.level, check.deadline, check.kind));
     }
-    line(&mut text, &format!("valid; overall deadline {}", config.policy.overall_deadline));
+    let policy = &config.policy;
+    line(&mut text, &format!("valid; overall deadline {}", policy.overall_deadline));
+    if policy.soak.duration() + policy.overall_deadline.duration() > GUARDS_TIME {
+        let (soak, all) = (policy.soak, policy.overall_deadline);
+        line(
+            &mut text,
+            &format!(
+                "{WARNING}: soak {soak} and overall deadline {all} exceed the 540 s that the boot guard gives by default: \
+             they are cut unless the image has a longer ralph.deadline="
+            ),
+        );
+    }
     text
 }
 

@@ -87,7 +87,10 @@ fn surroundings(world: World<'_>, notes: &mut Vec<String>) -> Boot {
     if let Some(why) = &not_firmware {
         notes.push(format!("no firmware boot: {why}"));
     }
-    Boot { not_firmware, watch: world.guard.watch() }
+    // The guard's time runs from its answer on.
+    let (watch, asked) = (world.guard.watch(), world.clock.monotonic());
+    let ends_at = watch.left().map(|left| asked.saturating_add(left));
+    Boot { not_firmware, watch, ends_at }
 }
 
 /// What the first look found.
@@ -272,7 +275,7 @@ impl Runner<'_> {
         work: &mut dyn FnMut(&mut dyn Session, &mut Vec<String>) -> T,
     ) -> Result<T, OpenError> {
         let clock = self.world.clock;
-        let until = clock.monotonic().saturating_add(busy);
+        let until = clock.monotonic().saturating_add(self.boot.at_most(clock, busy));
         loop {
             let mut done = None;
             let opened = self.machine.session(&mut |session| done = Some(work(session, &mut self.notes)));

@@ -120,3 +120,13 @@ fn a_warning_begins_its_line_hlt_38() {
     let document: serde_json::Value = serde_json::from_str(&Report::of_run(&ran, true).json()).unwrap();
     assert_eq!(document["notes"][1], "WARNING: systemd-bless-boot.service is not masked");
 }
+
+#[test]
+fn a_soak_that_the_guard_would_cut_is_warned_of_hlt_36() {
+    let config = |soak| Config {
+        checks: Vec::new(),
+        policy: crate::config::Policy { soak: crate::span::Span::seconds(soak), ..Default::default() },
+    };
+    assert!(!summary(&config(240)).contains(WARNING));
+    assert!(summary(&config(241)).contains("WARNING: soak 241s and overall deadline 5min exceed the 540 s"));
+}

@@ -57,6 +57,16 @@ fn what_is_written_of_the_deadline_holds_where_nobody_answers_hlt_36() {
 }
 
 #[test]
+fn waiting_for_the_lock_ends_by_the_guards_time_hlt_36() {
+    // After the checks: 60 s, then what is left of the 100 s but for 5, then 3 s.
+    let scene = watched(100).refusing([Refusal::Not].into_iter().chain([Refusal::Busy; 1000]));
+    let (ran, log) = scene.run(failing());
+    assert_eq!(log.iter().filter(|event| *event == "sleep 1000 ms").count(), 60 + 30 + 3);
+    assert_eq!((ran.settled.verdict, ran.settled.guard), (Verdict::RecordAndStay, Told::LeftArmed));
+    assert!(log.contains(&"evidence".to_owned()), "{log:?}");
+}
+
+#[test]
 fn a_guard_that_does_not_obey_changes_no_verdict_hlt_36() {
     for (outcomes, verdict) in [(passing(), Verdict::Commit), (failing(), Verdict::RecordAndReboot)] {
         let mut scene = Scene::new(trial());
