@@ -218,14 +218,16 @@ impl Session for Open<'_> {
     }
 
     fn note_fallbacks(&mut self) -> Result<Vec<String>, Fault> {
-        let running = self.running()?.name();
+        let running = self.running()?.clone();
         let records = self.host.records().clone();
         let state = self.view()?.state.clone();
-        let found = limit::within(HISTORY, move || session::note_fallbacks(&state, Some(running), &records))??;
-        Ok(found
-            .iter()
-            .map(|event| format!("generation {} in slot {} fell back: {}", event.generation, event.slot, event.detail))
-            .collect())
+        let (found, committed) = limit::within(HISTORY, move || {
+            let found = session::note_fallbacks(&state, Some(running.name()), &records)?;
+            Ok::<_, HistoryError>((found, session::note_commit(&running, &records)?))
+        })??;
+        let fell_back = |e: &Event| format!("generation {} in slot {} fell back: {}", e.generation, e.slot, e.detail);
+        let committed = committed.map(|e| format!("generation {} in slot {}: {}", e.generation, e.slot, e.detail));
+        Ok(found.iter().map(fell_back).chain(committed).collect())
     }
 
     fn take_over_guard_event(&mut self) -> Result<Vec<String>, Fault> {

@@ -387,6 +387,21 @@ pub fn note_fallbacks(
     Ok(found)
 }
 
+/// Power may have been lost between a commit and its record: then the history holds that this generation was applied, and
+/// perhaps that a try of it failed, and not that it proved itself (UPD-46). Records it, and returns it.
+pub fn note_commit(running: &Running, records: &Records) -> Result<Option<Event>, HistoryError> {
+    let name = running.name();
+    let past = records.events()?;
+    let has =
+        |kind| past.iter().any(|e| e.event == kind && (e.slot, e.generation) == (name.slot, name.generation.get()));
+    if running.is_trial() || !has(EventKind::Applied) || has(EventKind::Committed) {
+        return Ok(None);
+    }
+    let event = event(EventKind::Committed, running.entry(), "found committed: the record of it was cut".to_owned());
+    records.append(event.clone())?;
+    Ok(Some(event))
+}
+
 /// The floor: what this machine accepts at least (UPD-40).
 pub fn floor(state: &EspState, records: &Records) -> u32 {
     let committed = Slot::ALL.into_iter().filter_map(|slot| state.live(slot)).filter(|e| e.name.counter.is_none());

@@ -160,6 +160,23 @@ fn upd_43_the_booted_trial_on_its_last_try_has_not_fallen_back() {
 }
 
 #[test]
+fn upd_46_a_commit_whose_record_was_cut_is_found_once() {
+    let (host, _dir) = with_records(on_b("ralphos-b-g2.conf"));
+    let running = session(&host, |s| s.running().unwrap());
+    let noted = || note_commit(&running, &host.records).unwrap().is_some();
+    assert!(!noted(), "what came with the disk was never applied");
+    host.records.append(event(EventKind::Applied, running.entry(), String::new())).unwrap();
+    host.records.append(event(EventKind::TrialFailed, running.entry(), String::new())).unwrap();
+    assert!(noted());
+    assert!(!noted());
+    assert_eq!(kinds(&host), [EventKind::Applied, EventKind::TrialFailed, EventKind::Committed]);
+    let (host, _dir) = with_records(on_b("ralphos-b-g2+2-1.conf"));
+    let running = session(&host, |s| s.running().unwrap());
+    host.records.append(event(EventKind::Applied, running.entry(), String::new())).unwrap();
+    assert!(note_commit(&running, &host.records).unwrap().is_none(), "a trial proves nothing yet");
+}
+
+#[test]
 fn upd_40_the_floor_is_the_highest_of_committed_entries_and_the_record() {
     let (host, _dir) = with_records(machine("ralphos-b-g2+3-0.conf"));
     host.records.raise_floor(4).unwrap();
