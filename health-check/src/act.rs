@@ -265,8 +265,10 @@ pub fn record(
         notes.extend(world.guard.disarm());
     }
     keep_evidence(entry, attempt, verdict, outcomes, world, notes);
-    let failed = outcomes.iter().filter(|outcome| outcome.fails_the_trial());
-    let failed: Vec<String> = failed.map(|outcome| format!("{}: {}", outcome.name, outcome.detail)).collect();
+    let mut failed: Vec<&Outcome> = outcomes.iter().filter(|outcome| outcome.fails_the_trial()).collect();
+    // The causes first: the text may be cut.
+    failed.sort_by_key(|outcome| outcome.reason == Some(check::Reason::After));
+    let failed: Vec<String> = failed.iter().map(|outcome| format!("{}: {}", outcome.name, outcome.detail)).collect();
     shortened(failed.join("; "))
 }
 

@@ -75,14 +75,17 @@ pub struct Failure {
     pub entry: Entry,
     /// Which attempt of the trial.
     pub attempt: u32,
-    /// `check: NAME` of the first failed check, or `emergency`.
+    /// `check: NAME` of the first check that failed by itself, or `emergency`.
     pub text: String,
 }
 
 impl Failure {
     /// Of a trial whose checks ended so. Where no check failed, because there is none, it is the configuration that proves nothing.
     pub fn of(entry: &Entry, attempt: u32, outcomes: &[Outcome]) -> Self {
-        let text = match outcomes.iter().find(|outcome| outcome.fails_the_trial()) {
+        let failed: Vec<&Outcome> = outcomes.iter().filter(|outcome| outcome.fails_the_trial()).collect();
+        // One that only waited for another is no cause.
+        let cause = failed.iter().find(|outcome| outcome.reason != Some(Reason::After)).or(failed.first());
+        let text = match cause {
             Some(failed) if failed.reason == Some(Reason::Emergency) => EMERGENCY.to_owned(),
             Some(failed) => format!("check: {}", failed.name),
             None => format!("check: {}", crate::check::CONFIGURATION),

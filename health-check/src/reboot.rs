@@ -91,7 +91,8 @@ impl Reboot for ThisMachine {
     }
 
     fn orderly(&self) -> Result<(), Fault> {
-        Ok(systemctl(&["reboot"], ORDER).map(drop)?)
+        // What `systemctl reboot` comes to in the end, without asking logind first: that may hang where /var is broken (measured: 45 s).
+        Ok(systemctl(&["--no-block", "--job-mode=replace-irreversibly", "start", "reboot.target"], ORDER).map(drop)?)
     }
 
     fn forced(&self) -> Result<(), Fault> {

@@ -20,6 +20,8 @@ fn the_first_required_check_that_failed_is_named_grd_3() {
     wanted.level = Level::Wanted;
     let outcomes = [wanted, failed("ralphd", Reason::Deadline), failed("policy", Reason::Json)];
     assert_eq!(Failure::of(&entry(), 2, &outcomes).text, "check: ralphd");
+    let outcomes = [failed("health", Reason::After), failed("ralphd", Reason::Deadline)];
+    assert_eq!(Failure::of(&entry(), 2, &outcomes).text, "check: ralphd", "the cause, not what waited for it");
     assert_eq!(Failure::of(&entry(), 2, &[failed("emergency", Reason::Emergency)]).text, "emergency");
     assert_eq!(Failure::of(&entry(), 2, &[]).text, "check: configuration");
 }

@@ -241,7 +241,8 @@ impl<'f> Traces<'f> {
 
 fn failed_checks(record: &Evidence) -> Vec<FailedCheck> {
     let mut failed: Vec<_> = record.checks.iter().filter(|c| c.failed()).collect();
-    failed.sort_by_key(|c| !c.required());
+    // What only waited for another check is no cause.
+    failed.sort_by_key(|c| (!c.required(), c.reason.as_deref() == Some("after")));
     let told = |check: &crate::evidence::CheckRecord| FailedCheck {
         name: check.name.clone(),
         required: check.required(),
