@@ -51,7 +51,7 @@ pub(crate) fn cached(name: &str, key: &str, make: impl FnOnce(&Path) -> Result<(
 }
 
 /// Removes a file or a whole folder; what is not there is fine.
-fn remove(path: &Path) -> Result<()> {
+pub(crate) fn remove(path: &Path) -> Result<()> {
     let result = match path.symlink_metadata() {
         Ok(meta) if meta.is_dir() => std::fs::remove_dir_all(path),
         Ok(_) => std::fs::remove_file(path),

@@ -31,8 +31,8 @@ pub struct Lab {
     dir: PathBuf,
 }
 
-/// Runs a scenario named `name` in a folder of its own, which stays for a look afterwards. When it fails, what
-/// its machines said is printed.
+/// Runs a scenario named `name` in a folder of its own, which stays for a look when it fails; of one that passes only the
+/// console stays. What the machines of a failed one said is printed.
 ///
 /// # Errors
 /// What the scenario says.
@@ -45,7 +45,7 @@ pub fn scenario(name: &str, steps: impl FnOnce(&Lab) -> Result<()>) -> Result<()
     let start = Instant::now();
     steps(&lab).inspect_err(|_| lab.print_boots())?;
     eprintln!("{name}: {} s", start.elapsed().as_secs());
-    Ok(())
+    lab.keep_the_console()
 }
 
 impl Lab {
@@ -183,6 +183,18 @@ impl Lab {
         let mut update = Command::new(workspace::programs()?.update);
         let output = run(update.arg("--disk").arg(disk).args(args).args(files))?;
         Ok(String::from_utf8_lossy(&output).into_owned())
+    }
+
+    /// Removes what a scenario that passed needs no more: images and disks have hundreds of megabytes, and there are dozens
+    /// of scenarios.
+    fn keep_the_console(&self) -> Result<()> {
+        for entry in std::fs::read_dir(&self.dir).with_context(|| format!("cannot list {}", self.dir.display()))? {
+            let path = entry?.path();
+            if !path.join("console.txt").exists() {
+                guest::remove(&path)?;
+            }
+        }
+        Ok(())
     }
 
     fn print_boots(&self) {
