@@ -15,17 +15,18 @@ fn checked(prepare: &str, keys: &str) -> String {
     )
     .unwrap();
     let script = format!(
-        "set -e; cd {}; mount -t tmpfs -o size=64k tmpfs disk; {prepare}; {} check {} || true; \
+        "set -e; cd {}; trap 'umount disk' EXIT; mount -t tmpfs -o size=64k tmpfs disk; {prepare}; {} check {} || true; \
         if ls -A disk | grep -q ralph-health-check; then echo LEFT BEHIND; fi",
         folder.path().display(),
         env!("CARGO_BIN_EXE_ralph-health-check"),
         config.display()
     );
-    // Root needs no user namespace, and gets none in a chroot.
-    let user: &[&str] = if nix::unistd::geteuid().is_root() { &[] } else { &["--user", "--map-root-user"] };
+    // Root needs no user namespace, and gets none in a chroot, whose root is no mount that could be made private either.
+    let root = ["--propagation", "unchanged", "--mount"];
+    let user = ["--user", "--map-root-user", "--mount"];
     let out = Command::new("unshare")
-        .args(user)
-        .args(["--mount", "sh", "-c", &script])
+        .args(if nix::unistd::geteuid().is_root() { root } else { user })
+        .args(["sh", "-c", &script])
         .output()
         .expect("unshare (util-linux) is needed by this test");
     let text = String::from_utf8(out.stdout).unwrap();
