@@ -5,6 +5,7 @@ use std::process::Command;
 
 /// Runs a check of `FOLDER/disk` after the script has prepared it; what it prints.
 fn checked(prepare: &str, keys: &str) -> String {
+    qemu_tests::setup::ensure_tools().expect("unshare and mount");
     let folder = tempfile::tempdir().unwrap();
     let disk = folder.path().join("disk");
     std::fs::create_dir(&disk).unwrap();

@@ -34,6 +34,7 @@ const TOOLS: &[(&str, &str, Need)] = &[
     ("e2fsprogs", "mke2fs", Need::Files),
     ("e2fsprogs", "e2fsck", Need::Files),
     ("mtools", "mcopy", Need::Files),
+    ("mount", "mount", Need::Files),
     ("zstd", "zstd", Need::Files),
     ("openssl", "openssl", Need::Files),
     ("qemu-system-x86", "qemu-system-x86_64", Need::Vm),
