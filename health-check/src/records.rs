@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use updater::evidence::{Evidence, FileName};
+use updater::release;
 
 use crate::limit;
 use crate::machine::Entry;
@@ -18,8 +19,6 @@ pub use traces::Traces;
 
 /// Where evidence goes (HLT-40).
 const EVIDENCE: &str = "var/lib/ralph-update/evidence";
-/// The sign that the booted slot is committed (HLT-3).
-const COMMITTED: &str = "run/ralphos/committed";
 /// The kernel's name for this boot.
 const BOOT_ID: &str = "proc/sys/kernel/random/boot_id";
 /// Files of evidence that are kept (HLT-40).
@@ -100,17 +99,10 @@ impl Records for FileRecords {
     }
 
     fn mark_committed(&self, entry: &Entry) -> Result<(), RecordError> {
-        let path = self.root.join(COMMITTED);
-        let fail = |what, path: &Path| {
-            let path = path.to_owned();
-            move |source| RecordError { what, path, source }
-        };
-        if let Some(folder) = path.parent() {
-            fs::create_dir_all(folder).map_err(fail("make the folder", folder))?;
-        }
-        // Its existence is the sign; the text is for people. Nothing to sync: it ends with the boot.
-        let text = format!("slot {} generation {}\n", entry.slot, entry.generation);
-        fs::write(&path, text).map_err(fail("write", &path))
+        release::mark_committed(&self.root, &entry.slot, entry.generation).map_err(|source| {
+            let path = self.root.join(release::COMMITTED);
+            RecordError { what: "write", path, source }
+        })
     }
 }
 

@@ -1,5 +1,6 @@
 //! What the rest of the running system is told after a commit: `ralphd` may go on (HLT-3), and nobody ends this boot any more (HLT-36, GRD-23).
 
+use std::fmt::Display;
 use std::fs;
 use std::io::{self, ErrorKind};
 use std::path::Path;
@@ -7,7 +8,6 @@ use std::thread;
 use std::time::Duration;
 
 use boot_guard::{DROP_IN, GuardClient};
-use disk_layout::Slot;
 
 /// The sign that the booted slot is committed (HLT-3).
 pub const COMMITTED: &str = "run/ralphos/committed";
@@ -23,7 +23,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 ///
 /// # Errors
 /// What the system said.
-pub fn mark_committed(root: &Path, slot: Slot, generation: u32) -> io::Result<()> {
+pub fn mark_committed(root: &Path, slot: impl Display, generation: u32) -> io::Result<()> {
     let path = root.join(COMMITTED);
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder)?;
@@ -56,6 +56,7 @@ pub fn disarm(client: &GuardClient, root: &Path, reload: &dyn Fn() -> Result<(),
 #[cfg(test)]
 mod tests {
     use super::*;
+    use disk_layout::Slot;
 
     #[test]
     fn hlt_3_ralphd_is_told_of_the_commit_and_nothing_ends_this_boot() {

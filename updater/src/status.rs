@@ -167,7 +167,7 @@ fn slot_status(host: &dyn Host, state: &EspState, slot: Slot, booted: bool) -> S
     }
 }
 
-fn without_entry(state: SlotState) -> SlotStatus {
+pub(crate) fn without_entry(state: SlotState) -> SlotStatus {
     SlotStatus {
         state,
         version: None,

@@ -6,7 +6,7 @@ use boot_entries::{EntryName, Generation};
 use super::*;
 use crate::evidence::{CheckRecord, Evidence, PreviousEnd};
 use crate::history::{Event, EventKind};
-use crate::status::{SlotState, SlotStatus, Slots, Status};
+use crate::status::{SlotState, SlotStatus, Slots, Status, without_entry};
 
 /// 2026-03-01 12:00 UTC.
 const T: u64 = 1_772_366_400;
@@ -28,18 +28,7 @@ fn slot(name: &str, version: &str, state: SlotState, failed: Option<&str>) -> Sl
 }
 
 fn empty() -> SlotStatus {
-    SlotStatus {
-        state: SlotState::Empty,
-        version: None,
-        system_id: None,
-        generation: None,
-        epoch: None,
-        root_hash: None,
-        entry: None,
-        tries_left: None,
-        tries_done: None,
-        failed: None,
-    }
+    without_entry(SlotState::Empty)
 }
 
 /// A runs from generation 1 and boots next; B is as given.
