@@ -17,9 +17,11 @@ mod url;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::Serialize;
 
+use crate::clock::Clock;
 use crate::span::Span;
 pub use error::{ConfigError, ConfigErrors};
 #[cfg(test)]
@@ -114,8 +116,23 @@ pub enum Action {
     Stay,
 }
 
+/// How often the files are read, if the machine could not read them (HLT-13).
+const TRIES: u32 = 3;
+/// Between two of these tries.
+const PAUSE: Duration = Duration::from_secs(1);
+
 /// Reads all places and makes one configuration of them.
-pub fn load(places: &[Place]) -> Result<Config, ConfigErrors> {
+pub fn load(places: &[Place], clock: &dyn Clock) -> Result<Config, ConfigErrors> {
+    for _ in 1..TRIES {
+        match load_once(places) {
+            Err(errors) if errors.may_pass() => clock.sleep(PAUSE),
+            loaded => return loaded,
+        }
+    }
+    load_once(places)
+}
+
+fn load_once(places: &[Place]) -> Result<Config, ConfigErrors> {
     let (texts, unread) = source::read(places);
     join(places, &texts, unread)
 }

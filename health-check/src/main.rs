@@ -51,7 +51,7 @@ const INVALID: u8 = 3;
 #[command(
     version,
     after_help = "Exit codes: 0 healthy (and committed, if `run`), 1 a required check failed or the verdict \
-    could not be carried out, 2 usage, 3 configuration invalid."
+    could not be carried out, 2 usage, 3 configuration invalid or not to be read."
 )]
 struct Cli {
     /// Print one JSON document instead of lines
@@ -94,7 +94,7 @@ fn main() -> ExitCode {
 }
 
 fn run_service(json: bool) -> u8 {
-    let config = config::load(&config::installed(Path::new("/")));
+    let config = config::load(&config::installed(Path::new("/")), &SystemClock);
     let healthy = judge(&config, json, &mut |budget| outcomes(&config, Patience::Limited, budget));
     match config {
         Err(_) => INVALID,
@@ -105,7 +105,7 @@ fn run_service(json: bool) -> u8 {
 
 /// The system did not come up. That is a failed check, and goes the way of every other (HLT-64).
 fn run_emergency(reason: &str, json: bool) -> u8 {
-    let config = config::load(&config::installed(Path::new("/")));
+    let config = config::load(&config::installed(Path::new("/")), &SystemClock);
     let failed = emergency(reason, &surroundings::ThisMachine::below(Path::new("/")));
     judge(&config, json, &mut |_| vec![failed.clone()]);
     FAILED
@@ -151,7 +151,7 @@ fn judge(config: &Result<Config, ConfigErrors>, json: bool, checks: &mut dyn FnM
 }
 
 fn run_checks(places: &[Place], json: bool) -> u8 {
-    let config = config::load(places);
+    let config = config::load(places, &SystemClock);
     let outcomes = outcomes(&config, Patience::Unlimited, Duration::MAX);
     let healthy = check::required(&outcomes) == Required::AllPassed;
     say(&Report::of_check(&outcomes, healthy), json, Patience::Unlimited);
@@ -163,7 +163,7 @@ fn run_checks(places: &[Place], json: bool) -> u8 {
 }
 
 fn validate(places: &[Place], json: bool) -> u8 {
-    let config = config::load(places);
+    let config = config::load(places, &SystemClock);
     if json {
         out(&report::validation(&config), Patience::Unlimited);
     } else {
@@ -179,7 +179,7 @@ fn validate(places: &[Place], json: bool) -> u8 {
 fn outcomes(config: &Result<Config, ConfigErrors>, patience: Patience, budget: Duration) -> Vec<Outcome> {
     let config = match config {
         Ok(config) => config,
-        Err(errors) => return vec![Outcome::own_failure(CONFIGURATION, Reason::Configuration, errors.to_string())],
+        Err(errors) => return vec![not_configured(errors)],
     };
     let (spared, adopted) = process::adopt_strays();
     if let Err(error) = adopted {
@@ -191,6 +191,12 @@ fn outcomes(config: &Result<Config, ConfigErrors>, patience: Patience, budget: D
         complain(&format!("killed {killed} processes that checks had left behind"), patience);
     }
     outcomes
+}
+
+/// The failed check that a configuration without any comes to.
+fn not_configured(errors: &ConfigErrors) -> Outcome {
+    let reason = if errors.may_pass() { Reason::ConfigurationUnread } else { Reason::Configuration };
+    Outcome::own_failure(CONFIGURATION, reason, errors.to_string())
 }
 
 fn places(given: Vec<PathBuf>) -> Vec<Place> {
@@ -235,6 +241,20 @@ mod tests {
         assert_eq!(failed.output, "var.mount loaded failed failed /var\n");
         assert!(failed.fails_the_trial());
         assert!(!Reason::Emergency.is_deterministic(), "a /var that does not mount may mount at the next boot");
+    }
+
+    #[test]
+    fn a_configuration_that_was_not_read_is_no_deterministic_failure_hlt_34() {
+        let read = |errno: nix::errno::Errno| {
+            let unread = config::ConfigError::Read { path: "a.toml".into(), source: errno.into() };
+            not_configured(&ConfigErrors(vec![unread]))
+        };
+        let policy = config::Policy::default();
+        let failed = read(nix::errno::Errno::EIO);
+        assert_eq!((failed.name.as_str(), word(failed.reason)), ("configuration", "configuration-unread".to_owned()));
+        assert!(failed.fails_the_trial(), "it never commits (HLT-13)");
+        assert_eq!(act::action(&[failed], &policy), config::Action::Reboot);
+        assert_eq!(act::action(&[read(nix::errno::Errno::ENOENT)], &policy), config::Action::MarkBad);
     }
 
     #[test]

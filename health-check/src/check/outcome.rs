@@ -49,6 +49,8 @@ pub enum Reason {
     Path,
     /// The configuration holds an error.
     Configuration,
+    /// The machine could not read the configuration; it may hold no error (HLT-13).
+    ConfigurationUnread,
     /// The slot could not be committed.
     Commit,
     /// The system came up in emergency or rescue mode (HLT-64).

@@ -177,7 +177,7 @@ fn a_command_is_tried_again_until_it_passes_hlt_24() {
 #[test]
 fn a_control_plane_that_is_not_installed_is_not_waited_for_hlt_34() {
     let shipped = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("units/checks.d");
-    let config = crate::config::load(&[crate::config::source::Place::Given(shipped)]).unwrap();
+    let config = crate::config::load(&[crate::config::source::Place::Given(shipped)], &SystemClock).unwrap();
     let missing = crate::systemd::UnitShow {
         load: "not-found".into(),
         active: "inactive".into(),

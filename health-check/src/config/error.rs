@@ -1,6 +1,9 @@
 //! What can be wrong with a configuration as a whole.
 
+use std::io;
 use std::path::PathBuf;
+
+use nix::errno::Errno;
 
 use super::{Problem, source};
 use crate::span::Span;
@@ -121,10 +124,38 @@ pub enum ConfigError {
     NothingRequired(String),
 }
 
+impl ConfigError {
+    /// Could the same files be read at another time? What is wrong in them, and what stands where a file should be, stays as it is.
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Self::List { source, .. } | Self::Read { source, .. } => !stays(source),
+            _ => false,
+        }
+    }
+}
+
+/// Does the error say what stands at the path? Then the next boot shows it again. Any other (`EIO`, `ENOMEM`, `EMFILE` …) says what the machine
+/// could not do at that moment.
+fn stays(error: &io::Error) -> bool {
+    error.raw_os_error().map(Errno::from_raw).is_some_and(|errno| {
+        use Errno::{EACCES, EISDIR, ELOOP, ENAMETOOLONG, ENOENT, ENOTDIR, ENXIO, EPERM};
+        // ENXIO: a socket stands there.
+        matches!(errno, ENOENT | ENOTDIR | EISDIR | ELOOP | ENAMETOOLONG | ENXIO | EACCES | EPERM)
+    })
+}
+
 /// Everything that is wrong with a configuration, so that it can be mended at once. Never empty.
 #[derive(Debug, thiserror::Error)]
 #[error("{}", lines(.0))]
 pub struct ConfigErrors(pub Vec<ConfigError>);
+
+impl ConfigErrors {
+    /// Was something not read that another try may read (HLT-13)? What else is wrong is then not certain, either: a file that was not read may
+    /// stand over it.
+    pub fn may_pass(&self) -> bool {
+        self.0.iter().any(ConfigError::may_pass)
+    }
+}
 
 fn lines(errors: &[ConfigError]) -> String {
     let lines: Vec<String> = errors.iter().map(|error| crate::chain(error)).collect();

@@ -6,6 +6,7 @@ use std::fs;
 use std::os::unix::fs::symlink;
 
 use super::*;
+use crate::fakes::{FakeClock, Log};
 use proptest::prelude::*;
 
 /// File name without its ending, and what the error must say.
@@ -88,7 +89,7 @@ fn fixtures() -> PathBuf {
 fn each_refused_configuration_says_why_and_where() {
     for (name, said) in REFUSED {
         let file = fixtures().join(format!("{name}.toml"));
-        let errors = load(&[Place::Given(file.clone())]).expect_err(name);
+        let errors = load(&[Place::Given(file.clone())], &FakeClock::default()).expect_err(name);
         let text = errors.to_string();
         assert_eq!(errors.0.len(), 1, "{name}: {text}");
         assert!(text.contains(said), "{name}: {text}");
@@ -116,7 +117,7 @@ fn system(files: &[(&str, &str, &str)]) -> tempfile::TempDir {
 }
 
 fn load_from(root: &tempfile::TempDir) -> Result<Config, ConfigErrors> {
-    load(&installed(root.path()))
+    load(&installed(root.path()), &FakeClock::default())
 }
 
 fn of(name: &str) -> String {
@@ -295,7 +296,91 @@ fn a_file_without_end_is_refused() {
 #[test]
 fn what_somebody_names_must_exist() {
     let place = Place::Given("/nonexistent/checks.d".into());
-    assert!(matches!(load(&[place]).unwrap_err().0[..], [ConfigError::Read { .. }, ..]));
+    assert!(matches!(load(&[place], &FakeClock::default()).unwrap_err().0[..], [ConfigError::Read { .. }, ..]));
+}
+
+/// A system of which `1.toml` is a file that opens and gives EIO when it is read: nothing is mapped at address 0.
+fn unreadable() -> tempfile::TempDir {
+    let root = system(&[("usr", "2.toml", &of("b"))]);
+    symlink("/proc/self/mem", root.path().join(&INSTALLED[0][1..]).join("1.toml")).unwrap();
+    root
+}
+
+#[test]
+fn a_file_that_the_machine_cannot_read_is_read_three_times_hlt_13() {
+    let (root, log) = (unreadable(), Log::default());
+    let errors = load(&installed(root.path()), &FakeClock::logging(&log)).unwrap_err();
+    let [ConfigError::Read { source, .. }] = &errors.0[..] else { panic!("{errors}") };
+    assert_eq!(source.raw_os_error(), Some(nix::errno::Errno::EIO as i32));
+    assert_eq!(log.events(), ["sleep 1000 ms", "sleep 1000 ms"]);
+    assert!(errors.may_pass(), "the next boot may read it (HLT-34)");
+    // What else is wrong may be replaced by what was not read.
+    fs::write(root.path().join(&INSTALLED[0][1..]).join("3.toml"), "?").unwrap();
+    assert!(load_from(&root).unwrap_err().may_pass());
+}
+
+/// A clock beside which, while somebody waits, the file becomes one that can be read.
+struct Mending<'a>(&'a Path);
+
+impl Clock for Mending<'_> {
+    fn monotonic(&self) -> Duration {
+        Duration::ZERO
+    }
+
+    fn unix(&self) -> u64 {
+        0
+    }
+
+    fn sleep(&self, _how_long: Duration) {
+        let file = self.0.join(&INSTALLED[0][1..]).join("1.toml");
+        fs::remove_file(&file).unwrap();
+        fs::write(&file, of("a")).unwrap();
+    }
+}
+
+#[test]
+fn what_can_be_read_at_the_second_try_counts_hlt_13() {
+    let root = unreadable();
+    assert_eq!(names(&load(&installed(root.path()), &Mending(root.path())).unwrap()), ["a", "b"]);
+}
+
+#[test]
+fn what_stands_in_the_files_or_in_their_place_is_said_at_once_hlt_34() {
+    let folder = |root: &tempfile::TempDir| root.path().join(&INSTALLED[0][1..]);
+    let with = |put: &dyn Fn(PathBuf)| {
+        let root = system(&[("usr", "1.toml", &of("a"))]);
+        put(folder(&root).join("2.toml"));
+        root
+    };
+    let socket = |at: PathBuf| drop(std::os::unix::net::UnixListener::bind(at).unwrap());
+    for root in [
+        with(&|at| fs::write(at, "[check.a]\nkey = 1\n").unwrap()),
+        with(&|at| fs::write(at, "?").unwrap()),
+        with(&|at| fs::write(at, b"\xff").unwrap()),
+        with(&|at| fs::create_dir(at).unwrap()),
+        with(&|at| symlink("/nonexistent", at).unwrap()),
+        with(&|at| symlink(&at, &at).unwrap()),
+        with(&|at| symlink("/dev/zero", at).unwrap()),
+        with(&socket),
+    ] {
+        let log = Log::default();
+        let errors = load(&installed(root.path()), &FakeClock::logging(&log)).unwrap_err();
+        assert!(!errors.may_pass(), "{errors}");
+        assert_eq!(log.events(), [""; 0], "{errors}");
+    }
+}
+
+#[test]
+fn what_the_machine_could_not_do_at_the_moment_may_pass_hlt_13() {
+    use nix::errno::Errno;
+    let read = |errno: Errno| ConfigError::Read { path: "a.toml".into(), source: errno.into() };
+    for errno in [Errno::EIO, Errno::ENOMEM, Errno::EMFILE, Errno::ENFILE, Errno::EINTR, Errno::EAGAIN, Errno::ESTALE] {
+        assert!(read(errno).may_pass(), "{errno}");
+        assert!(ConfigError::List { path: "checks.d".into(), source: errno.into() }.may_pass(), "{errno}");
+    }
+    for errno in [Errno::ENOENT, Errno::ENOTDIR, Errno::EISDIR, Errno::ELOOP, Errno::EACCES] {
+        assert!(!read(errno).may_pass(), "{errno}");
+    }
 }
 
 proptest! {

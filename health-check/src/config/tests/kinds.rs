@@ -4,6 +4,7 @@ use serde_json::json;
 
 use super::super::*;
 use super::raw;
+use crate::fakes::FakeClock;
 use proptest::prelude::*;
 
 fn one(text: &str) -> Check {
@@ -89,7 +90,7 @@ fn the_policy_and_its_defaults_hlt_12() {
 #[test]
 fn the_shipped_file_is_the_policy_of_ralphos() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("units/checks.d");
-    let config = load(&[Place::Given(folder)]).unwrap();
+    let config = load(&[Place::Given(folder)], &FakeClock::default()).unwrap();
     assert_eq!(config.policy, Policy::default());
     let check = |name: &str| config.checks.iter().find(|check| check.name == name).unwrap();
     let required: Vec<&str> =
