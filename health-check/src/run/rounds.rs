@@ -38,15 +38,13 @@ impl<'a> Rounds<'a> {
             let (left, overall) = (self.budget().as_secs(), overall.as_secs());
             notes.push(format!("the boot guard waits for a verdict: the checks have {left} s instead of {overall} s"));
         }
-        let (mut longest, mut until) = (Duration::ZERO, None);
+        let mut held = None;
         loop {
             let began = self.clock.monotonic();
             let outcomes = checks(self.budget());
-            let now = self.clock.monotonic();
-            longest = longest.max(now.saturating_sub(began));
-            let until = *until.get_or_insert_with(|| self.soak_ends(now, longest, notes));
+            let ended = self.clock.monotonic();
             let required = match check::required(&outcomes) {
-                Required::AllPassed if until.is_some_and(|until| began < until) => Required::Pending,
+                Required::AllPassed if self.goes_on(&mut held, began, ended, notes) => Required::Pending,
                 other => other,
             };
             let facts = Facts { booted: self.booted, required, another: Another::No, action: self.policy.on_failure };
@@ -63,22 +61,51 @@ impl<'a> Rounds<'a> {
         self.verdict_by.map_or(overall, |by| overall.min(by.saturating_sub(self.clock.monotonic())))
     }
 
-    /// When the soak is over, if there is one. It is for what may be committed; a round that has begun by then must have the time to end.
-    fn soak_ends(&self, now: Duration, longest: Duration, notes: &mut Vec<String>) -> Option<Duration> {
+    /// After a round that passed: is there another one, because the soak is not over and the guard leaves the time? A round that it cut short
+    /// would fail the trial, so none is begun that might not end. Only what may be committed soaks.
+    fn goes_on(&self, held: &mut Option<Held>, began: Duration, ended: Duration, notes: &mut Vec<String>) -> bool {
         let soak = self.policy.soak.duration();
         if soak.is_zero() || !crate::policy::may_be_committed(self.booted) {
-            return None;
+            return false;
         }
-        let wanted = now.saturating_add(soak);
-        let possible = self.verdict_by.map_or(wanted, |by| by.saturating_sub(longest * 2 + PAUSE));
-        if possible < wanted {
-            let seconds = possible.saturating_sub(now).as_secs();
-            notes.push(format!(
-                "the boot guard waits for a verdict: the soak is {seconds} s instead of {} s",
-                soak.as_secs()
-            ));
+        let took = ended.saturating_sub(began);
+        let held = match held {
+            None => held.insert(Held { since: ended, first: took, longest_later: None }),
+            Some(held) => {
+                held.longest_later = Some(held.longest_later.unwrap_or_default().max(took));
+                held
+            }
+        };
+        let so_long = began.saturating_sub(held.since);
+        if so_long >= soak {
+            return false;
         }
-        (possible > now).then(|| possible.min(wanted))
+        let next_ends = ended.saturating_add(PAUSE).saturating_add(held.room());
+        let fits = self.verdict_by.is_none_or(|by| next_ends <= by);
+        if !fits {
+            let (held, soak) = (so_long.as_secs(), soak.as_secs());
+            notes.push(format!("the boot guard waits for a verdict: the soak is {held} s instead of {soak} s"));
+        }
+        fits
+    }
+}
+
+/// The rounds that have passed, one after the other (HLT-35).
+struct Held {
+    /// The end of the first: the checks hold since then.
+    since: Duration,
+    /// How long the first took. It waits for the machine to come up, for units to be stable for as long as they must.
+    first: Duration,
+    /// The longest of the others, which wait for none of that.
+    longest_later: Option<Duration>,
+}
+
+impl Held {
+    /// What the next round may take: half as long again as the longest so far, for no two are alike. The first round tells only as long as
+    /// there is no other.
+    fn room(&self) -> Duration {
+        let longest = self.longest_later.unwrap_or(self.first);
+        longest.saturating_add(longest / 2)
     }
 }
 

@@ -42,8 +42,8 @@ struct Scene {
     surroundings: FakeSurroundings,
     systemd: FakeSystemd,
     policy: Policy,
-    /// How long each round of checks takes.
-    round: Duration,
+    /// How long each round of checks takes; the last of them again and again.
+    rounds: Vec<Duration>,
 }
 
 impl Scene {
@@ -56,7 +56,7 @@ impl Scene {
             surroundings: FakeSurroundings::default(),
             systemd: FakeSystemd::telling([None]).logging(&log),
             policy: Policy::default(),
-            round: Duration::ZERO,
+            rounds: vec![Duration::ZERO],
             log,
         }
     }
@@ -82,13 +82,14 @@ impl Scene {
             policy: self.policy,
         };
         let mut left = rounds.into_iter();
-        let mut last = Vec::new();
+        let (mut last, mut round) = (Vec::new(), 0);
         let ran = run(&self.machine, world, &mut |budget| {
             self.log.add(match budget == self.policy.overall_deadline.duration() {
                 true => "checks".to_owned(),
                 false => format!("checks within {} s", budget.as_secs()),
             });
-            clock.advance(self.round);
+            clock.advance(self.rounds[round.min(self.rounds.len() - 1)]);
+            round += 1;
             last = left.next().unwrap_or_else(|| last.clone());
             last.clone()
         });

@@ -6,7 +6,7 @@ use crate::guard::Watch;
 fn soaking(seconds: u64, round: u64) -> Scene {
     let mut scene = Scene::new(trial());
     scene.policy.soak = Span::seconds(seconds);
-    scene.round = Duration::from_secs(round);
+    scene.rounds = vec![Duration::from_secs(round)];
     scene.guard.watch = Watch::Off { why: "not in this test".into(), left: None };
     scene
 }
@@ -57,17 +57,44 @@ fn only_what_may_be_committed_soaks_hlt_35() {
 
 #[test]
 fn the_guard_cuts_the_soak_and_the_last_round_has_time_to_end_hlt_36() {
-    // 200 s are left, so the verdict is due at 140 s. A round takes 10 s: none may begin after 115 s.
+    // 200 s are left, so the verdict is due at 140 s. A round takes 10 s: none may begin after 125 s, so that it may take 15 s.
     let mut scene = soaking(600, 10);
-    scene.guard.watch = Watch::Armed { left: Duration::from_secs(200), another: true };
+    scene.guard.watch = left(200);
     let (ran, log) = scene.run(passing());
     assert_eq!(ran.settled.verdict, Verdict::Commit);
-    // They begin at 0, 15, … 105, 120 s.
+    // They begin at 0, 15, … 105, 120 s; the first ends at 10 s.
     assert_eq!(rounds(&log), 9);
-    assert!(ran.notes.iter().any(|note| note.ends_with("the soak is 105 s instead of 600 s")), "{:?}", ran.notes);
-    // Too little for any soak.
-    let mut scene = soaking(600, 50);
-    scene.guard.watch = Watch::Armed { left: Duration::from_secs(200), another: true };
+    assert!(ran.notes.iter().any(|note| note.ends_with("the soak is 110 s instead of 600 s")), "{:?}", ran.notes);
+    // Too little for any soak: the second round might take until 155 s.
+    let mut scene = soaking(600, 60);
+    scene.guard.watch = left(200);
     let (ran, log) = scene.run(passing());
     assert_eq!((rounds(&log), ran.settled.verdict), (1, Verdict::Commit));
+    assert!(ran.notes.iter().any(|note| note.ends_with("the soak is 0 s instead of 600 s")), "{:?}", ran.notes);
+}
+
+fn left(seconds: u64) -> Watch {
+    Watch::Armed { left: Duration::from_secs(seconds), another: true }
+}
+
+#[test]
+fn a_first_round_that_waits_for_the_machine_does_not_shorten_the_soak_hlt_35() {
+    // The verdict is due at 300 s. The first round ends at 100 s, and the soak at 160 s; rounds of 1 s begin at 105, 111, … 165 s.
+    let mut scene = soaking(60, 1);
+    scene.rounds.insert(0, Duration::from_secs(100));
+    scene.guard.watch = left(360);
+    let (ran, log) = scene.run(passing());
+    assert_eq!((rounds(&log), ran.settled.verdict), (12, Verdict::Commit));
+    assert!(!ran.notes.iter().any(|note| note.contains("the soak is")), "{:?}", ran.notes);
+}
+
+#[test]
+fn the_longest_of_the_later_rounds_tells_what_the_next_may_take_hlt_36() {
+    // The verdict is due at 140 s. Rounds end at 1, 7 and 62 s; the next might take 75 s, so the soak held to the third's begin at 12 s.
+    let mut scene = soaking(600, 1);
+    scene.rounds.extend([1, 50, 1].map(Duration::from_secs));
+    scene.guard.watch = left(200);
+    let (ran, log) = scene.run(passing());
+    assert_eq!((rounds(&log), ran.settled.verdict), (3, Verdict::Commit));
+    assert!(ran.notes.iter().any(|note| note.ends_with("the soak is 11 s instead of 600 s")), "{:?}", ran.notes);
 }
