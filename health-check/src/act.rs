@@ -39,7 +39,7 @@ pub struct World<'a> {
 }
 
 /// What is known of this boot beside its entry; it does not change.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Boot {
     /// Why it proves nothing about the firmware, if it does not (HLT-37).
     pub not_firmware: Option<String>,
@@ -54,7 +54,21 @@ const RESERVE: Duration = Duration::from_secs(5);
 /// What is given to anything, however late it is.
 const LEAST: Duration = Duration::from_secs(3);
 
+/// How long the guard's record may take (HLT-42): a disk that hangs must not keep a failed trial from its reboot.
+const RECORD: Duration = Duration::from_secs(10);
+/// How long it may take to gather what machine and kernel say of themselves, all together (HLT-42).
+const TRACES: Duration = Duration::from_secs(15);
+/// How long writing evidence may take (HLT-42).
+const EVIDENCE: Duration = Duration::from_secs(30);
+/// How long reading the history and appending to it may take (HLT-42): `/var` may hang.
+pub const HISTORY: Duration = Duration::from_secs(30);
+
 impl Boot {
+    /// The same boot once the guard is disarmed: nobody ends it any more.
+    fn released(&self) -> Self {
+        Self { ends_at: None, ..self.clone() }
+    }
+
     /// How long something may take that usually may take so long.
     pub fn at_most(&self, clock: &dyn Clock, usual: Duration) -> Duration {
         let left = self.ends_at.map(|end| end.saturating_sub(clock.monotonic()).saturating_sub(RESERVE).max(LEAST));
@@ -133,23 +147,24 @@ pub fn settle(
         (Verdict::Commit, Booted::Trial { entry, attempt }) => {
             notes.extend(session.commit_entry().map_err(|fault| NotSettled { fault })?);
             done = announce(entry, world.records, notes);
+            // From here on nothing is hurried: what the guard finds committed it leaves alone (GRD-21).
             release(world, notes);
             guard = Told::Wholly;
-            notes.extend(session.record_commit(&recorded(outcomes)));
-            keep_evidence(entry, *attempt, verdict, outcomes, world, notes);
+            notes.extend(session.record_commit(&recorded(outcomes), HISTORY));
+            keep_evidence(entry, *attempt, verdict, outcomes, (world, &boot.released()), notes);
         }
         (
             Verdict::RecordAndReboot | Verdict::MarkBadAndReboot | Verdict::RecordAndStay,
             Booted::Trial { entry, attempt },
         ) => {
             guard = if another == Another::NotKnown { Told::LeftArmed } else { Told::Wholly };
-            let detail = record(entry, *attempt, (verdict, guard), outcomes, world, notes);
-            if let Err(fault) = session.record_trial_failed(&detail) {
+            let (detail, boot) = record(entry, *attempt, (verdict, guard), outcomes, (world, boot), notes);
+            if let Err(fault) = session.record_trial_failed(&detail, boot.at_most(world.clock, HISTORY)) {
                 notes.push(format!("the failed trial is not in the history: {}", crate::chain(fault.as_ref())));
             }
         }
         (Verdict::Report, Booted::Trial { entry, attempt }) => {
-            keep_evidence(entry, *attempt, verdict, outcomes, world, notes);
+            keep_evidence(entry, *attempt, verdict, outcomes, (world, boot), notes);
         }
         (_, Booted::Committed(entry)) => {
             let (told, whole) = committed(session, entry, world.records, notes);
@@ -237,39 +252,51 @@ pub fn announce(entry: &Entry, records: &dyn Records, notes: &mut Vec<String>) -
 /// it was asked: that may have been too early, or too busy a machine.
 pub fn release(world: World<'_>, notes: &mut Vec<String>) {
     notes.extend(world.guard.disarm());
-    count(world, Count::Zero, None, notes);
+    reached(world, notes);
+}
+
+/// This boot is not one too many (GRD-11).
+pub fn reached(world: World<'_>, notes: &mut Vec<String>) {
+    count(world, Count::Zero, None, RECORD, notes);
 }
 
 /// Into the guard's record, where there is one: what becomes of the count, and what failed (GRD-3, GRD-11).
-pub fn count(world: World<'_>, count: Count, failure: Option<&Failure>, notes: &mut Vec<String>) {
-    if let Err(fault) = world.guard.record(count, failure) {
+fn count(world: World<'_>, count: Count, failure: Option<&Failure>, within: Duration, notes: &mut Vec<String>) {
+    if let Err(fault) = world.guard.record(count, failure, within) {
         notes.push(format!("the verdict is not in the boot guard's record: {}", crate::chain(fault.as_ref())));
     }
 }
 
-/// Records a failed trial, in the guard's record first, which needs no `/var`; returns what the history is to say. The guard is disarmed if the
-/// machine stays up for good: of a reboot it is what ends a shutdown that hangs.
+/// Records a failed trial, in the guard's record first, which needs no `/var`; returns what the history is to say, and the boot as it is now. The
+/// guard is disarmed if the machine stays up for good: of a reboot it is what ends a shutdown that hangs. As long as it is armed nothing may
+/// take longer than it waits, so that what is recorded last is not what it cuts (HLT-42).
 pub fn record(
     entry: &Entry,
     attempt: u32,
     (verdict, guard): (Verdict, Told),
     outcomes: &[Outcome],
-    world: World<'_>,
+    (world, boot): (World<'_>, &Boot),
     notes: &mut Vec<String>,
-) -> String {
+) -> (String, Boot) {
     let failure = Failure::of(entry, attempt, outcomes);
+    let within = boot.at_most(world.clock, RECORD);
+    let mut boot = boot.clone();
     if verdict.reboots() || guard == Told::LeftArmed {
-        count(world, Count::Keep, Some(&failure), notes);
+        count(world, Count::Keep, Some(&failure), within, notes);
     } else {
-        count(world, Count::Zero, Some(&failure), notes);
-        notes.extend(world.guard.disarm());
+        count(world, Count::Zero, Some(&failure), within, notes);
+        let refused = world.guard.disarm();
+        if refused.is_empty() {
+            boot = boot.released();
+        }
+        notes.extend(refused);
     }
-    keep_evidence(entry, attempt, verdict, outcomes, world, notes);
+    keep_evidence(entry, attempt, verdict, outcomes, (world, &boot), notes);
     let mut failed: Vec<&Outcome> = outcomes.iter().filter(|outcome| outcome.fails_the_trial()).collect();
     // The causes first: the text may be cut.
     failed.sort_by_key(|outcome| outcome.reason == Some(check::Reason::After));
     let failed: Vec<String> = failed.iter().map(|outcome| format!("{}: {}", outcome.name, outcome.detail)).collect();
-    shortened(failed.join("; "))
+    (shortened(failed.join("; ")), boot)
 }
 
 /// Writes evidence. That it cannot be written changes nothing else (HLT-40).
@@ -278,14 +305,15 @@ pub fn keep_evidence(
     attempt: u32,
     verdict: Verdict,
     outcomes: &[Outcome],
-    world: World<'_>,
+    (world, boot): (World<'_>, &Boot),
     notes: &mut Vec<String>,
 ) {
     let came = Came { entry, attempt, verdict: crate::word(verdict), outcomes, notes };
     let uptime = u64::try_from(world.clock.monotonic().as_millis()).unwrap_or(u64::MAX);
-    let traces = world.records.traces();
+    // Half of what there is: the rest is for writing it down.
+    let traces = world.records.traces(boot.at_most(world.clock, TRACES * 2) / 2);
     let evidence = evidence::of(&came, world.clock.unix(), uptime, world.records.boot_id(), traces);
-    match world.records.keep(&evidence) {
+    match world.records.keep(&evidence, boot.at_most(world.clock, EVIDENCE)) {
         Ok(Kept { path, medium: Medium::Lasting }) => notes.push(format!("evidence is in {}", path.display())),
         Ok(Kept { path, medium: Medium::Memory }) => {
             notes

@@ -15,11 +15,9 @@ use updater::history::{Event, EventKind, HistoryError};
 use updater::host::{self, Access, Host, HostError, OpenEsp};
 use updater::session::{self, CommittedEntry, Fencing, Running, SessionError, entry_architecture};
 
+use crate::act::HISTORY;
 use crate::limit;
 use crate::machine::{Bad, Booted, Entry, Fault, Machine, NoOther, OpenError, Session};
-
-/// How long reading the history and appending to it may take (HLT-42): `/var` may hang.
-const HISTORY: Duration = Duration::from_secs(30);
 
 /// This machine.
 #[derive(Debug)]
@@ -168,10 +166,10 @@ impl Session for Open<'_> {
         Ok(told)
     }
 
-    fn record_commit(&mut self, detail: &str) -> Vec<String> {
+    fn record_commit(&mut self, detail: &str, within: Duration) -> Vec<String> {
         let Some(committed) = self.committed.take() else { return Vec::new() };
         let (records, detail) = (self.host.records().clone(), detail.to_owned());
-        limit::within(HISTORY, move || session::record_commit(&records, &committed, detail))
+        limit::within(within, move || session::record_commit(&records, &committed, detail))
             .unwrap_or_else(|error| vec![format!("the commit is not recorded: {error}")])
     }
 
@@ -183,7 +181,7 @@ impl Session for Open<'_> {
             return Ok(Vec::new());
         }
         let mut told = self.commit_entry()?;
-        told.extend(self.record_commit(""));
+        told.extend(self.record_commit("", HISTORY));
         Ok(told)
     }
 
@@ -262,13 +260,13 @@ impl Session for Open<'_> {
         Ok(recorded.into_iter().map(told).collect())
     }
 
-    fn record_trial_failed(&mut self, detail: &str) -> Result<(), Fault> {
+    fn record_trial_failed(&mut self, detail: &str, within: Duration) -> Result<(), Fault> {
         let running = self.running()?;
         let attempt = running.name().counter.map(Counter::done);
         let event = session::event(EventKind::TrialFailed, running.entry(), detail.to_owned());
         let event = Event { attempt, ..event };
         let records = self.host.records().clone();
-        Ok(limit::within(HISTORY, move || records.append(event))??)
+        Ok(limit::within(within, move || records.append(event))??)
     }
 }
 
@@ -316,7 +314,7 @@ impl Session for Nothing {
         self.refuse()
     }
 
-    fn record_commit(&mut self, _detail: &str) -> Vec<String> {
+    fn record_commit(&mut self, _detail: &str, _within: Duration) -> Vec<String> {
         Vec::new()
     }
 
@@ -340,7 +338,7 @@ impl Session for Nothing {
         self.refuse()
     }
 
-    fn record_trial_failed(&mut self, _detail: &str) -> Result<(), Fault> {
+    fn record_trial_failed(&mut self, _detail: &str, _within: Duration) -> Result<(), Fault> {
         self.refuse()
     }
 }

@@ -17,7 +17,7 @@ use crate::systemd::{Systemd, SystemdError, UnitShow};
 
 /// What happened, in order.
 #[derive(Debug, Clone, Default)]
-pub struct Log(Arc<Mutex<Vec<String>>>);
+pub struct Log(Arc<Mutex<Vec<String>>>, Arc<Mutex<Vec<String>>>);
 
 impl Log {
     pub fn add(&self, event: impl Into<String>) {
@@ -26,6 +26,15 @@ impl Log {
 
     pub fn events(&self) -> Vec<String> {
         self.0.lock().unwrap().clone()
+    }
+
+    /// How long something may take, in a list of its own.
+    fn limit(&self, what: &str, within: Duration) {
+        self.1.lock().unwrap().push(format!("{what} {} ms", within.as_millis()));
+    }
+
+    pub fn limits(&self) -> Vec<String> {
+        self.1.lock().unwrap().clone()
     }
 }
 
@@ -210,7 +219,8 @@ impl Session for FakeSession<'_> {
         Ok(Vec::new())
     }
 
-    fn record_commit(&mut self, detail: &str) -> Vec<String> {
+    fn record_commit(&mut self, detail: &str, within: Duration) -> Vec<String> {
+        self.machine.log.limit("history", within);
         self.machine.log.add(format!("history: committed: {detail}"));
         Vec::new()
     }
@@ -260,7 +270,8 @@ impl Session for FakeSession<'_> {
         Ok(Vec::new())
     }
 
-    fn record_trial_failed(&mut self, detail: &str) -> Result<(), Fault> {
+    fn record_trial_failed(&mut self, detail: &str, within: Duration) -> Result<(), Fault> {
+        self.machine.log.limit("history", within);
         if self.machine.history_fails {
             self.machine.log.add("history fails");
             return Err("no space left on device".into());
@@ -302,12 +313,14 @@ impl Records for FakeRecords {
         "boot".into()
     }
 
-    fn traces(&self) -> Traces {
+    fn traces(&self, within: Duration) -> Traces {
+        self.log.limit("traces", within);
         let previous_end = Some(PreviousEnd { source: "pstore".into(), text: "Kernel panic".into() });
         Traces { kernel_log: "[    1.000000] hello\n".into(), previous_end }
     }
 
-    fn keep(&self, evidence: &Evidence) -> Result<Kept, RecordError> {
+    fn keep(&self, evidence: &Evidence, within: Duration) -> Result<Kept, RecordError> {
+        self.log.limit("evidence", within);
         if self.evidence_fails {
             self.log.add("evidence fails");
             return Err(Self::error());
@@ -387,7 +400,8 @@ impl Guard for FakeGuard {
         if self.fails { vec!["the boot guard is still armed".to_owned()] } else { Vec::new() }
     }
 
-    fn record(&self, count: Count, failure: Option<&Failure>) -> Result<(), Fault> {
+    fn record(&self, count: Count, failure: Option<&Failure>, within: Duration) -> Result<(), Fault> {
+        self.log.limit("guard", within);
         let count = (count == Count::Zero).then(|| "count 0".to_owned());
         let event =
             failure.map(|failure| format!("event {} try{}: {}", failure.entry.slot, failure.attempt, failure.text));

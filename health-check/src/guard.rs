@@ -17,9 +17,6 @@ use crate::limit;
 use crate::machine::{Entry, Fault};
 use crate::systemd::systemctl;
 
-/// How long reading and writing the record may take: a disk that hangs must not keep a failed trial from its reboot (HLT-42).
-const RECORD: Duration = Duration::from_secs(10);
-
 /// How long the process may take to answer.
 const ANSWER: Duration = Duration::from_secs(5);
 
@@ -100,8 +97,8 @@ pub trait Guard {
     fn watch(&self) -> Watch;
     /// The machine stays up: the process on watch ends, and what it left to systemd is taken back (GRD-23). What did not work.
     fn disarm(&self) -> Vec<String>;
-    /// Writes the count of boots and, in the same write, the event of a trial that failed.
-    fn record(&self, count: Count, failure: Option<&Failure>) -> Result<(), Fault>;
+    /// Writes the count of boots and, in the same write, the event of a trial that failed. Waits no longer than this for a disk that hangs.
+    fn record(&self, count: Count, failure: Option<&Failure>, within: Duration) -> Result<(), Fault>;
 }
 
 /// How long systemd may take to read its units again.
@@ -155,9 +152,9 @@ impl Guard for BootGuard {
         updater::release::disarm(&self.client, &self.root, &reload)
     }
 
-    fn record(&self, count: Count, failure: Option<&Failure>) -> Result<(), Fault> {
+    fn record(&self, count: Count, failure: Option<&Failure>, within: Duration) -> Result<(), Fault> {
         let failure = failure.cloned();
-        Ok(limit::within(RECORD, move || record(&SysRoot::real(), count, failure.as_ref()))??)
+        Ok(limit::within(within, move || record(&SysRoot::real(), count, failure.as_ref()))??)
     }
 }
 

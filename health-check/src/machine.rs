@@ -1,6 +1,7 @@
 //! The machine's slots and entries, as a seam: what is booted, commit, and what would boot instead.
 
 use std::error::Error;
+use std::time::Duration;
 
 use serde::Serialize;
 
@@ -94,8 +95,8 @@ pub trait Session {
     fn booted(&self) -> Booted;
     /// Tidies, then commits the booted slot (UPD-21) on the ESP, touching nothing else; what is worth telling.
     fn commit_entry(&mut self) -> Result<Vec<String>, Fault>;
-    /// Records what [`Session::commit_entry`] did: floor and history (UPD-40, UPD-41); what is worth telling. Waits no longer than HLT-42 allows.
-    fn record_commit(&mut self, detail: &str) -> Vec<String>;
+    /// Records what [`Session::commit_entry`] did: floor and history (UPD-40, UPD-41); what is worth telling. Waits no longer than this.
+    fn record_commit(&mut self, detail: &str, within: Duration) -> Vec<String>;
     /// On a committed boot: if a second name of the booted entry is live, because a commit was cut, ends it (UPD-24); what is worth telling.
     fn finish_commit(&mut self) -> Result<Vec<String>, Fault>;
     /// Asks the model whether something whole boots if the booted entry is bad (UPD-50): what it is, or why there is nothing.
@@ -107,6 +108,6 @@ pub trait Session {
     fn note_fallbacks(&mut self) -> Result<Vec<String>, Fault>;
     /// Takes an event that the boot guard left over into the history (UPD-44); what it says.
     fn take_over_guard_event(&mut self) -> Result<Vec<String>, Fault>;
-    /// Appends `trial-failed` to the history (HLT-40).
-    fn record_trial_failed(&mut self, detail: &str) -> Result<(), Fault>;
+    /// Appends `trial-failed` to the history (HLT-40), and waits no longer than this.
+    fn record_trial_failed(&mut self, detail: &str, within: Duration) -> Result<(), Fault>;
 }

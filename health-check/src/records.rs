@@ -24,9 +24,6 @@ const BOOT_ID: &str = "proc/sys/kernel/random/boot_id";
 /// Files of evidence that are kept (HLT-40).
 const KEPT: usize = 32;
 
-/// How long writing evidence may take (HLT-42).
-const LIMIT: Duration = Duration::from_secs(30);
-
 /// Why something was not recorded.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {what} {}", path.display())]
@@ -58,10 +55,10 @@ pub enum Medium {
 pub trait Records {
     /// The kernel's id of this boot; empty if it cannot be read.
     fn boot_id(&self) -> String;
-    /// What machine and kernel say of themselves.
-    fn traces(&self) -> Traces;
+    /// What machine and kernel say of themselves, as far as it can be had within this time.
+    fn traces(&self, within: Duration) -> Traces;
     /// Keeps evidence. When this returns, it is on the medium, or its time was over (HLT-42).
-    fn keep(&self, evidence: &Evidence) -> Result<Kept, RecordError>;
+    fn keep(&self, evidence: &Evidence, within: Duration) -> Result<Kept, RecordError>;
     /// Says to `ralphd` that the booted slot is committed.
     fn mark_committed(&self, entry: &Entry) -> Result<(), RecordError>;
 }
@@ -70,13 +67,12 @@ pub trait Records {
 #[derive(Debug)]
 pub struct FileRecords {
     root: PathBuf,
-    limit: Duration,
 }
 
 impl FileRecords {
     /// Below `root`, which is `/` but for tests.
     pub fn below(root: &Path) -> Self {
-        Self { root: root.to_owned(), limit: LIMIT }
+        Self { root: root.to_owned() }
     }
 }
 
@@ -85,13 +81,13 @@ impl Records for FileRecords {
         fs::read_to_string(self.root.join(BOOT_ID)).unwrap_or_default().trim().to_owned()
     }
 
-    fn traces(&self) -> Traces {
-        Traces::gather(&self.root)
+    fn traces(&self, within: Duration) -> Traces {
+        Traces::gather(&self.root, within)
     }
 
-    fn keep(&self, evidence: &Evidence) -> Result<Kept, RecordError> {
+    fn keep(&self, evidence: &Evidence, within: Duration) -> Result<Kept, RecordError> {
         let (folder, owned) = (self.root.join(EVIDENCE), evidence.clone());
-        let kept = limit::within(self.limit, {
+        let kept = limit::within(within, {
             let folder = folder.clone();
             move || keep(&folder, owned)
         });

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use crate::act::{self, Attempt, Boot, NotSettled, Settled, Told, World};
 use crate::check::{self, COMMIT, Outcome, Reason};
-use crate::guard::{Count, Watch};
+use crate::guard::Watch;
 use crate::machine::{Booted, Machine, OpenError, Session};
 use crate::policy::{self, Another, Facts, Required, Verdict};
 use rounds::Rounds;
@@ -49,7 +49,7 @@ pub fn run(machine: &dyn Machine, world: World<'_>, checks: &mut dyn FnMut(Durat
     runner.note_missing_guard(seen.as_ref());
     if let Some(Seen { booted: Booted::Committed(_), .. }) = seen {
         // The health check is reached: whoever pulls the plug while checks run is not a boot that failed (GRD-11).
-        act::count(world, Count::Zero, None, &mut runner.notes);
+        act::reached(world, &mut runner.notes);
     }
     // What could not be read yet is most likely what the checks are for.
     let kind = seen.as_ref().map_or(policy::Booted::Trial, |seen| act::kind(&seen.booted, &boot));
@@ -234,12 +234,12 @@ impl Runner<'_> {
         let mut guard = Told::NotYet;
         if let Booted::Trial { entry, attempt } = &booted {
             if verdict == Verdict::Report {
-                act::keep_evidence(entry, *attempt, verdict, outcomes, self.world, &mut self.notes);
+                act::keep_evidence(entry, *attempt, verdict, outcomes, (self.world, self.boot), &mut self.notes);
             } else {
                 let (kind, action) = (act::kind(&booted, self.boot), act::action(outcomes, &self.world.policy));
                 let depends = policy::depends_on_another(kind, check::required(outcomes), action);
                 guard = if depends { Told::LeftArmed } else { Told::Wholly };
-                act::record(entry, *attempt, (verdict, guard), outcomes, self.world, &mut self.notes);
+                act::record(entry, *attempt, (verdict, guard), outcomes, (self.world, self.boot), &mut self.notes);
             }
             self.notes.push("what came of the trial is not in the history: the state could not be read".to_owned());
         }

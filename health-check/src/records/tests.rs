@@ -5,6 +5,9 @@ use super::*;
 use crate::check::{Outcome, Reason};
 use crate::fakes::entry;
 
+/// As long as anything that does not hang may take.
+const LONG: Duration = Duration::from_secs(60);
+
 fn evidence(generation: u32, attempt: u32) -> Evidence {
     let entry = Entry { generation, ..entry() };
     let outcomes = [Outcome::own_failure("commit", Reason::Commit, "read-only file system".into())];
@@ -28,7 +31,7 @@ fn names(folder: &Path) -> Vec<String> {
 #[test]
 fn evidence_holds_what_the_specification_lists() {
     let root = tempfile::tempdir().unwrap();
-    let path = FileRecords::below(root.path()).keep(&evidence(7, 1)).unwrap().path;
+    let path = FileRecords::below(root.path()).keep(&evidence(7, 1), LONG).unwrap().path;
     assert_eq!(path, root.path().join("var/lib/ralph-update/evidence/g7-try1.json"));
     let read: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
     let expected = serde_json::json!({
@@ -48,9 +51,9 @@ fn evidence_holds_what_the_specification_lists() {
 fn the_same_attempt_replaces_its_evidence() {
     let root = tempfile::tempdir().unwrap();
     let records = FileRecords::below(root.path());
-    records.keep(&evidence(7, 1)).unwrap();
+    records.keep(&evidence(7, 1), LONG).unwrap();
     let later = Evidence { time: 1_700_000_001, ..evidence(7, 1) };
-    let path = records.keep(&later).unwrap().path;
+    let path = records.keep(&later, LONG).unwrap().path;
     assert!(fs::read_to_string(&path).unwrap().contains("1700000001"));
     assert_eq!(names(path.parent().unwrap()).len(), 1);
 }
@@ -68,7 +71,7 @@ fn at_most_32_files_are_kept_the_oldest_go_first() {
     fs::write(folder.join("g1-try9.json.new"), "{").unwrap();
     for generation in 2..=12 {
         for attempt in 1..=3 {
-            records.keep(&evidence(generation, attempt)).unwrap();
+            records.keep(&evidence(generation, attempt), LONG).unwrap();
         }
     }
     let names = names(&folder);
@@ -79,7 +82,7 @@ fn at_most_32_files_are_kept_the_oldest_go_first() {
     assert!(ours.contains(&FileName { generation: 12, attempt: 3 }));
     assert_eq!(names.len(), KEPT + 5, "{names:?}");
     // After a new installation generations begin anew; what was just written stays.
-    records.keep(&evidence(1, 1)).unwrap();
+    records.keep(&evidence(1, 1), LONG).unwrap();
     assert!(folder.join("g1-try1.json").exists());
     assert_eq!(self::names(&folder).len(), KEPT + 5);
 }
@@ -90,7 +93,7 @@ fn evidence_that_cannot_be_written_is_an_error_that_names_the_path() {
     fs::create_dir(root.path().join("var")).unwrap();
     // A file where a folder should be: refused also to root, unlike a read-only folder.
     fs::write(root.path().join("var/lib"), "").unwrap();
-    let error = FileRecords::below(root.path()).keep(&evidence(7, 1)).unwrap_err();
+    let error = FileRecords::below(root.path()).keep(&evidence(7, 1), LONG).unwrap_err();
     assert!(error.to_string().contains("var/lib"), "{error}");
     assert!(std::error::Error::source(&error).is_some());
 }
@@ -99,12 +102,12 @@ fn evidence_that_cannot_be_written_is_an_error_that_names_the_path() {
 fn a_full_disk_keeps_the_old_evidence_and_no_half_file() {
     let root = tempfile::tempdir().unwrap();
     let records = FileRecords::below(root.path());
-    let path = records.keep(&evidence(7, 1)).unwrap().path;
+    let path = records.keep(&evidence(7, 1), LONG).unwrap().path;
     let before = fs::read(&path).unwrap();
     // /dev/full answers as a full disk does; the temporary name leads there.
     let temporary = path.with_extension("json.new");
     std::os::unix::fs::symlink("/dev/full", &temporary).unwrap();
-    let error = records.keep(&Evidence { time: 1, ..evidence(7, 1) }).unwrap_err();
+    let error = records.keep(&Evidence { time: 1, ..evidence(7, 1) }, LONG).unwrap_err();
     assert!(error.to_string().starts_with("cannot write "), "{error}");
     assert_eq!(fs::read(&path).unwrap(), before);
     assert_eq!(names(path.parent().unwrap()), ["g7-try1.json"]);
@@ -117,9 +120,9 @@ fn a_file_system_that_hangs_is_left_behind_hlt_42() {
     fs::create_dir_all(&folder).unwrap();
     // Opening a FIFO that nobody reads never returns.
     nix::unistd::mkfifo(&folder.join("g7-try1.json.new"), nix::sys::stat::Mode::S_IRWXU).unwrap();
-    let records = FileRecords { root: root.path().to_owned(), limit: Duration::from_millis(100) };
+    let records = FileRecords::below(root.path());
     let begin = std::time::Instant::now();
-    let error = records.keep(&evidence(7, 1)).unwrap_err();
+    let error = records.keep(&evidence(7, 1), Duration::from_millis(100)).unwrap_err();
     assert!(begin.elapsed() < Duration::from_secs(30));
     assert_eq!(error.source.kind(), ErrorKind::TimedOut);
     assert!(error.to_string().ends_with("var/lib/ralph-update/evidence"), "{error}");
@@ -129,7 +132,7 @@ fn a_file_system_that_hangs_is_left_behind_hlt_42() {
 fn evidence_on_a_tmpfs_is_known_to_be_lost_hlt_40() {
     // /dev/shm is a tmpfs on every Linux with systemd or in a container; the crate's own folder is where sources are kept.
     let memory = tempfile::tempdir_in("/dev/shm").unwrap();
-    assert_eq!(FileRecords::below(memory.path()).keep(&evidence(7, 1)).unwrap().medium, Medium::Memory);
+    assert_eq!(FileRecords::below(memory.path()).keep(&evidence(7, 1), LONG).unwrap().medium, Medium::Memory);
     assert_eq!(medium(Path::new("/proc")), Medium::Lasting);
     assert_eq!(medium(Path::new("/nonexistent")), Medium::Lasting);
 }

@@ -37,23 +37,26 @@ pub struct Traces {
 
 impl Traces {
     /// Of the machine below `root`. Whatever cannot be read, or not in time, is left out.
-    pub fn gather(root: &Path) -> Self {
-        let (kmsg, pstore) = (root.join("dev/kmsg"), root.join("sys/fs/pstore"));
-        let kernel_log = limit::within(PATIENCE, move || kernel_log(&kmsg)).unwrap_or_default();
-        let pstore = limit::within(PATIENCE, move || pstore_end(&pstore)).ok().flatten();
-        let text = pstore.map(|text| ("pstore", text)).or_else(|| journal_end(root).map(|text| ("journal", text)));
+    pub fn gather(root: &Path, within: Duration) -> Self {
+        let until = Instant::now() + within;
+        let patience = || until.saturating_duration_since(Instant::now()).min(PATIENCE);
+        let (kmsg, pstore, limit) = (root.join("dev/kmsg"), root.join("sys/fs/pstore"), patience());
+        let kernel_log = limit::within(limit, move || kernel_log(&kmsg, limit)).unwrap_or_default();
+        let pstore = limit::within(patience(), move || pstore_end(&pstore)).ok().flatten();
+        let text = pstore.map(|text| ("pstore", text));
+        let text = text.or_else(|| journal_end(root, &patience).map(|text| ("journal", text)));
         let previous_end = text.map(|(source, text)| PreviousEnd { source: source.to_owned(), text });
         Self { kernel_log, previous_end }
     }
 }
 
 /// Reads `/dev/kmsg` without waiting for what is not there yet; every read gives one record.
-fn kernel_log(path: &Path) -> String {
+fn kernel_log(path: &Path, patience: Duration) -> String {
     let flags = OFlag::O_NONBLOCK.bits();
     let Ok(mut log) = OpenOptions::new().read(true).custom_flags(flags).open(path) else { return String::new() };
     let (mut lines, mut bytes) = (VecDeque::new(), 0);
     let mut record = [0; RECORD];
-    let until = Instant::now() + PATIENCE;
+    let until = Instant::now() + patience;
     // A kernel that logs faster than we read must not hold us.
     while Instant::now() < until {
         match log.read(&mut record) {
@@ -110,14 +113,14 @@ fn file_end(path: &Path) -> Option<String> {
 }
 
 /// The last lines of the previous boot, where a journal is kept over a reboot.
-fn journal_end(root: &Path) -> Option<String> {
+fn journal_end(root: &Path, patience: &dyn Fn() -> Duration) -> Option<String> {
     // Without one journalctl would not know of another boot; not asking spares the time.
     let kept = root.join("var/log/journal");
-    if !limit::within(PATIENCE, move || kept.is_dir()).unwrap_or(false) {
+    if !limit::within(patience(), move || kept.is_dir()).unwrap_or(false) {
         return None;
     }
     let args = ["--quiet", "--no-pager", "-b", "-1", "-o", "short-monotonic", "-n", "40"].map(str::to_owned);
-    let ended = process::run(Path::new(JOURNALCTL), &args, PATIENCE).ok()?;
+    let ended = process::run(Path::new(JOURNALCTL), &args, patience()).ok()?;
     let said = ended.end == End::Code(0) && !ended.output.trim().is_empty();
     said.then(|| tail(&ended.output, PREVIOUS).to_owned())
 }
@@ -160,11 +163,11 @@ mod tests {
     #[test]
     fn what_cannot_be_read_is_left_out_hlt_40() {
         let root = tempfile::tempdir().unwrap();
-        assert_eq!(Traces::gather(root.path()), Traces::default());
+        assert_eq!(Traces::gather(root.path(), PATIENCE * 3), Traces::default());
         // A pipe that nobody writes to: opened and read without waiting.
         fs::create_dir(root.path().join("dev")).unwrap();
         nix::unistd::mkfifo(&root.path().join("dev/kmsg"), nix::sys::stat::Mode::S_IRWXU).unwrap();
-        assert_eq!(Traces::gather(root.path()), Traces::default());
+        assert_eq!(Traces::gather(root.path(), PATIENCE * 3), Traces::default());
     }
 
     #[test]
@@ -173,7 +176,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let path = root.path().join("kmsg");
         fs::write(&path, format!("6,1,2000000,-;{}", "x".repeat(6000))).unwrap();
-        let log = kernel_log(&path);
+        let log = kernel_log(&path, PATIENCE);
         assert!(log.starts_with("[    2.000000] xxx") && log.ends_with("x\n"), "{log}");
     }
 }

@@ -84,3 +84,38 @@ fn the_guards_time_runs_while_the_lock_is_waited_for_hlt_36() {
     let (_, log) = scene.run(passing());
     assert!(log.contains(&"checks within 280 s".to_owned()), "a minute is gone: {log:?}");
 }
+
+/// The limits of what a trial leaves behind, whose checks took so many of the guard's 600 s.
+fn limits(scene: Scene, took: u64, outcomes: Vec<Outcome>) -> Vec<String> {
+    let scene = Scene { rounds: vec![Duration::from_secs(took)], ..scene };
+    scene.run(outcomes);
+    scene.log.limits()
+}
+
+#[test]
+fn what_a_failed_trial_leaves_is_written_before_the_guard_cuts_it_hlt_42() {
+    // In time, and late: all but 5 s of what is left, half of it for what is gathered; then there is a little for each.
+    for (took, expected) in [
+        (540, ["guard 10000 ms", "traces 15000 ms", "evidence 30000 ms", "history 30000 ms"]),
+        (575, ["guard 10000 ms", "traces 10000 ms", "evidence 20000 ms", "history 20000 ms"]),
+        (588, ["guard 7000 ms", "traces 3500 ms", "evidence 7000 ms", "history 7000 ms"]),
+        (599, ["guard 3000 ms", "traces 1500 ms", "evidence 3000 ms", "history 3000 ms"]),
+    ] {
+        assert_eq!(limits(watched(600), took, failing()), expected, "after {took} s");
+    }
+}
+
+#[test]
+fn nothing_is_hurried_once_the_guard_is_disarmed_hlt_42() {
+    let usual = ["traces 15000 ms", "evidence 30000 ms", "history 30000 ms"];
+    // It stays up: the policy wants it so.
+    let mut scene = watched(600);
+    scene.policy.on_failure = Action::Stay;
+    assert_eq!(limits(scene, 588, failing())[1..], usual);
+    let mut scene = watched(600);
+    scene.policy.on_failure = Action::Stay;
+    scene.guard.fails = true;
+    assert_eq!(limits(scene, 588, failing())[1], "traces 3500 ms", "it did not obey");
+    let committed = limits(watched(600), 588, passing());
+    assert_eq!(committed, ["guard 10000 ms", "history 30000 ms", "traces 15000 ms", "evidence 30000 ms"]);
+}
