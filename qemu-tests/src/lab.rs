@@ -1,6 +1,7 @@
 //! What a scenario starts from: a folder of its own, the programs under test, keys, images and a disk, all made by
 //! those programs as a release engineer would.
 
+use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
@@ -29,6 +30,8 @@ pub struct Keys {
 #[derive(Debug)]
 pub struct Lab {
     dir: PathBuf,
+    /// The images made so far: release and keys, file.
+    images: RefCell<Vec<(String, PathBuf)>>,
 }
 
 /// Runs a scenario named `name` in a folder of its own, which stays for a look when it fails; of one that passes only the
@@ -60,7 +63,11 @@ impl Lab {
             std::fs::remove_dir_all(&dir).with_context(|| format!("cannot empty {}", dir.display()))?;
         }
         std::fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
-        Ok(Self { dir })
+        Ok(Self::at(dir))
+    }
+
+    fn at(dir: PathBuf) -> Self {
+        Self { dir, images: RefCell::default() }
     }
 
     /// A path in the scenario's folder.
@@ -88,11 +95,23 @@ impl Lab {
         Ok(self.keys())
     }
 
-    /// Builds and signs the image of a release, which trusts `keys` for the next one: `vVERSION.zst`.
+    /// Builds and signs the image of a release, which trusts `keys` for the next one: `vVERSION.zst`. Asked for once more,
+    /// it is the same file.
     ///
     /// # Errors
     /// When a tool or `ralph-image` fails.
     pub fn image(&self, release: &Release, keys: &Keys) -> Result<PathBuf> {
+        let wanted = format!("{release:?} {keys:?}");
+        let made = self.images.borrow().iter().find(|(image, _)| *image == wanted).map(|(_, path)| path.clone());
+        if let Some(path) = made {
+            return Ok(path);
+        }
+        let path = self.build_image(release, keys)?;
+        self.images.borrow_mut().push((wanted, path.clone()));
+        Ok(path)
+    }
+
+    fn build_image(&self, release: &Release, keys: &Keys) -> Result<PathBuf> {
         let public = std::fs::read(&keys.public).with_context(|| format!("cannot read {}", keys.public.display()))?;
         let checks = guest::impatient_checks()?;
         let mut extra: Vec<(&str, &[u8])> = vec![
@@ -152,11 +171,11 @@ impl Lab {
     pub fn shared_disk(&self) -> Result<(PathBuf, Keys)> {
         let release = Release::new("1.0.0");
         let dir = guest::cached("shared-disk", &release.fingerprint(&workspace::programs()?)?, |dir| {
-            let lab = Self { dir: dir.to_owned() };
+            let lab = Self::at(dir.to_owned());
             let keys = lab.keygen()?;
             lab.disk(&lab.image(&release, &keys)?, &keys).map(drop)
         })?;
-        let shared = Self { dir };
+        let shared = Self::at(dir);
         let disk = self.path("disk.raw");
         run(setup::command("cp").arg("--sparse=always").arg(shared.path("disk.raw")).arg(&disk))?;
         Ok((disk, shared.keys()))

@@ -37,6 +37,17 @@ impl<'l> Off<'l> {
         Ok(Self { lab, disk, esp, keys })
     }
 
+    /// Pulls the plug of a machine that runs.
+    ///
+    /// # Errors
+    /// When its disk has no ESP any more.
+    pub fn unplugged(lab: &'l Lab, machine: Machine) -> Result<Self> {
+        let Machine { vm, keys, disk, .. } = machine;
+        drop(vm);
+        let esp = Esp::of_disk(&disk)?;
+        Ok(Self { lab, disk, esp, keys })
+    }
+
     /// Stages `release` in slot B, by the same program that would do it in the guest.
     ///
     /// # Errors
@@ -99,6 +110,7 @@ pub struct Machine {
     pub vm: Vm,
     /// Its ESP, seen from outside.
     pub esp: Esp,
+    disk: PathBuf,
     keys: Keys,
     server: Server,
 }
@@ -122,7 +134,7 @@ impl Machine {
     pub fn started(lab: &Lab, disk: &Path, keys: Keys) -> Result<Self> {
         let esp = Esp::of_disk(disk)?;
         let vm = Vm::start(disk, &lab.machine("machine")?, OnReset::Reboot)?;
-        Ok(Self { vm, esp, keys, server: Server::start()? })
+        Ok(Self { vm, esp, disk: disk.to_owned(), keys, server: Server::start()? })
     }
 
     /// Switches on a machine with this disk, and waits until it can be talked to.

@@ -5,12 +5,13 @@ mod common;
 
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use common::{A, committed, fallen};
 use qemu_tests::guest::{Initrd, Release};
 use qemu_tests::lab::scenario;
-use qemu_tests::machine::Off;
+use qemu_tests::machine::{Machine, Off};
 use qemu_tests::vm::BOOT_TIMEOUT;
+use serde_json::Value;
 
 /// The shortest deadline there is (GRD-21).
 const DEADLINE: &str = "ralph.deadline=30";
@@ -65,6 +66,47 @@ fn an_initrd_that_hangs_before_the_guard_costs_a_try_for_each_reset_and_is_incon
         assert_eq!(fallen.update["inconclusive"], 1);
         Ok(())
     })
+}
+
+#[test]
+fn what_was_inconclusive_three_times_is_refused_until_somebody_insists_upd_45() -> Result<()> {
+    let release = Release::new("2.0.0").with_initrd(Initrd::HangsBeforeGuard);
+    scenario("inconclusive-three-times", |lab| {
+        let mut off = Off::new(lab)?;
+        for times in 1..3 {
+            let machine = inconclusive(off, &release, times)?;
+            off = Off::unplugged(lab, machine)?;
+        }
+        let mut machine = inconclusive(off, &release, 3)?;
+
+        let url = machine.serve(lab, &release)?;
+        let before = machine.entries()?;
+        let refused = machine.vm.run(&format!("ralph-update --json apply {url}"))?;
+        assert_eq!(refused.code, 3, "{}{}", refused.stdout, refused.stderr);
+        let told: Value = serde_json::from_str(&refused.stdout).context("not JSON")?;
+        assert_eq!(told["reason"], "inconclusive", "{told:#}");
+        assert_eq!(machine.entries()?, before);
+
+        machine.vm.ok(&format!("ralph-update apply --retry-failed {url}"))?;
+        assert_eq!(machine.entries()?, [A, "ralphos-b-g5+3-0.conf"]);
+        assert_eq!(common::events(&mut machine, "retried")?, 1);
+        Ok(())
+    })
+}
+
+/// Applies `release`, whose only try hangs before the guard until the plug is pulled, and gives the machine on slot A,
+/// which has noticed that for the `times`th time.
+fn inconclusive(off: Off<'_>, release: &Release, times: u32) -> Result<Machine> {
+    let (staged, tried) = (format!("ralphos-b-g{}+3-0.conf", times + 1), format!("ralphos-b-g{}+1-0.conf", times + 1));
+    let mut machine = off.stage(release)?.rename(&staged, &tried)?.start()?;
+    machine.vm.wait_console("hangs before the guard, as told")?;
+    machine.vm.power_cycle()?;
+    assert_eq!(machine.vm.wait_boot(BOOT_TIMEOUT)?.slot, "a");
+    machine.settled_status()?;
+    assert_eq!(common::events(&mut machine, "fell-back")?, times as usize);
+    let update = common::update(&machine.explain()?, times + 1)?;
+    assert_eq!((&update["end"], &update["inconclusive"]), (&"inconclusive".into(), &times.into()), "{update:#}");
+    Ok(machine)
 }
 
 #[test]
