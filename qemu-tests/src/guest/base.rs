@@ -26,7 +26,7 @@ pub struct Base {
 }
 
 const PACKAGES: &str = "systemd-sysv,systemd,udev,dbus,kmod,util-linux,mount,dash,coreutils,grep,sed,procps,\
-    base-files,libc-bin,cryptsetup-bin,busybox-static,systemd-boot-efi,systemd-boot,linux-image-cloud-amd64";
+    base-files,libc-bin,cryptsetup-bin,busybox-static,kexec-tools,systemd-boot-efi,systemd-boot,linux-image-cloud-amd64";
 
 /// Everything but the programs that are needed to run. `var` is a partition of its own, `boot` the ESP's business.
 const TRIM: &[&str] = &[
@@ -86,6 +86,7 @@ const MODULES: &[&str] = &[
     "overlay",
     "loop",
     "i6300esb",
+    "autofs4",
 ];
 
 /// What starts with the system, besides the units of a release.
