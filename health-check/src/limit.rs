@@ -6,7 +6,11 @@ use std::thread;
 use std::time::Duration;
 
 /// Does the work in a thread of its own, and waits no longer than `limit`. A thread that hangs is left behind, and ends with the program.
+/// With no time at all it is not begun.
 pub fn within<T: Send + 'static>(limit: Duration, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Error> {
+    if limit.is_zero() {
+        return Err(Error::new(ErrorKind::TimedOut, "not begun: there was no time left"));
+    }
     let (sender, receiver) = mpsc::channel();
     thread::Builder::new().name("limited".to_owned()).spawn(move || {
         // Nobody listens any more once the time is over.
@@ -28,6 +32,12 @@ mod tests {
     #[test]
     fn what_is_done_in_time_is_handed_over() {
         assert_eq!(within(Duration::from_secs(60), || 7).unwrap(), 7);
+    }
+
+    #[test]
+    fn without_time_nothing_is_begun_hlt_42() {
+        let error = within(Duration::ZERO, || panic!("begun")).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::TimedOut);
     }
 
     #[test]

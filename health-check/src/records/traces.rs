@@ -44,7 +44,8 @@ impl Traces {
         let kernel_log = limit::within(limit, move || kernel_log(&kmsg, limit)).unwrap_or_default();
         let pstore = limit::within(patience(), move || pstore_end(&pstore)).ok().flatten();
         let text = pstore.map(|text| ("pstore", text));
-        let text = text.or_else(|| journal_end(root, &patience).map(|text| ("journal", text)));
+        let journal = root.join("var/log/journal");
+        let text = text.or_else(|| journal_end(move || journal.is_dir(), &patience).map(|text| ("journal", text)));
         let previous_end = text.map(|(source, text)| PreviousEnd { source: source.to_owned(), text });
         Self { kernel_log, previous_end }
     }
@@ -113,10 +114,9 @@ fn file_end(path: &Path) -> Option<String> {
 }
 
 /// The last lines of the previous boot, where a journal is kept over a reboot.
-fn journal_end(root: &Path, patience: &dyn Fn() -> Duration) -> Option<String> {
-    // Without one journalctl would not know of another boot; not asking spares the time.
-    let kept = root.join("var/log/journal");
-    if !limit::within(patience(), move || kept.is_dir()).unwrap_or(false) {
+fn journal_end(is_kept: impl FnOnce() -> bool + Send + 'static, patience: &dyn Fn() -> Duration) -> Option<String> {
+    // Without a folder for it journalctl would not know of another boot; not asking spares the time. To look may hang as `/var` does.
+    if !limit::within(patience(), is_kept).unwrap_or(false) {
         return None;
     }
     let args = ["--quiet", "--no-pager", "-b", "-1", "-o", "short-monotonic", "-n", "40"].map(str::to_owned);
@@ -168,6 +168,33 @@ mod tests {
         fs::create_dir(root.path().join("dev")).unwrap();
         nix::unistd::mkfifo(&root.path().join("dev/kmsg"), nix::sys::stat::Mode::S_IRWXU).unwrap();
         assert_eq!(Traces::gather(root.path(), PATIENCE * 3), Traces::default());
+    }
+
+    #[test]
+    fn a_var_that_hangs_is_not_waited_for_hlt_42() {
+        let hangs = || {
+            std::thread::sleep(Duration::from_secs(3600));
+            true
+        };
+        let begin = Instant::now();
+        assert_eq!(journal_end(hangs, &|| Duration::from_millis(100)), None);
+        assert!(begin.elapsed() < Duration::from_secs(30));
+    }
+
+    #[test]
+    fn what_is_gathered_has_one_limit_for_all_hlt_42() {
+        let root = tempfile::tempdir().unwrap();
+        let put = |path: &str, text: &str| {
+            let path = root.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        };
+        put("dev/kmsg", "6,1,2000000,-;hello\n");
+        put("sys/fs/pstore/dmesg-efi_pstore-1", "Kernel panic");
+        assert_eq!(Traces::gather(root.path(), Duration::ZERO), Traces::default());
+        let traces = Traces::gather(root.path(), PATIENCE * 3);
+        assert_eq!(traces.kernel_log, "[    2.000000] hello\n");
+        assert_eq!(traces.previous_end.unwrap().text, "Kernel panic");
     }
 
     #[test]
