@@ -11,6 +11,7 @@ pub mod entry;
 pub mod esp;
 pub mod fat;
 pub mod guard;
+pub mod kexec;
 pub mod loader;
 pub mod names;
 pub mod options;

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use boot_entries::esp::Remount;
 use boot_entries::guard::GuardDevice;
+use boot_entries::kexec;
 use boot_entries::loader::parse_efi_string;
 use boot_entries::{
     BootOptions, EntryArchitecture, EspState, ImageEsp, KernelEsp, LoaderVars, MarkedBad, another_whole_entry_boots,
@@ -32,8 +33,6 @@ const STALLED: &str = "stalled\n";
 const CHANGES: Duration = Duration::from_secs(43);
 const LOADER_GUID: &str = "4a67b082-0a4c-41cf-b6c7-440b29bb8c4f";
 const POLL: Duration = Duration::from_millis(100);
-/// What the kernel calls the loader that is a kernel (`Documentation/arch/x86/boot.rst`, `type_of_loader`).
-const LOADER_KEXEC: u32 = 0xd;
 /// `ralph.failed=` of an entry that the guard gave up.
 const REASON: &str = "guard";
 
@@ -135,9 +134,10 @@ impl crate::start::Machine for RealMachine {
     }
 
     fn is_kexec(&mut self) -> bool {
-        let bootloader_type = std::fs::read_to_string("/proc/sys/kernel/bootloader_type").ok();
+        let bootloader_type = std::fs::read_to_string(kexec::BOOTLOADER_TYPE).ok();
         let line = self.sys.command_line().unwrap_or_default();
-        is_kexec(bootloader_type.as_deref(), &line, Path::new("/proc/vmcore").exists())
+        // A file that says nothing is no reason to leave a boot uncounted.
+        kexec::is_kexec(bootloader_type.as_deref(), &line, Path::new(kexec::VMCORE).exists()).unwrap_or(false)
     }
 
     fn disk(&mut self, booted: &BootOptions, wait: Duration) -> Result<OpenDisk, Stop> {
@@ -254,15 +254,6 @@ fn architecture(architecture: Architecture) -> EntryArchitecture {
     }
 }
 
-/// `GRD-13`: the number holds the loader's type above four bits of its version. Only x86 has it; elsewhere a crash kernel
-/// is known by what it was told of the one before it, and any other kernel started by a kernel is not known.
-fn is_kexec(bootloader_type: Option<&str>, command_line: &str, vmcore: bool) -> bool {
-    match bootloader_type {
-        Some(text) => text.trim().parse::<u32>().is_ok_and(|number| number >> 4 == LOADER_KEXEC),
-        None => vmcore || command_line.split_ascii_whitespace().any(|word| word.starts_with("elfcorehdr=")),
-    }
-}
-
 /// Looks for the variables below `efi`, with `mount` where their directory is empty; and what went wrong.
 fn find_vars(efi: &Path, mount: impl FnOnce(&Path) -> io::Result<()>) -> (EfiVars, Option<io::Error>) {
     if !efi.exists() {
@@ -336,18 +327,6 @@ pub fn show() -> Result<String, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn grd13_a_kernel_started_by_a_kernel() {
-        // type_of_loader 0xd0 of kexec; 0x21 of the EFI stub; 0x7x of GRUB; what 13 alone would be: type 0, version 13.
-        for (text, kexec) in
-            [("208\n", true), ("209", true), ("33\n", false), ("114\n", false), ("13\n", false), ("", false)]
-        {
-            assert_eq!(is_kexec(Some(text), "elfcorehdr=1", true), kexec, "{text:?}");
-        }
-        assert!(!is_kexec(None, "quiet xelfcorehdr=1", false));
-        assert!(is_kexec(None, "quiet", true) && is_kexec(None, "quiet elfcorehdr=0x1000", false));
-    }
 
     #[test]
     fn variables_are_read_and_missing_ones_are_absent() {

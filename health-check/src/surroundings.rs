@@ -8,6 +8,8 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use boot_entries::kexec;
+
 use crate::machine::Fault;
 use crate::systemd::systemctl;
 
@@ -15,10 +17,8 @@ use crate::systemd::systemctl;
 const ANSWER: Duration = Duration::from_secs(10);
 /// The unit that would commit without asking (HLT-38).
 const BLESS_BOOT: &str = "systemd-bless-boot.service";
-/// Who loaded this kernel; x86 alone has it.
-const BOOTLOADER_TYPE: &str = "proc/sys/kernel/bootloader_type";
-/// `LOADER_TYPE_KEXEC` of the x86 boot protocol.
-const KEXEC: u32 = 13;
+/// What the kernel was started with.
+const COMMAND_LINE: &str = "/proc/cmdline";
 
 /// Questions about the machine that are asked once a boot.
 pub trait Surroundings {
@@ -41,16 +41,30 @@ impl ThisMachine {
     pub fn below(root: &Path) -> Self {
         Self { root: root.to_owned() }
     }
+
+    /// GRD-13, as the boot guard asks.
+    fn is_kexec(&self) -> Result<bool, Fault> {
+        let failed = |path: &str, error| format!("cannot read {path}: {error}");
+        let bootloader_type = match fs::read_to_string(self.at(kexec::BOOTLOADER_TYPE)) {
+            Ok(text) => Some(text),
+            // Not on this architecture.
+            Err(error) if error.kind() == ErrorKind::NotFound => None,
+            Err(error) => return Err(failed(kexec::BOOTLOADER_TYPE, error).into()),
+        };
+        let line = fs::read_to_string(self.at(COMMAND_LINE)).map_err(|error| failed(COMMAND_LINE, error))?;
+        let vmcore = self.at(kexec::VMCORE).try_exists().map_err(|error| failed(kexec::VMCORE, error))?;
+        Ok(kexec::is_kexec(bootloader_type.as_deref(), &line, vmcore)?)
+    }
+
+    fn at(&self, path: &str) -> PathBuf {
+        self.root.join(path.trim_start_matches('/'))
+    }
 }
 
 impl Surroundings for ThisMachine {
     fn not_firmware(&self) -> Result<Option<String>, Fault> {
-        match fs::read_to_string(self.root.join(BOOTLOADER_TYPE)) {
-            Ok(text) if is_kexec(&text)? => return Ok(Some("the kernel was started by kexec".to_owned())),
-            Ok(_) => {}
-            // Not on this architecture.
-            Err(error) if error.kind() == ErrorKind::NotFound => {}
-            Err(error) => return Err(format!("cannot read {BOOTLOADER_TYPE}: {error}").into()),
+        if self.is_kexec()? {
+            return Ok(Some("the kernel was started by kexec".to_owned()));
         }
         let shown = systemctl(&["show", "--no-pager", "--property=SoftRebootsCount"], ANSWER)?;
         Ok(match soft_reboots(&shown)? {
@@ -67,12 +81,6 @@ impl Surroundings for ThisMachine {
     fn failed_units(&self) -> Result<String, Fault> {
         Ok(systemctl(&["list-units", "--failed", "--no-pager", "--plain", "--no-legend", "--full"], ANSWER)?)
     }
-}
-
-/// The file holds the loader's type shifted left by 4, and 4 bits of its version (the kernel's sysctl/kernel.rst).
-fn is_kexec(text: &str) -> Result<bool, Fault> {
-    let number: u32 = text.trim().parse().map_err(|_| format!("{BOOTLOADER_TYPE} holds no number: {text:?}"))?;
-    Ok(number >> 4 == KEXEC)
 }
 
 /// systemd before 254 makes no soft-reboots and knows no such property.

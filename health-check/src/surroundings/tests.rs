@@ -2,27 +2,33 @@
 
 use super::*;
 
-#[test]
-fn a_kexec_is_told_from_every_loader_hlt_37() {
-    // kexec writes 0xd0; the EFI stub 0x21, QEMU's -kernel 0xb0, GRUB 0x72.
-    assert!(is_kexec("208\n").unwrap());
-    assert!(is_kexec("209\n").unwrap());
-    for other in ["33\n", "176\n", "114\n", "13\n", "0\n"] {
-        assert!(!is_kexec(other).unwrap(), "{other}");
+/// A machine with these files below `/proc`.
+fn proc(files: &[(&str, &str)]) -> tempfile::TempDir {
+    let root = tempfile::tempdir().unwrap();
+    for (name, text) in files {
+        let path = root.path().join("proc").join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
     }
-    assert!(is_kexec("many").is_err());
+    root
 }
 
 #[test]
-fn the_kernels_file_is_read_and_its_absence_is_no_kexec_hlt_37() {
-    let root = tempfile::tempdir().unwrap();
-    let path = root.path().join(BOOTLOADER_TYPE);
-    fs::create_dir_all(path.parent().unwrap()).unwrap();
-    fs::write(&path, "208\n").unwrap();
-    let told = ThisMachine::below(root.path()).not_firmware().unwrap();
+fn a_kexec_is_told_by_the_kernels_files_hlt_37_grd_13() {
+    const LOADER: &str = "sys/kernel/bootloader_type";
+    let started_by_kexec = |files: &[(&str, &str)]| ThisMachine::below(proc(files).path()).is_kexec();
+    assert!(started_by_kexec(&[(LOADER, "208\n"), ("cmdline", "quiet")]).unwrap());
+    assert!(!started_by_kexec(&[(LOADER, "33\n"), ("cmdline", "quiet")]).unwrap());
+    // Where nothing tells the loader, a crash kernel is known all the same.
+    assert!(!started_by_kexec(&[("cmdline", "quiet")]).unwrap());
+    assert!(started_by_kexec(&[("cmdline", "quiet elfcorehdr=0x1000")]).unwrap());
+    assert!(started_by_kexec(&[("cmdline", "quiet"), ("vmcore", "")]).unwrap());
+    // What cannot be read is said.
+    let said = |files: &[(&str, &str)]| crate::chain(started_by_kexec(files).unwrap_err().as_ref());
+    assert!(said(&[(LOADER, "nonsense"), ("cmdline", "quiet")]).starts_with("/proc/sys/kernel/bootloader_type holds"));
+    assert!(said(&[]).starts_with("cannot read /proc/cmdline: "));
+    let told = ThisMachine::below(proc(&[(LOADER, "208\n"), ("cmdline", "quiet")]).path()).not_firmware().unwrap();
     assert_eq!(told.as_deref(), Some("the kernel was started by kexec"));
-    fs::write(&path, "nonsense").unwrap();
-    assert!(ThisMachine::below(root.path()).not_firmware().is_err());
 }
 
 #[test]
