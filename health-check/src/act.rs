@@ -105,15 +105,32 @@ pub enum Told {
 pub struct NotSettled {
     /// Why.
     pub fault: Fault,
+    /// A commit was begun. It may have got through for all that.
+    pub begun: Option<Trial>,
 }
 
-/// Is there another attempt?
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Attempt {
-    /// There is: what could not be asked is asked again (HLT-31).
-    More,
-    /// There is none.
-    Last,
+impl From<Fault> for NotSettled {
+    fn from(fault: Fault) -> Self {
+        Self { fault, begun: None }
+    }
+}
+
+/// The trial that a commit is of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Trial {
+    /// Its entry.
+    pub entry: Entry,
+    /// Which attempt of it (HLT-40).
+    pub attempt: u32,
+}
+
+/// One of the attempts at a verdict (HLT-31).
+#[derive(Debug, Clone, Copy)]
+pub struct Attempt<'a> {
+    /// There is no other: what could not be asked is not asked again.
+    pub last: bool,
+    /// The trial whose commit an attempt before this one began.
+    pub begun: Option<&'a Trial>,
 }
 
 /// Gathers the facts of this session, decides, and carries the verdict out; all but the reboot, which must wait for the session's end.
@@ -122,7 +139,7 @@ pub fn settle(
     outcomes: &mut [Outcome],
     world: World<'_>,
     boot: &Boot,
-    attempt: Attempt,
+    which: Attempt<'_>,
     notes: &mut Vec<String>,
 ) -> Result<Settled, NotSettled> {
     let booted = session.booted();
@@ -132,7 +149,7 @@ pub fn settle(
     }
     let (required, action) = (check::required(outcomes), action(outcomes, &world.policy));
     let another = match ask(session, kind, required, action, notes) {
-        Err(NoOther::NotKnown(fault)) if attempt == Attempt::More => return Err(NotSettled { fault }),
+        Err(NoOther::NotKnown(fault)) if !which.last => return Err(fault.into()),
         Err(NoOther::NotKnown(fault)) => {
             notes.push(format!("what else would boot could not be asked: {}", crate::chain(fault.as_ref())));
             Another::NotKnown
@@ -145,7 +162,8 @@ pub fn settle(
     let (mut done, mut guard) = (true, Told::NotYet);
     match (verdict, &booted) {
         (Verdict::Commit, Booted::Trial { entry, attempt }) => {
-            notes.extend(session.commit_entry().map_err(|fault| NotSettled { fault })?);
+            let begun = || Some(Trial { entry: entry.clone(), attempt: *attempt });
+            notes.extend(session.commit_entry().map_err(|fault| NotSettled { fault, begun: begun() })?);
             done = announce(entry, world.records, notes);
             // From here on nothing is hurried: what the guard finds committed it leaves alone (GRD-21).
             release(world, notes);
@@ -167,9 +185,17 @@ pub fn settle(
             keep_evidence(entry, *attempt, verdict, outcomes, (world, boot), notes);
         }
         (_, Booted::Committed(entry)) => {
-            let (told, whole) = committed(session, entry, world.records, notes);
-            // After the checks it may be our own commit that was left half done.
-            whole.map_err(|fault| NotSettled { fault })?;
+            // After the checks it may be our own commit, of which we heard that it failed (HLT-31).
+            let ours = which.begun.filter(|begun| begun.entry == *entry);
+            let detail = ours.map(|_| recorded(outcomes));
+            let (told, whole) = committed(session, entry, detail.as_deref(), world.records, notes);
+            if let Some(ours) = ours.filter(|_| whole.is_ok() || which.last) {
+                release(world, notes);
+                guard = Told::Wholly;
+                let world = (world, &boot.released());
+                keep_evidence(entry, ours.attempt, Verdict::Commit, outcomes, world, notes);
+            }
+            whole?;
             done = told;
         }
         _ => {}
@@ -210,17 +236,18 @@ pub fn action(outcomes: &[Outcome], policy: &Policy) -> Action {
 }
 
 /// On a committed boot, whatever the checks say: `ralphd` may go on (HLT-3), a commit that was cut is ended (UPD-24), and fallbacks are
-/// noticed (HLT-41). Was `ralphd` told, and is the commit whole?
+/// noticed (HLT-41). `own` is what the history is to say of the commit, if it is that of this boot. Was `ralphd` told, and is the commit whole?
 pub fn committed(
     session: &mut dyn Session,
     entry: &Entry,
+    own: Option<&str>,
     records: &dyn Records,
     notes: &mut Vec<String>,
 ) -> (bool, Result<(), Fault>) {
     let told = announce(entry, records, notes);
-    let whole = session.finish_commit().map(|done| notes.extend(done));
+    let whole = session.finish_commit(own.unwrap_or_default()).map(|done| notes.extend(done));
     take_over(session, notes);
-    match session.note_fallbacks() {
+    match session.note_unrecorded(own) {
         Ok(noticed) => notes.extend(noticed),
         Err(fault) => notes.push(format!("fallbacks are not recorded: {}", crate::chain(fault.as_ref()))),
     }

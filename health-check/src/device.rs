@@ -173,7 +173,7 @@ impl Session for Open<'_> {
             .unwrap_or_else(|error| vec![format!("the commit is not recorded: {error}")])
     }
 
-    fn finish_commit(&mut self) -> Result<Vec<String>, Fault> {
+    fn finish_commit(&mut self, detail: &str) -> Result<Vec<String>, Fault> {
         let name = self.running()?.name();
         let live = |view: &View| view.state.ours.iter().filter(|o| o.is_live() && o.name.same_system(name)).count();
         // Committing again tidies first, and then makes sure that one name is left (UPD-21).
@@ -181,7 +181,7 @@ impl Session for Open<'_> {
             return Ok(Vec::new());
         }
         let mut told = self.commit_entry()?;
-        told.extend(self.record_commit("", HISTORY));
+        told.extend(self.record_commit(detail, HISTORY));
         Ok(told)
     }
 
@@ -215,13 +215,13 @@ impl Session for Open<'_> {
         Ok(told)
     }
 
-    fn note_fallbacks(&mut self) -> Result<Vec<String>, Fault> {
+    fn note_unrecorded(&mut self, own: Option<&str>) -> Result<Vec<String>, Fault> {
         let running = self.running()?.clone();
-        let records = self.host.records().clone();
+        let (records, own) = (self.host.records().clone(), own.map(str::to_owned));
         let state = self.view()?.state.clone();
         let (found, committed) = limit::within(HISTORY, move || {
             let found = session::note_fallbacks(&state, Some(running.name()), &records)?;
-            Ok::<_, HistoryError>((found, session::note_commit(&running, &records)?))
+            Ok::<_, HistoryError>((found, session::note_commit(&running, &records, own)?))
         })??;
         let fell_back = |e: &Event| format!("generation {} in slot {} fell back: {}", e.generation, e.slot, e.detail);
         let committed = committed.map(|e| format!("generation {} in slot {}: {}", e.generation, e.slot, e.detail));
@@ -318,7 +318,7 @@ impl Session for Nothing {
         Vec::new()
     }
 
-    fn finish_commit(&mut self) -> Result<Vec<String>, Fault> {
+    fn finish_commit(&mut self, _detail: &str) -> Result<Vec<String>, Fault> {
         self.refuse()
     }
 
@@ -330,7 +330,7 @@ impl Session for Nothing {
         self.refuse()
     }
 
-    fn note_fallbacks(&mut self) -> Result<Vec<String>, Fault> {
+    fn note_unrecorded(&mut self, _own: Option<&str>) -> Result<Vec<String>, Fault> {
         self.refuse()
     }
 

@@ -225,7 +225,7 @@ impl Session for FakeSession<'_> {
         Vec::new()
     }
 
-    fn finish_commit(&mut self) -> Result<Vec<String>, Fault> {
+    fn finish_commit(&mut self, _detail: &str) -> Result<Vec<String>, Fault> {
         let mut halves = self.machine.halves.lock().unwrap();
         if *halves == 0 {
             return Ok(Vec::new());
@@ -265,8 +265,11 @@ impl Session for FakeSession<'_> {
         Ok(vec![format!("the guard's {event}")])
     }
 
-    fn note_fallbacks(&mut self) -> Result<Vec<String>, Fault> {
+    fn note_unrecorded(&mut self, own: Option<&str>) -> Result<Vec<String>, Fault> {
         self.machine.log.add("note fallbacks");
+        if let Some(detail) = own {
+            self.machine.log.add(format!("history, if it is not there: committed: {detail}"));
+        }
         Ok(Vec::new())
     }
 

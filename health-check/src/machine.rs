@@ -97,15 +97,17 @@ pub trait Session {
     fn commit_entry(&mut self) -> Result<Vec<String>, Fault>;
     /// Records what [`Session::commit_entry`] did: floor and history (UPD-40, UPD-41); what is worth telling. Waits no longer than this.
     fn record_commit(&mut self, detail: &str, within: Duration) -> Vec<String>;
-    /// On a committed boot: if a second name of the booted entry is live, because a commit was cut, ends it (UPD-24); what is worth telling.
-    fn finish_commit(&mut self) -> Result<Vec<String>, Fault>;
+    /// On a committed boot: if a second name of the booted entry is live, because a commit was cut, ends it (UPD-24) and records
+    /// it with this detail; what is worth telling.
+    fn finish_commit(&mut self, detail: &str) -> Result<Vec<String>, Fault>;
     /// Asks the model whether something whole boots if the booted entry is bad (UPD-50): what it is, or why there is nothing.
     fn another(&mut self) -> Result<String, NoOther>;
     /// Tidies, asks the model again, and marks the booted entry bad (UPD-22); what is worth telling. With [`Bad::NotCounted`] an error also if
     /// it has no tries left already: then it was booted in spite of that, and would be again.
     fn mark_bad(&mut self, why: Bad) -> Result<Vec<String>, Fault>;
-    /// Records fallbacks that nobody has recorded yet (UPD-43); what they are.
-    fn note_fallbacks(&mut self) -> Result<Vec<String>, Fault>;
+    /// Records what nobody has recorded yet: fallbacks (UPD-43), and the booted system's commit (UPD-46), with the detail `own` if it is known to
+    /// be that of this boot; what they are.
+    fn note_unrecorded(&mut self, own: Option<&str>) -> Result<Vec<String>, Fault>;
     /// Takes an event that the boot guard left over into the history (UPD-44); what it says.
     fn take_over_guard_event(&mut self) -> Result<Vec<String>, Fault>;
     /// Appends `trial-failed` to the history (HLT-40), and waits no longer than this.

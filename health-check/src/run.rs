@@ -9,7 +9,7 @@ mod tests;
 
 use std::time::Duration;
 
-use crate::act::{self, Attempt, Boot, NotSettled, Settled, Told, World};
+use crate::act::{self, Attempt, Boot, NotSettled, Settled, Told, Trial, World};
 use crate::check::{self, COMMIT, Outcome, Reason};
 use crate::guard::Watch;
 use crate::machine::{Booted, Machine, OpenError, Session};
@@ -44,7 +44,7 @@ pub fn run(machine: &dyn Machine, world: World<'_>, checks: &mut dyn FnMut(Durat
     let boot = surroundings(world, &mut notes);
     // The guard's time runs from its answer on, and the first look may have to wait.
     let asked = world.clock.monotonic();
-    let mut runner = Runner { machine, world, boot: &boot, notes };
+    let mut runner = Runner { machine, world, boot: &boot, begun: None, notes };
     let seen = runner.look();
     runner.note_missing_guard(seen.as_ref());
     if let Some(Seen { booted: Booted::Committed(_), .. }) = seen {
@@ -106,6 +106,8 @@ struct Runner<'a> {
     machine: &'a dyn Machine,
     world: World<'a>,
     boot: &'a Boot,
+    /// The trial whose commit was begun and failed.
+    begun: Option<Trial>,
     notes: Vec<String>,
 }
 
@@ -127,7 +129,7 @@ impl Runner<'_> {
             let mut done = true;
             match &booted {
                 Booted::Committed(entry) => {
-                    let (told, whole) = act::committed(session, entry, records, notes);
+                    let (told, whole) = act::committed(session, entry, None, records, notes);
                     if let Err(fault) = whole {
                         // Both names start this slot (LDR-7), so the boot is none the worse for it.
                         notes.push(format!("a commit that was cut is not ended: {}", crate::chain(fault.as_ref())));
@@ -170,10 +172,10 @@ impl Runner<'_> {
 
     /// A committed boot that was only glanced at: what else there is to do, if the lock is free by now.
     fn catch_up(&mut self, booted: Booted, outcomes: &mut [Outcome], told: bool) -> Settled {
-        let error = match self.attempt(outcomes, Attempt::Last) {
+        let error = match self.attempt(outcomes, true) {
             Ok(settled) => return settled,
             Err(Unsettled::Open(error)) => crate::chain(&error),
-            Err(Unsettled::Again(NotSettled { fault }, _)) => crate::chain(fault.as_ref()),
+            Err(Unsettled::Again(NotSettled { fault, .. }, _)) => crate::chain(fault.as_ref()),
         };
         self.notes.push(format!("whether something fell back is not looked at in this boot: {error}"));
         self.leave(booted, outcomes, told)
@@ -191,11 +193,10 @@ impl Runner<'_> {
         let mut attempt = 0;
         let last = loop {
             attempt += 1;
-            let which = if attempt < ATTEMPTS { Attempt::More } else { Attempt::Last };
-            let last = match self.attempt(outcomes, which) {
+            let last = match self.attempt(outcomes, attempt == ATTEMPTS) {
                 Ok(settled) => return settled,
                 Err(Unsettled::Open(error)) => crate::chain(&error),
-                Err(Unsettled::Again(NotSettled { fault }, booted)) => {
+                Err(Unsettled::Again(NotSettled { fault, .. }, booted)) => {
                     known = Some(booted);
                     crate::chain(fault.as_ref())
                 }
@@ -220,7 +221,7 @@ impl Runner<'_> {
         // A trial that passed but cannot be committed has failed; one that failed already is recorded as far as it goes.
         if self.judge(Some(&booted), check::required(outcomes)) == Verdict::Commit {
             outcomes.push(Outcome::own_failure(COMMIT, Reason::Commit, last));
-            if let Ok(settled) = self.attempt(outcomes, Attempt::Last) {
+            if let Ok(settled) = self.attempt(outcomes, true) {
                 return settled;
             }
         }
@@ -246,13 +247,18 @@ impl Runner<'_> {
         Settled { verdict, booted, done: true, guard }
     }
 
-    fn attempt(&mut self, outcomes: &mut [Outcome], which: Attempt) -> Result<Settled, Unsettled> {
-        let (world, boot) = (self.world, self.boot);
+    fn attempt(&mut self, outcomes: &mut [Outcome], last: bool) -> Result<Settled, Unsettled> {
+        let (world, boot, begun) = (self.world, self.boot, self.begun.clone());
+        let which = Attempt { last, begun: begun.as_ref() };
         let result = self.open(BUSY, &mut |session: &mut dyn Session, notes: &mut Vec<String>| {
             let settled = act::settle(session, outcomes, world, boot, which, notes);
             settled.map_err(|error| Unsettled::Again(error, session.booted()))
         });
-        result.map_err(Unsettled::Open)?
+        let result = result.map_err(Unsettled::Open)?;
+        if let Err(Unsettled::Again(NotSettled { begun: Some(begun), .. }, _)) = &result {
+            self.begun = Some(begun.clone());
+        }
+        result
     }
 
     /// What is not told yet (HLT-36).

@@ -388,16 +388,19 @@ pub fn note_fallbacks(
 }
 
 /// Power may have been lost between a commit and its record: then the history holds that this generation was applied, and
-/// perhaps that a try of it failed, and not that it proved itself (UPD-46). Records it, and returns it.
-pub fn note_commit(running: &Running, records: &Records) -> Result<Option<Event>, HistoryError> {
+/// perhaps that a try of it failed, and not that it proved itself (UPD-46). Records it, and returns it. `own`: the caller has begun the commit in
+/// this boot, which then is recorded with this detail, also of a system of which the history does not know where it came from.
+pub fn note_commit(running: &Running, records: &Records, own: Option<String>) -> Result<Option<Event>, HistoryError> {
     let name = running.name();
     let past = records.events()?;
     let has =
         |kind| past.iter().any(|e| e.event == kind && (e.slot, e.generation) == (name.slot, name.generation.get()));
-    if running.is_trial() || !has(EventKind::Applied) || has(EventKind::Committed) {
+    let ours = own.is_some() || has(EventKind::Applied);
+    if running.is_trial() || !ours || has(EventKind::Committed) {
         return Ok(None);
     }
-    let event = event(EventKind::Committed, running.entry(), "found committed: the record of it was cut".to_owned());
+    let detail = own.unwrap_or_else(|| "found committed: the record of it was cut".to_owned());
+    let event = event(EventKind::Committed, running.entry(), detail);
     records.append(event.clone())?;
     Ok(Some(event))
 }

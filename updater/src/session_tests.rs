@@ -163,7 +163,7 @@ fn upd_43_the_booted_trial_on_its_last_try_has_not_fallen_back() {
 fn upd_46_a_commit_whose_record_was_cut_is_found_once() {
     let (host, _dir) = with_records(on_b("ralphos-b-g2.conf"));
     let running = session(&host, |s| s.running().unwrap());
-    let noted = || note_commit(&running, &host.records).unwrap().is_some();
+    let noted = || note_commit(&running, &host.records, None).unwrap().is_some();
     assert!(!noted(), "what came with the disk was never applied");
     host.records.append(event(EventKind::Applied, running.entry(), String::new())).unwrap();
     host.records.append(event(EventKind::TrialFailed, running.entry(), String::new())).unwrap();
@@ -173,7 +173,17 @@ fn upd_46_a_commit_whose_record_was_cut_is_found_once() {
     let (host, _dir) = with_records(on_b("ralphos-b-g2+2-1.conf"));
     let running = session(&host, |s| s.running().unwrap());
     host.records.append(event(EventKind::Applied, running.entry(), String::new())).unwrap();
-    assert!(note_commit(&running, &host.records).unwrap().is_none(), "a trial proves nothing yet");
+    assert!(note_commit(&running, &host.records, None).unwrap().is_none(), "a trial proves nothing yet");
+}
+
+#[test]
+fn hlt_31_a_commit_that_is_known_to_be_ones_own_is_recorded_once_with_what_it_rests_on() {
+    let (host, _dir) = with_records(on_b("ralphos-b-g2.conf"));
+    let running = session(&host, |s| s.running().unwrap());
+    let own = || note_commit(&running, &host.records, Some("policy sha256:5e".into())).unwrap();
+    assert_eq!(own().unwrap().detail, "policy sha256:5e");
+    assert!(own().is_none());
+    assert_eq!(kinds(&host), [EventKind::Committed]);
 }
 
 #[test]

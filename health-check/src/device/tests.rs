@@ -457,6 +457,9 @@ fn every_failure_while_committing_is_survived() {
         );
         assert_eq!(machine.entries(), ["ralphos-a-g6.conf", "ralphos-b-g7.conf"], "failure at event {at}");
         assert!(log.events().contains(&"tell ralphd".to_owned()));
+        // Whichever attempt got through: its evidence once, and in the history what the checks recorded (HLT-31, HLT-40).
+        assert_eq!(log.events().iter().filter(|event| *event == "evidence").count(), 1, "failure at event {at}");
+        assert_eq!(machine.history(), [(EventKind::Committed, 7, "ralphd sha256:5e".into())], "failure at event {at}");
         if !failed {
             assert!(at > 10, "only {at} events in a commit?");
             return;

@@ -102,7 +102,8 @@ fn a_commit_that_is_half_done_is_ended_upd_24() {
         machine.booted = vec![trial(), trial(), Booted::Committed(entry())];
         machine.halves = 1.into();
     });
-    let ended = ["tell ralphd", "finish the commit", "note fallbacks", "close", "disarm", "guard: count 0"];
+    let ended = ["tell ralphd", "finish the commit", "note fallbacks", "history, if it is not there: committed: "];
+    let ended = [&ended[..], &["disarm", "guard: count 0", "evidence", "close"]].concat();
     assert_eq!(log, events(&[&BEFORE, &["commit fails", "close", "sleep 5000 ms", "open"], &ended]));
     assert_eq!((ran.settled.verdict, ran.settled.done), (Verdict::Healthy, true));
     // It cannot be ended: no reason to reboot, the slot boots by either name.
@@ -112,8 +113,36 @@ fn a_commit_that_is_half_done_is_ended_upd_24() {
         machine.halves = 9.into();
     });
     assert_eq!(log.iter().filter(|event| *event == "finish the commit").count(), 2);
+    assert_eq!(log.iter().filter(|event| *event == "evidence").count(), 1);
     assert!(!log.contains(&"reboot".to_owned()));
     assert_eq!((ran.settled.verdict, ran.settled.done), (Verdict::Healthy, false));
+}
+
+#[test]
+fn a_commit_that_got_through_half_way_leaves_its_evidence_hlt_31() {
+    let mut scene = Scene::new(trial());
+    scene.machine.failing_commits = 1;
+    scene.machine.booted = vec![trial(), trial(), Booted::Committed(entry())];
+    scene.machine.halves = 1.into();
+    let mut outcomes = passing();
+    outcomes.push(Outcome { recorded: Some("sha256:5e".into()), ..outcome("policy", Level::Required, true) });
+    let (_, log) = scene.run(outcomes);
+    assert!(log.contains(&"history, if it is not there: committed: policy sha256:5e".to_owned()), "{log:?}");
+    let kept = scene.records.kept.lock().unwrap();
+    assert_eq!((kept[0].verdict.as_str(), kept[0].attempt), ("commit", 1));
+    assert_eq!(kept[0].checks[2].recorded.as_deref(), Some("sha256:5e"));
+}
+
+#[test]
+fn a_commit_of_somebody_else_leaves_no_evidence_of_ours_hlt_31() {
+    // An operator committed it while the checks ran; or the attempt before failed without having begun.
+    for refusals in [vec![], vec![Refusal::Not, Refusal::Broken]] {
+        let mut scene = Scene::new(trial()).refusing(refusals);
+        scene.machine.booted = vec![trial(), Booted::Committed(entry())];
+        let (ran, log) = scene.run(passing());
+        assert_eq!(ran.settled.verdict, Verdict::Healthy);
+        assert!(!log.iter().any(|event| event == "evidence" || event.starts_with("history")), "{log:?}");
+    }
 }
 
 #[test]
