@@ -16,6 +16,7 @@ pub mod loader;
 pub mod names;
 pub mod options;
 pub mod state;
+pub mod vars;
 
 #[cfg(test)]
 mod testing;
@@ -29,3 +30,4 @@ pub use loader::{LoaderConf, LoaderVars};
 pub use names::{Counter, EntryName, Generation, PayloadKind, PayloadName};
 pub use options::{BootOptions, OnCorruption};
 pub use state::{EspState, Fallback, NoFallback, OurEntry, Prediction, Wholeness, another_whole_entry_boots, is_whole};
+pub use vars::{FoundVars, read_vars};

@@ -9,10 +9,9 @@ use std::time::{Duration, Instant};
 use boot_entries::esp::Remount;
 use boot_entries::guard::GuardDevice;
 use boot_entries::kexec;
-use boot_entries::loader::parse_efi_string;
 use boot_entries::{
     BootOptions, EntryArchitecture, EspState, ImageEsp, KernelEsp, LoaderVars, MarkedBad, another_whole_entry_boots,
-    mark_bad, tidy,
+    mark_bad, read_vars, tidy,
 };
 use disk_layout::{
     Architecture, BootedDisk, BootedError, DEVICE_LOCK, FileWindow, MountMode, PrivateMount, SysRoot, UpdateLock,
@@ -31,7 +30,6 @@ pub const COUNTED: &str = "/run/ralphos/boot-counted";
 const STALLED: &str = "stalled\n";
 /// `GRD-14`: whoever started this process goes on after 45 s; what it might still do must not come later.
 const CHANGES: Duration = Duration::from_secs(43);
-const LOADER_GUID: &str = "4a67b082-0a4c-41cf-b6c7-440b29bb8c4f";
 const POLL: Duration = Duration::from_millis(100);
 /// `ralph.failed=` of an entry that the guard gave up.
 const REASON: &str = "guard";
@@ -150,13 +148,13 @@ impl crate::start::Machine for RealMachine {
         match self.efi_vars() {
             EfiVars::None => Some(LoaderVars::default()),
             EfiVars::Unreadable => None,
-            EfiVars::At(dir) => match read_vars(&dir) {
-                Ok(vars) => Some(vars),
-                Err(error) => {
-                    self.console.say(&format!("the EFI variables cannot be read: {error}"));
-                    None
+            EfiVars::At(dir) => {
+                let found = read_vars(&dir);
+                for unreadable in &found.unreadable {
+                    self.console.say(&told(unreadable));
                 }
-            },
+                found.unreadable.is_empty().then_some(found.vars)
+            }
         }
     }
 
@@ -278,20 +276,6 @@ fn mount_vars(dir: &Path) -> io::Result<()> {
     Ok(mount(Some("efivarfs"), dir, Some("efivarfs"), flags, None::<&str>)?)
 }
 
-/// What is missing or has no text is absent.
-fn read_vars(dir: &Path) -> io::Result<LoaderVars> {
-    let text = |name: &str| match std::fs::read(dir.join(format!("{name}-{LOADER_GUID}"))) {
-        Ok(bytes) => Ok(parse_efi_string(&bytes).ok().filter(|text| !text.is_empty())),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error),
-    };
-    Ok(LoaderVars {
-        one_shot: text("LoaderEntryOneShot")?,
-        default: text("LoaderEntryDefault")?,
-        last_booted: text("LoaderEntryLastBooted")?,
-    })
-}
-
 /// The private mount, for repairs that need the volume unmounted (`ENT-22`).
 #[derive(Debug)]
 struct Mounted {
@@ -329,16 +313,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn variables_are_read_and_missing_ones_are_absent() {
-        let dir = tempfile::tempdir().unwrap();
-        let bytes: Vec<u8> =
-            [7, 0, 0, 0].into_iter().chain("x-*\0".encode_utf16().flat_map(u16::to_le_bytes)).collect();
-        std::fs::write(dir.path().join(format!("LoaderEntryDefault-{LOADER_GUID}")), bytes).unwrap();
-        let vars = read_vars(dir.path()).unwrap();
-        assert_eq!(vars, LoaderVars { default: Some("x-*".into()), ..LoaderVars::default() });
-    }
-
-    #[test]
     fn grd12_variables_that_are_there_and_cannot_be_read_are_not_taken_for_none() {
         let dir = tempfile::tempdir().unwrap();
         let efi = dir.path().join("efi");
@@ -351,8 +325,13 @@ mod tests {
         let (found, error) = find_vars(&efi, |_| Err(io::ErrorKind::Unsupported.into()));
         assert_eq!((found, error.map(|error| error.kind())), (EfiVars::Unreadable, Some(io::ErrorKind::Unsupported)));
         assert_eq!(find_vars(&efi, |_| Ok(())).0, EfiVars::At(vars.clone()));
-        std::fs::create_dir(vars.join(format!("LoaderEntryOneShot-{LOADER_GUID}"))).unwrap();
+        let one_shot = vars.join("LoaderEntryOneShot-4a67b082-0a4c-41cf-b6c7-440b29bb8c4f");
+        std::fs::create_dir(&one_shot).unwrap();
         assert_eq!(find_vars(&efi, never).0, EfiVars::At(vars.clone()), "the system has mounted them");
-        assert!(read_vars(&vars).is_err());
+        let mut machine =
+            RealMachine { vars: Some(EfiVars::At(vars)), console: Console(None), ..RealMachine::default() };
+        assert_eq!(crate::start::Machine::loader_vars(&mut machine), None);
+        std::fs::remove_dir(&one_shot).unwrap();
+        assert_eq!(crate::start::Machine::loader_vars(&mut machine), Some(LoaderVars::default()));
     }
 }

@@ -8,7 +8,7 @@ mod tests;
 
 use std::time::Duration;
 
-use boot_entries::{BootOptions, Counter, EspState, LoaderVars, NoFallback, another_whole_entry_boots, mark_bad};
+use boot_entries::{BootOptions, Counter, EspState, FoundVars, NoFallback, another_whole_entry_boots, mark_bad};
 use disk_layout::{BootedError, LayoutError, LockError, SysRoot, UpdateLock};
 use updater::guard::event_to_record;
 use updater::history::{Event, EventKind, HistoryError};
@@ -92,7 +92,7 @@ fn session(host: &dyn Host, work: &mut dyn FnMut(&mut dyn Session)) -> Result<Op
 struct View {
     esp: Box<dyn OpenEsp>,
     state: EspState,
-    vars: LoaderVars,
+    vars: FoundVars,
 }
 
 impl View {
@@ -189,8 +189,11 @@ impl Session for Open<'_> {
         let name = self.running().map_err(NoOther::NotKnown)?.name();
         let architecture = entry_architecture(self.host.layout().architecture);
         let view = self.view().map_err(NoOther::NotKnown)?;
-        match another_whole_entry_boots(view.esp.esp(), &view.state, name, &view.vars, architecture) {
-            Ok(fallback) => Ok(fallback.file_name),
+        match another_whole_entry_boots(view.esp.esp(), &view.state, name, &view.vars.vars, architecture) {
+            Ok(fallback) => {
+                let unread = view.vars.unreadable.iter().map(session::unread);
+                Ok([fallback.file_name].into_iter().chain(unread).collect::<Vec<_>>().join("; "))
+            }
             Err(error @ NoFallback::Esp(_)) => Err(NoOther::NotKnown(error.into())),
             Err(error) => Err(NoOther::None(error.into())),
         }

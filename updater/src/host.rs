@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use boot_entries::esp::Remount;
 use boot_entries::guard::{GuardDevice, GuardError, GuardFile, GuardRecord};
 use boot_entries::options::OptionsError;
-use boot_entries::{BootOptions, Esp, EspError, ImageEsp, KernelEsp, LoaderVars};
+use boot_entries::vars::EFIVARS;
+use boot_entries::{BootOptions, Esp, EspError, FoundVars, ImageEsp, KernelEsp, read_vars};
 use disk_layout::{
     BootedDisk, BootedError, Clash, DEVICE_LOCK, DiskLayout, FileWindow, LayoutError, LockError, MountError, MountMode,
     PrivateMount, Slot, SlotError, SlotFile, SlotIo, SysError, SysRoot, UpdateLock, find_booted,
@@ -15,7 +16,6 @@ use disk_layout::{
 use nix::fcntl::OFlag;
 
 use crate::history::Records;
-use crate::vars;
 
 /// Where history and floor are kept on a device.
 pub const RECORDS_DIR: &str = "/var/lib/ralph-update";
@@ -46,8 +46,8 @@ pub trait Host {
     fn layout(&self) -> &DiskLayout;
     /// What the running kernel was started with; `None` for a disk image file, from which nothing runs.
     fn booted(&self) -> Option<&BootOptions>;
-    /// The loader's variables.
-    fn loader_vars(&self) -> LoaderVars;
+    /// The loader's variables, and those that cannot be read (UPD-50).
+    fn loader_vars(&self) -> FoundVars;
     /// Where things are recorded.
     fn records(&self) -> &Records;
     /// Refuses while another disk looks like this one (DSK-33). Asked before an update, not before a commit: by then the
@@ -158,8 +158,8 @@ impl Host for Device {
         Some(&self.options)
     }
 
-    fn loader_vars(&self) -> LoaderVars {
-        vars::read(Path::new(vars::EFIVARS))
+    fn loader_vars(&self) -> FoundVars {
+        read_vars(Path::new(EFIVARS))
     }
 
     fn records(&self) -> &Records {
@@ -315,8 +315,8 @@ impl Host for ImageFile {
         None
     }
 
-    fn loader_vars(&self) -> LoaderVars {
-        LoaderVars::default()
+    fn loader_vars(&self) -> FoundVars {
+        FoundVars::default()
     }
 
     fn records(&self) -> &Records {

@@ -14,7 +14,6 @@ pub mod memory;
 pub mod release;
 pub mod session;
 pub mod status;
-mod vars;
 
 #[cfg(feature = "apply")]
 pub mod apply;

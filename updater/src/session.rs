@@ -5,9 +5,10 @@ use std::fmt::Write as _;
 
 pub use boot_entries::options::hex;
 pub use boot_entries::state::reason_text;
+use boot_entries::vars::Unreadable;
 use boot_entries::{
-    BootOptions, ChangeError, Counter, Entry, EntryArchitecture, EntryName, Esp, EspState, Fallback, Generation,
-    LoaderVars, NoFallback, OurEntry, Prediction, another_whole_entry_boots, commit, guard, mark_bad, tidy,
+    BootOptions, ChangeError, Counter, Entry, EntryArchitecture, EntryName, Esp, EspState, Fallback, FoundVars,
+    Generation, LoaderVars, NoFallback, OurEntry, Prediction, another_whole_entry_boots, commit, guard, mark_bad, tidy,
 };
 use disk_layout::{Architecture, Slot, UpdateLock};
 
@@ -167,7 +168,9 @@ impl<'h> Session<'h> {
             notes.push(format!("there is no record for the boot guard: {}", with_source(&error)));
         }
         let state = EspState::read(esp.esp()).map_err(SessionError::State)?;
-        let session = Session { host, lock, esp, state, vars: host.loader_vars(), notes };
+        let FoundVars { vars, unreadable } = host.loader_vars();
+        notes.extend(unreadable.iter().map(unread));
+        let session = Session { host, lock, esp, state, vars, notes };
         let excepted = match fenced {
             Fencing::None => None,
             Fencing::Target => session.running().ok().map(|running| running.target().slot()),
@@ -428,6 +431,11 @@ pub fn entry_architecture(architecture: Architecture) -> EntryArchitecture {
         Architecture::X86_64 => EntryArchitecture::X64,
         Architecture::Aarch64 => EntryArchitecture::Aa64,
     }
+}
+
+/// A sentence about a variable that the model goes without (UPD-50).
+pub fn unread(variable: &Unreadable) -> String {
+    format!("{}; what boots next is told as if it were not there", with_source(variable))
 }
 
 /// A sentence about what the loader will do.

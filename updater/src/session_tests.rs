@@ -342,3 +342,23 @@ fn ifc_20_status_tells_of_the_guard_of_inconclusive_systems_and_of_two_bad_slots
     host.boot("ralphos-a-g1+0-4.conf", "1.0.0");
     assert!(problems(&host).contains("both slots are bad"), "{}", problems(&host));
 }
+
+#[test]
+fn upd_50_a_variable_that_cannot_be_read_is_told_and_stops_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut host = machine("ralphos-b-g2+3-0.conf");
+    host.efivars = Some(dir.path().join("no-efivars"));
+    let told = |host: &FakeHost| {
+        let problems = crate::status::gather(host).unwrap().problems;
+        (problems.join("\n"), session(host, |s| s.notes().join("\n")))
+    };
+    let (problems, notes) = told(&host);
+    assert!(!problems.contains("EFI variable") && notes.is_empty(), "no efivarfs is no problem: {problems} {notes}");
+    std::fs::create_dir(dir.path().join("LoaderEntryDefault-4a67b082-0a4c-41cf-b6c7-440b29bb8c4f")).unwrap();
+    host.efivars = Some(dir.path().to_owned());
+    let (problems, notes) = told(&host);
+    for told in [problems, notes] {
+        assert!(told.contains("EFI variable ") && told.contains("/LoaderEntryDefault-4a67b082"), "{told}");
+        assert!(told.contains("Is a directory") && told.contains("as if it were not there"), "{told}");
+    }
+}

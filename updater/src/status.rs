@@ -127,9 +127,11 @@ pub fn gather(host: &dyn Host) -> Result<Status, SessionError> {
     esp.close()?;
     let running = session::running(&state, host.booted());
     let name = running.as_ref().ok().filter(|_| host.booted().is_some()).map(|running| running.name());
-    let prediction = state.predict(&host.loader_vars(), entry_architecture(host.layout().architecture));
+    let found = host.loader_vars();
+    let prediction = state.predict(&found.vars, entry_architecture(host.layout().architecture));
     let slot = |slot| slot_status(host, &state, slot, name.is_some_and(|n| n.slot == slot));
     let mut problems = problems(&state, &prediction);
+    problems.extend(found.unreadable.iter().map(session::unread));
     if let Err(error) = &running {
         problems.push(with_source(error));
     }

@@ -3,12 +3,14 @@
 use std::cell::RefCell;
 use std::io::{Cursor, Read};
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 
 use boot_entries::guard::{GuardError, GuardRecord};
 use boot_entries::{
-    BootOptions, Entry, EntryArchitecture, EntryName, Esp, FakeEsp, Liveness, LoaderVars, OnCorruption, PayloadKind,
+    BootOptions, Entry, EntryArchitecture, EntryName, Esp, FakeEsp, FoundVars, Liveness, LoaderVars, OnCorruption,
+    PayloadKind, read_vars,
 };
 use disk_layout::fake::{FakeSlot, SlotEvent};
 use disk_layout::{Architecture, DiskLayout, LockError, NewDisk, Seed, Slot, SlotError, SlotIo, UpdateLock};
@@ -75,6 +77,8 @@ pub(crate) struct FakeHost {
     pub layout: DiskLayout,
     pub booted: Option<BootOptions>,
     pub vars: LoaderVars,
+    /// Where the variables are read from, in place of `vars`.
+    pub efivars: Option<PathBuf>,
     pub records: Records,
     pub log: Log,
     pub esp: Rc<RefCell<Option<FakeEsp>>>,
@@ -115,6 +119,7 @@ impl FakeHost {
             layout,
             booted: None,
             vars: LoaderVars::default(),
+            efivars: None,
             records: Records::none(),
             log,
             esp: Rc::new(RefCell::new(Some(esp))),
@@ -212,8 +217,11 @@ impl Host for FakeHost {
         self.booted.as_ref()
     }
 
-    fn loader_vars(&self) -> LoaderVars {
-        self.vars.clone()
+    fn loader_vars(&self) -> FoundVars {
+        match &self.efivars {
+            Some(dir) => read_vars(dir),
+            None => FoundVars { vars: self.vars.clone(), unreadable: Vec::new() },
+        }
     }
 
     fn records(&self) -> &Records {

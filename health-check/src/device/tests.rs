@@ -8,6 +8,7 @@ use std::rc::Rc;
 use boot_entries::guard::{GuardError, GuardEvent, GuardRecord, GuardText};
 use boot_entries::{
     BootOptions, Entry as BootEntry, EntryArchitecture, EntryName, Esp, FakeEsp, Liveness, PayloadKind, PayloadName,
+    read_vars,
 };
 use disk_layout::{Architecture, DiskLayout, NewDisk, Seed, Slot, SlotError, SlotIo};
 use updater::history::Records;
@@ -64,6 +65,8 @@ struct TestMachine {
     folder: tempfile::TempDir,
     read_only: bool,
     busy: bool,
+    /// Where the loader's variables are, if there are any.
+    efivars: Option<std::path::PathBuf>,
     /// Why the check fails, if it does.
     reason: Reason,
     /// The boot guard's record.
@@ -98,6 +101,7 @@ impl TestMachine {
             folder,
             read_only: false,
             busy: false,
+            efivars: None,
             reason: Reason::Deadline,
             guard: RefCell::default(),
             opened: RefCell::default(),
@@ -175,8 +179,8 @@ impl Host for TestMachine {
         Some(&self.booted)
     }
 
-    fn loader_vars(&self) -> LoaderVars {
-        LoaderVars::default()
+    fn loader_vars(&self) -> FoundVars {
+        self.efivars.as_deref().map(read_vars).unwrap_or_default()
     }
 
     fn records(&self) -> &Records {
@@ -266,6 +270,18 @@ fn a_trial_that_fails_is_in_the_history_and_its_counter_is_left_alone_hlt_32() {
     assert_eq!(machine.history(), [(EventKind::TrialFailed, 7, "ralphd: too late".into())]);
     assert_eq!(machine.entries(), entries);
     assert_eq!(machine.changes(), [""; 0]);
+}
+
+#[test]
+fn a_variable_of_the_loader_that_cannot_be_read_is_told_and_changes_no_verdict_upd_50() {
+    let mut machine = TestMachine::new(&["ralphos-a-g6.conf", "ralphos-b-g7+2-1.conf"], Slot::B, 7);
+    let folder = machine.folder.path().join("efivars");
+    std::fs::create_dir_all(folder.join("LoaderEntryOneShot-4a67b082-0a4c-41cf-b6c7-440b29bb8c4f")).unwrap();
+    machine.efivars = Some(folder);
+    let ran = machine.run(false);
+    assert_eq!(ran.settled.verdict, Verdict::RecordAndReboot, "{:?}", ran.notes);
+    let told = |note: &String| note.contains("will boot: ralphos-a-g6.conf; ") && note.contains("LoaderEntryOneShot-");
+    assert!(ran.notes.iter().any(told), "{:?}", ran.notes);
 }
 
 #[test]

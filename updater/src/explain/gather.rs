@@ -132,5 +132,5 @@ fn no_next_boot(host: &dyn Host) -> Result<String, SessionError> {
     let mut esp = host.open_esp(Access::ReadOnly)?;
     let state = EspState::read(esp.esp()).map_err(SessionError::State)?;
     esp.close()?;
-    Ok(describe(&state.predict(&host.loader_vars(), entry_architecture(host.layout().architecture))))
+    Ok(describe(&state.predict(&host.loader_vars().vars, entry_architecture(host.layout().architecture))))
 }
