@@ -106,7 +106,7 @@ pub struct NotSettled {
     /// Why.
     pub fault: Fault,
     /// A commit was begun. It may have got through for all that.
-    pub begun: Option<Trial>,
+    pub begun: Option<Box<Trial>>,
 }
 
 impl From<Fault> for NotSettled {
@@ -162,7 +162,7 @@ pub fn settle(
     let (mut done, mut guard) = (true, Told::NotYet);
     match (verdict, &booted) {
         (Verdict::Commit, Booted::Trial { entry, attempt }) => {
-            let begun = || Some(Trial { entry: entry.clone(), attempt: *attempt });
+            let begun = || Some(Box::new(Trial { entry: entry.clone(), attempt: *attempt }));
             notes.extend(session.commit_entry().map_err(|fault| NotSettled { fault, begun: begun() })?);
             done = announce(entry, world.records, notes);
             // From here on nothing is hurried: what the guard finds committed it leaves alone (GRD-21).

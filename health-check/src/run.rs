@@ -107,7 +107,7 @@ struct Runner<'a> {
     world: World<'a>,
     boot: &'a Boot,
     /// The trial whose commit was begun and failed.
-    begun: Option<Trial>,
+    begun: Option<Box<Trial>>,
     notes: Vec<String>,
 }
 
@@ -249,7 +249,7 @@ impl Runner<'_> {
 
     fn attempt(&mut self, outcomes: &mut [Outcome], last: bool) -> Result<Settled, Unsettled> {
         let (world, boot, begun) = (self.world, self.boot, self.begun.clone());
-        let which = Attempt { last, begun: begun.as_ref() };
+        let which = Attempt { last, begun: begun.as_deref() };
         let result = self.open(BUSY, &mut |session: &mut dyn Session, notes: &mut Vec<String>| {
             let settled = act::settle(session, outcomes, world, boot, which, notes);
             settled.map_err(|error| Unsettled::Again(error, session.booted()))
