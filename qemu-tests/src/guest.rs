@@ -5,6 +5,7 @@ mod base;
 mod checks;
 mod cpio;
 mod initrd;
+mod initrd_systemd;
 mod mirror;
 mod release;
 

@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 
 use anyhow::{Context, Result, anyhow};
 
-use super::{cached, fingerprint, initrd, mirror::mirror, put, remove};
+use super::{cached, fingerprint, initrd, initrd_systemd, mirror::mirror, put, remove};
 use crate::setup;
 
 /// What the base consists of. All paths lie in the cache and must not be written to.
@@ -19,6 +19,8 @@ pub struct Base {
     pub linux: PathBuf,
     /// The initrd that finds the slot, without what a release adds to it (the boot guard).
     pub initrd: PathBuf,
+    /// Another one, with systemd, for which the same holds.
+    pub initrd_systemd: PathBuf,
     /// A tiny initrd that prints the command line and turns the machine off.
     pub initrd_that_prints: PathBuf,
     /// systemd-boot 257 (Debian 13).
@@ -26,7 +28,8 @@ pub struct Base {
 }
 
 const PACKAGES: &str = "systemd-sysv,systemd,udev,dbus,kmod,util-linux,mount,dash,coreutils,grep,sed,procps,\
-    base-files,libc-bin,cryptsetup-bin,busybox-static,kexec-tools,systemd-boot-efi,systemd-boot,linux-image-cloud-amd64";
+    base-files,libc-bin,cryptsetup-bin,systemd-cryptsetup,busybox-static,kexec-tools,systemd-boot-efi,systemd-boot,\
+    linux-image-cloud-amd64";
 
 /// Everything but the programs that are needed to run. `var` is a partition of its own, `boot` the ESP's business.
 const TRIM: &[&str] = &[
@@ -50,8 +53,11 @@ const TRIM: &[&str] = &[
     "usr/lib/systemd/user",
     "usr/lib/systemd/user-environment-generators",
     "usr/lib/systemd/user-generators",
+    "usr/lib/systemd/systemd-cryptsetup",
+    "usr/lib/systemd/systemd-integritysetup",
     "usr/lib/systemd/systemd-networkd",
     "usr/lib/systemd/systemd-networkd-wait-online",
+    "usr/lib/systemd/systemd-veritysetup",
     "usr/lib/sysusers.d",
     "usr/lib/tmpfiles.d/*",
     "usr/lib/udev/hwdb.bin",
@@ -171,13 +177,14 @@ pub fn base() -> Result<Base> {
 
 fn find_base() -> Result<Base> {
     setup::ensure_tools()?;
-    let key =
-        fingerprint(&((PACKAGES, TRIM, KEPT, MODULES, WANTS, MASKED, ETC), initrd::RECIPE, include_str!("base.rs")));
+    let recipes = (initrd::RECIPE, initrd_systemd::RECIPE, include_str!("base.rs"));
+    let key = fingerprint(&((PACKAGES, TRIM, KEPT, MODULES, WANTS, MASKED, ETC), recipes));
     let dir = cached("guest", &key, build)?;
     Ok(Base {
         tree: dir.join("tree"),
         linux: dir.join("linux"),
         initrd: dir.join("initrd"),
+        initrd_systemd: dir.join("initrd-systemd"),
         initrd_that_prints: dir.join("initrd-that-prints"),
         loader: dir.join("systemd-bootx64.efi"),
     })
@@ -206,6 +213,7 @@ fn build(dir: &Path) -> Result<()> {
     copy(&linux, &dir.join("linux"))?;
     copy(&full.join("usr/lib/systemd/boot/efi/systemd-bootx64.efi"), &dir.join("systemd-bootx64.efi"))?;
     initrd::build(&full, &version, dir)?;
+    initrd_systemd::build(&full, &version, dir)?;
 
     let modules = dir.join("modules");
     initrd::install_modules(&full, &version, MODULES, &modules)?;
@@ -320,7 +328,7 @@ pub(super) fn pull_in(units: &Path, target: &str, how: &str, unit: &str) -> Resu
 }
 
 /// Makes a symbolic link in place of whatever is there.
-fn link(to: &str, at: &Path) -> Result<()> {
+pub(super) fn link(to: &str, at: &Path) -> Result<()> {
     if let Some(parent) = at.parent() {
         std::fs::create_dir_all(parent)?;
     }

@@ -9,6 +9,8 @@ pub enum Entry {
     Dir,
     /// A file that can be read and executed.
     File(Vec<u8>),
+    /// A file that can be read.
+    Data(Vec<u8>),
     /// A symbolic link to a target.
     Link(String),
     /// A character device with major and minor number.
@@ -24,6 +26,7 @@ pub fn write(mut out: impl Write, entries: &[(String, Entry)]) -> io::Result<()>
         let (mode, data, device): (u32, &[u8], _) = match entry {
             Entry::Dir => (0o040_755, &[], (0, 0)),
             Entry::File(data) => (0o100_755, data, (0, 0)),
+            Entry::Data(data) => (0o100_644, data, (0, 0)),
             Entry::Link(target) => (0o120_777, target.as_bytes(), (0, 0)),
             Entry::CharDevice(major, minor) => (0o020_600, &[], (*major, *minor)),
         };

@@ -27,7 +27,7 @@ pub(super) const RECIPE: &[&str] = &[INIT, INIT_THAT_PRINTS, include_str!("initr
 
 /// Needed to reach the root (the rest of what a slot and VAR need is built into the kernel), to mark an entry bad on the
 /// ESP, and to have a watchdog as soon as systemd asks for one.
-const MODULES: &[&str] =
+pub(super) const MODULES: &[&str] =
     &["virtio_blk", "dm-verity", "erofs", "vfat", "nls_cp437", "nls_ascii", "nls_utf8", "efivarfs", "i6300esb"];
 
 /// Applets that the scripts use.
@@ -73,19 +73,20 @@ pub(super) fn build(tree: &Path, version: &str, dir: &Path) -> Result<()> {
     pack(&entries, &dir.join("initrd"))
 }
 
-/// Writes a release's initrd to `path`: the programs `bin` (name and file), an empty file in `/flavour` for each of
-/// `flavours`, and the `shared` part. The kernel takes archives one after the other, an uncompressed one first.
-pub(super) fn assemble(shared: &Path, bin: &[(&str, &Path)], flavours: &[&str], path: &Path) -> Result<()> {
-    let mut entries: Vec<(String, Entry)> = vec![("bin".into(), Entry::Dir), ("flavour".into(), Entry::Dir)];
-    for (name, program) in bin {
-        let content = std::fs::read(program).with_context(|| format!("cannot read {}", program.display()))?;
-        entries.push((format!("bin/{name}"), Entry::File(content)));
-    }
-    for flavour in flavours {
-        entries.push((format!("flavour/{flavour}"), Entry::File(Vec::new())));
-    }
+/// What a release adds: the boot `guard`, and an empty file in `/flavour` for how it fails.
+pub(super) fn guard(guard: &Path, flavour: Option<&str>) -> Result<Vec<(String, Entry)>> {
+    let content = std::fs::read(guard).with_context(|| format!("cannot read {}", guard.display()))?;
+    let mut entries = vec![("bin".into(), Entry::Dir), ("flavour".into(), Entry::Dir)];
+    entries.push(("bin/ralph-boot-guard".into(), Entry::File(content)));
+    entries.extend(flavour.map(|flavour| (format!("flavour/{flavour}"), Entry::File(Vec::new()))));
+    Ok(entries)
+}
+
+/// Writes a release's initrd to `path`: what it adds, and the `shared` part. The kernel takes archives one after the
+/// other, an uncompressed one first.
+pub(super) fn assemble(shared: &Path, added: &[(String, Entry)], path: &Path) -> Result<()> {
     let mut archive = Vec::new();
-    cpio::write(&mut archive, &entries)?;
+    cpio::write(&mut archive, added)?;
     archive.extend(std::fs::read(shared).with_context(|| format!("cannot read {}", shared.display()))?);
     put(path, archive)
 }
@@ -106,7 +107,7 @@ fn shell(tree: &Path) -> Result<Vec<(String, Entry)>> {
     Ok(entries)
 }
 
-fn pack(entries: &[(String, Entry)], path: &Path) -> Result<()> {
+pub(super) fn pack(entries: &[(String, Entry)], path: &Path) -> Result<()> {
     let plain = path.with_extension("cpio");
     let mut archive = Vec::new();
     cpio::write(&mut archive, entries)?;
@@ -153,8 +154,8 @@ pub(super) fn install_modules(tree: &Path, version: &str, wanted: &[&str], dir: 
 }
 
 /// The shared libraries that the programs `open` need, as files of `tree`.
-fn libraries(tree: &Path, mut open: Vec<PathBuf>) -> Result<BTreeSet<PathBuf>> {
-    let folders = [tree.join("usr/lib/x86_64-linux-gnu"), tree.join("usr/lib64")];
+pub(super) fn libraries(tree: &Path, mut open: Vec<PathBuf>) -> Result<BTreeSet<PathBuf>> {
+    let folders = ["lib/x86_64-linux-gnu", "lib/x86_64-linux-gnu/systemd", "lib64"].map(|f| tree.join("usr").join(f));
     let mut found = BTreeSet::new();
     while let Some(file) = open.pop() {
         let text = setup::run(setup::command("readelf").arg("-d").arg(&file))?;

@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 
 use super::base::{BLESS_BOOT, Base, base, copy, pull_in};
 use super::checks::{FOLDER as CHECKS, impatient_checks, shipped, shipped_files};
-use super::{initrd, put, remove};
+use super::{initrd, initrd_systemd, put, remove};
 use crate::setup;
 use crate::workspace::Programs;
 
@@ -37,6 +37,8 @@ pub struct Release {
 pub enum Initrd {
     /// It hands over to the system.
     Works,
+    /// It hands over to the system, and is one with systemd, as dracut or mkosi make it.
+    Systemd,
     /// It hangs before it has started the boot guard.
     HangsBeforeGuard,
     /// It hangs as soon as the boot guard runs.
@@ -220,18 +222,21 @@ impl Release {
     }
 
     fn initrd(&self, base: &Base, programs: &Programs, dir: &Path) -> Result<PathBuf> {
-        const GUARD: &str = "ralph-boot-guard";
         let flavour = match self.initrd {
-            Initrd::Works => None,
+            Initrd::Works | Initrd::Systemd => None,
             Initrd::HangsBeforeGuard => Some("hangs-before-guard"),
             Initrd::HangsAfterGuard => Some("hangs-after-guard"),
             Initrd::Panics => Some("panics"),
             Initrd::VarReadOnly => Some("var-read-only"),
         };
-        let guard = dir.join(GUARD);
+        let guard = dir.join("ralph-boot-guard");
         strip(&programs.boot_guard, &guard)?;
         let path = dir.join("initrd");
-        initrd::assemble(&base.initrd, &[(GUARD, &guard)], flavour.as_slice(), &path)?;
+        if self.initrd == Initrd::Systemd {
+            initrd::assemble(&base.initrd_systemd, &initrd_systemd::guard(&guard)?, &path)?;
+        } else {
+            initrd::assemble(&base.initrd, &initrd::guard(&guard, flavour)?, &path)?;
+        }
         Ok(path)
     }
 
