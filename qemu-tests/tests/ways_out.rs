@@ -97,7 +97,7 @@ fn the_guard_of_an_initrd_with_systemd_outlives_it_and_ends_a_hang_grd_20() -> R
     let release = Release::new("2.0.0")
         .with_initrd(Initrd::Systemd)
         .with_unit("hang.service", "sysinit.target", hang)
-        .with_option("ralph.deadline=45");
+        .with_option("ralph.deadline=60");
     scenario("systemd-initrd-hangs", |lab| {
         let (fallen, said) = ends(Off::new(lab)?, &release)?;
         assert!(HALVES.iter().all(|half| said.contains(half)) && said.contains(GUARD_ENDS), "{said}");
