@@ -95,8 +95,8 @@ impl Lab {
         Ok(self.keys())
     }
 
-    /// Builds and signs the image of a release, which trusts `keys` for the next one: `vVERSION.zst`. Asked for once more,
-    /// it is the same file.
+    /// Builds and signs the image of a release, which trusts `keys` for the next one: `vVERSION.zst`. Asked for once
+    /// more, it is the same file.
     ///
     /// # Errors
     /// When a tool or `ralph-image` fails.
