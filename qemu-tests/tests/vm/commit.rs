@@ -1,12 +1,10 @@
 //! What a commit takes, and who else may not commit: healthy trials with both sandbox runners, an ESP that cannot be
 //! written, systemd's own way to commit; and machines with nothing better, which must stay up.
 
-mod common;
-
 use std::time::Duration;
 
+use crate::common::{self, A, commits, fallen, update};
 use anyhow::{Context, Result, ensure};
-use common::{A, commits, fallen, update};
 use qemu_tests::guest::Release;
 use qemu_tests::lab::scenario;
 use qemu_tests::machine::{Machine, Off};

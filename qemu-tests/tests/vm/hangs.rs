@@ -1,12 +1,10 @@
 //! Boots that never reach a verdict of the health check (specs/boot-guard.md): hangs of initrd and init, panics,
 //! corruption, and users who do not wait. Where three tries would be three times the same, one is left.
 
-mod common;
-
 use std::time::Duration;
 
+use crate::common::{self, A, committed, fallen};
 use anyhow::{Context, Result, ensure};
-use common::{A, committed, fallen};
 use qemu_tests::guest::{Initrd, Release};
 use qemu_tests::lab::scenario;
 use qemu_tests::machine::{Machine, Off};

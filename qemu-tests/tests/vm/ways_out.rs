@@ -2,10 +2,8 @@
 //! was killed, an initrd whose systemd ends what is left of its services. One try each, with the shortest deadline that
 //! leaves time for what is to be shown.
 
-mod common;
-
+use crate::common::{self, A, Fallen, commits, fallen};
 use anyhow::Result;
-use common::{A, Fallen, commits, fallen};
 use qemu_tests::guest::{Initrd, Release};
 use qemu_tests::lab::scenario;
 use qemu_tests::machine::{Machine, Off};

@@ -4,10 +4,8 @@
 //! And the contract's hardest clause (HLT-3): a version on trial changes nothing under `/var` that the one before cannot
 //! read. N runs, N+1 is tried and fails, N runs again, all on one `/var`.
 
-mod common;
-
+use crate::common::{committed, fallen, update};
 use anyhow::{Context, Result, ensure};
-use common::{committed, fallen, update};
 use qemu_tests::guest::{Initrd, Release};
 use qemu_tests::lab::{Lab, scenario};
 use qemu_tests::machine::{Machine, Off};

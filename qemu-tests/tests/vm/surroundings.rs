@@ -1,10 +1,8 @@
 //! Trials in surroundings that are not the usual ones: started by another kernel, with an ESP that the system mounts,
 //! without EFI variables.
 
-mod common;
-
+use crate::common::{A, commits};
 use anyhow::{Context, Result, ensure};
-use common::{A, commits};
 use qemu_tests::guest::Release;
 use qemu_tests::lab::scenario;
 use qemu_tests::machine::{Machine, Off};

@@ -2,10 +2,8 @@
 //! and `explain` names what failed. Each gives up at once (HLT-34), which saves two boots; three tries are in
 //! `scenarios.rs`.
 
-mod common;
-
+use crate::common::{Fallen, fall_back};
 use anyhow::{Result, ensure};
-use common::{Fallen, fall_back};
 use qemu_tests::guest::Release;
 use qemu_tests::lab::scenario;
 

@@ -1,0 +1,12 @@
+//! Scenarios on real firmware: OVMF, systemd-boot, systemd. One program for all of them, so that two guests run at any
+//! time until the last is done.
+
+mod boot_loader;
+mod commit;
+mod common;
+mod hangs;
+mod health;
+mod scenarios;
+mod surroundings;
+mod var;
+mod ways_out;
