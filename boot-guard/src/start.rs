@@ -87,7 +87,7 @@ pub struct Counted {
 enum Another {
     Yes,
     No,
-    /// The loader's variables cannot be read, so the model was not asked.
+    /// It would if the loader's variables said nothing else, and they cannot be read.
     Unknown,
 }
 
@@ -253,13 +253,15 @@ impl Boot {
     }
 
     fn another(&mut self, machine: &mut dyn Machine) -> Another {
-        let Some(vars) = machine.loader_vars() else {
-            machine.say("it is not known whether another system would boot: the EFI variables cannot be read");
-            return Another::Unknown;
-        };
+        let vars = machine.loader_vars();
+        let (known, vars) = (vars.is_some(), vars.unwrap_or_default());
         let architecture = self.disk.architecture;
         match another_whole_entry_boots(&mut self.disk.esp, &self.state, self.name, &vars, architecture) {
-            Ok(_) => Another::Yes,
+            Ok(_) if known => Another::Yes,
+            Ok(_) => {
+                machine.say("it is not known whether another system would boot: the EFI variables cannot be read");
+                Another::Unknown
+            }
             Err(error) => {
                 machine.say(&format!("no other system would boot: {}", told(&error)));
                 Another::No
@@ -353,7 +355,8 @@ fn judge(machine: &mut dyn Machine, mut boot: Boot) {
         give_up(machine, &mut boot, count, another);
     }
     if let Some(trial) = trial {
-        machine.trial(&Trial { another: another == Another::Yes, ..trial });
+        // Where it is not known, a restart of what hangs loses nothing, and the loader counts it.
+        machine.trial(&Trial { another: another != Another::No, ..trial });
     }
 }
 

@@ -100,13 +100,21 @@ fn grd12_variables_that_cannot_be_read_leave_the_answer_open() {
     }
     assert_eq!((fake.names(), fake.reboots()), (vec![A.to_owned(), COMMITTED.to_owned()], 0));
     assert!(fake.said("it is not known what would boot"), "{:?}", fake.said);
-    // A trial's counter runs down, but its deadline does nothing.
+    // A trial's counter runs down, so what hangs or fails is restarted.
     let mut trial = Fake::new(&[B, A]);
     trial.no_vars = true;
     trial.start();
-    assert!(!trial.trials.last().unwrap().another);
+    assert!(trial.trials.last().unwrap().another);
     trial.failed();
     assert_eq!(trial.reboots(), 1);
+    // Beside nothing whole it is known all the same.
+    let mut alone = Fake::new(&[B]);
+    alone.no_vars = true;
+    alone.start();
+    assert!(!alone.trials.last().unwrap().another);
+    alone.failed();
+    assert_eq!(alone.reboots(), 0);
+    assert!(alone.said("no other system would boot"), "{:?}", alone.said);
 }
 
 #[test]

@@ -34,6 +34,12 @@ fn a_missing_health_check_is_ended_by_the_deadline_grd_21() -> Result<()> {
     deadline_ends("no-health-check", &release)
 }
 
+#[test]
+fn a_hang_where_the_efi_variables_cannot_be_read_is_ended_by_the_deadline_grd_12() -> Result<()> {
+    let release = Release::new("2.0.0").without("usr/bin/ralph-health-check");
+    deadline_ends("hangs-no-efi-variables", &release.with_option(DEADLINE).with_option("efi=noruntime"))
+}
+
 /// The only try of `release` comes to no verdict: the guard restarts the machine, and remembers why.
 fn deadline_ends(name: &str, release: &Release) -> Result<()> {
     scenario(name, |lab| {
