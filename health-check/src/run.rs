@@ -119,6 +119,11 @@ enum Unsettled {
     Again(NotSettled, Booted),
 }
 
+/// The failed check of a trial that passed and cannot be committed (HLT-31).
+fn not_committed(why: &str) -> Outcome {
+    Outcome::own_failure(COMMIT, Reason::Commit, why.to_owned())
+}
+
 impl Runner<'_> {
     /// Before the checks: on a committed boot `ralphd` is told at once (HLT-3), also while another program holds the lock (HLT-39). `None` if
     /// nothing could be read.
@@ -171,8 +176,8 @@ impl Runner<'_> {
     }
 
     /// A committed boot that was only glanced at: what else there is to do, if the lock is free by now.
-    fn catch_up(&mut self, booted: Booted, outcomes: &mut [Outcome], told: bool) -> Settled {
-        let error = match self.attempt(outcomes, true) {
+    fn catch_up(&mut self, booted: Booted, outcomes: &mut Vec<Outcome>, told: bool) -> Settled {
+        let error = match self.attempt(outcomes, true, None) {
             Ok(settled) => return settled,
             Err(Unsettled::Open(error)) => crate::chain(&error),
             Err(Unsettled::Again(NotSettled { fault, .. }, _)) => crate::chain(fault.as_ref()),
@@ -193,7 +198,7 @@ impl Runner<'_> {
         let mut attempt = 0;
         let last = loop {
             attempt += 1;
-            let last = match self.attempt(outcomes, attempt == ATTEMPTS) {
+            let last = match self.attempt(outcomes, attempt == ATTEMPTS, None) {
                 Ok(settled) => return settled,
                 Err(Unsettled::Open(error)) => crate::chain(&error),
                 Err(Unsettled::Again(NotSettled { fault, .. }, booted)) => {
@@ -220,9 +225,16 @@ impl Runner<'_> {
         };
         // A trial that passed but cannot be committed has failed; one that failed already is recorded as far as it goes.
         if self.judge(Some(&booted), check::required(outcomes)) == Verdict::Commit {
-            outcomes.push(Outcome::own_failure(COMMIT, Reason::Commit, last));
-            if let Ok(settled) = self.attempt(outcomes, true) {
-                return settled;
+            // The last attempt at the commit may have got through for all that, so it is looked at once more.
+            match self.attempt(outcomes, true, Some(&last)) {
+                Ok(settled) => return settled,
+                Err(Unsettled::Again(NotSettled { fault, .. }, booted @ Booted::Committed(_))) => {
+                    self.notes.push(format!("the commit is not ended: {}", crate::chain(fault.as_ref())));
+                    return self.leave(booted, outcomes, false);
+                }
+                Err(Unsettled::Open(_)) => outcomes.push(not_committed(&last)),
+                // It is a trial still, and has its failed check.
+                Err(Unsettled::Again(..)) => {}
             }
         }
         self.stay(booted, outcomes)
@@ -247,10 +259,19 @@ impl Runner<'_> {
         Settled { verdict, booted, done: true, guard }
     }
 
-    fn attempt(&mut self, outcomes: &mut [Outcome], last: bool) -> Result<Settled, Unsettled> {
+    /// One look under the lock, and what follows. `given_up`: why no commit is tried any more; what is a trial still has failed for it.
+    fn attempt(
+        &mut self,
+        outcomes: &mut Vec<Outcome>,
+        last: bool,
+        given_up: Option<&str>,
+    ) -> Result<Settled, Unsettled> {
         let (world, boot, begun) = (self.world, self.boot, self.begun.clone());
         let which = Attempt { last, begun: begun.as_deref() };
         let result = self.open(BUSY, &mut |session: &mut dyn Session, notes: &mut Vec<String>| {
+            if let (Some(why), Booted::Trial { .. }) = (given_up, session.booted()) {
+                outcomes.push(not_committed(why));
+            }
             let settled = act::settle(session, outcomes, world, boot, which, notes);
             settled.map_err(|error| Unsettled::Again(error, session.booted()))
         });

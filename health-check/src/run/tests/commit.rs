@@ -162,6 +162,39 @@ fn a_commit_that_fails_thrice_is_a_failed_check_hlt_31() {
 }
 
 #[test]
+fn a_third_commit_that_got_through_half_way_is_no_failed_trial_hlt_31() {
+    // It can be ended, or the ESP has turned read-only meanwhile.
+    for (halves, done) in [(1, true), (9, false)] {
+        let mut scene = Scene::new(trial());
+        scene.machine.failing_commits = 3;
+        scene.machine.booted = vec![trial(), trial(), trial(), trial(), Booted::Committed(entry())];
+        scene.machine.halves = halves.into();
+        let (ran, log) = scene.run(passing());
+        assert_eq!((ran.settled.verdict, ran.settled.done), (Verdict::Healthy, done), "{log:?}");
+        assert_eq!(ran.settled.booted, Booted::Committed(entry()));
+        assert_eq!(ran.outcomes, passing(), "no check has failed");
+        let kept = scene.records.kept.lock().unwrap();
+        assert_eq!(kept.len(), 1, "{log:?}");
+        assert_eq!((kept[0].verdict.as_str(), kept[0].attempt, kept[0].checks.len()), ("commit", 1, 2));
+        assert!(log.contains(&"tell ralphd".to_owned()) && log.contains(&"disarm".to_owned()), "{log:?}");
+        let failed = |event: &String| event.contains("check: ") || event.contains("trial-failed") || event == "reboot";
+        assert!(!log.iter().any(failed), "{log:?}");
+        assert_eq!(log.iter().filter(|event| *event == "commit fails").count(), 3, "{log:?}");
+    }
+}
+
+#[test]
+fn a_third_commit_of_which_nothing_can_be_read_any_more_is_a_failed_check_hlt_31() {
+    // Five sessions: the look before the checks, three attempts, and the one that is refused.
+    let mut scene = Scene::new(trial()).refusing([[Refusal::Not; 4].as_slice(), &[Refusal::Broken]].concat());
+    scene.machine.failing_commits = 3;
+    let (ran, log) = scene.run(passing());
+    assert_eq!((ran.settled.verdict, ran.settled.guard), (Verdict::RecordAndStay, Told::LeftArmed), "{log:?}");
+    assert_eq!(ran.outcomes.iter().filter(|outcome| outcome.name == COMMIT).count(), 1);
+    assert!(log.contains(&"guard: event b try1: check: commit".to_owned()), "{log:?}");
+}
+
+#[test]
 fn a_commit_that_fails_thrice_stays_up_if_nothing_better_boots() {
     let (ran, log) = flow(trial(), passing(), |machine| {
         machine.failing_commits = 3;
