@@ -152,8 +152,11 @@ fn arm_with(
             if status.another {
                 put(console, DROP_IN, &trial.drop_in());
             }
-            let then =
-                if status.another { "the machine restarts" } else { "nothing happens, for nothing else would boot" };
+            let then = if status.another {
+                "the machine restarts"
+            } else {
+                "nothing happens, for a restart would boot nothing else"
+            };
             let (left, attempt) = (status.left.as_secs(), trial.attempt);
             console.say(&format!("try {attempt} of slot {}: without a verdict in {left} s {then}", trial.slot));
             return;

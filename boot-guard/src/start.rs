@@ -6,7 +6,7 @@ use std::time::Duration;
 use boot_entries::guard::{GuardDevice, GuardError, GuardEvent, GuardRecord, GuardText};
 use boot_entries::options::OptionsError;
 use boot_entries::{
-    BootOptions, EntryArchitecture, EntryName, EspError, EspState, ImageEsp, LoaderVars, MarkedBad,
+    BootOptions, EntryArchitecture, EntryName, EspError, EspState, ImageEsp, LoaderVars, MarkedBad, NoFallback,
     another_whole_entry_boots,
 };
 use disk_layout::{BootedError, Clash, FileWindow, SysError};
@@ -87,7 +87,7 @@ pub struct Counted {
 enum Another {
     Yes,
     No,
-    /// It would if the loader's variables said nothing else, and they cannot be read.
+    /// What decides it cannot be read.
     Unknown,
 }
 
@@ -239,6 +239,28 @@ impl Boot {
         }
     }
 
+    /// Why a restart is not worth it (`GRD-12`, `GRD-30`). `written`: it will be remembered that there was one.
+    fn why_stay(&self, another: Another, count: Option<&Count>, written: bool) -> Option<&'static str> {
+        let trial = self.name.counter.is_some();
+        let stalled = count.is_some_and(|count| count.stalled);
+        let worn = self.worn(count).is_some();
+        match another {
+            Another::No => Some("nothing better would boot"),
+            Another::Unknown if !trial => Some("it is not known what would boot"),
+            Another::Unknown if worn => Some("it is not known what would boot, and restarts changed nothing so far"),
+            _ => self.hopeless(stalled).or({
+                // The loader counts a trial. What the record alone counts, or nothing, would come back for ever.
+                if !trial && !written {
+                    Some("nothing can be remembered")
+                } else if worn && (!trial || stalled) {
+                    Some("it cannot be given up")
+                } else {
+                    None
+                }
+            }),
+        }
+    }
+
     /// Writes the record; says so and gives false when that fails.
     fn write(&mut self, machine: &mut dyn Machine, record: &GuardRecord) -> bool {
         if !machine.in_time() {
@@ -256,17 +278,23 @@ impl Boot {
         let vars = machine.loader_vars();
         let (known, vars) = (vars.is_some(), vars.unwrap_or_default());
         let architecture = self.disk.architecture;
-        match another_whole_entry_boots(&mut self.disk.esp, &self.state, self.name, &vars, architecture) {
-            Ok(_) if known => Another::Yes,
-            Ok(_) => {
-                machine.say("it is not known whether another system would boot: the EFI variables cannot be read");
-                Another::Unknown
-            }
+        let answer = another_whole_entry_boots(&mut self.disk.esp, &self.state, self.name, &vars, architecture);
+        // Without the variables the answer may be another one, if there is one of ours that they could name.
+        let other = self.state.live(!self.name.slot).is_some_and(|ours| !ours.name.is_exhausted());
+        let open = !known && other;
+        let unreadable = "the EFI variables cannot be read".to_owned();
+        let why = match answer {
+            Ok(_) if known => return Another::Yes,
+            Ok(_) => unreadable,
+            Err(NoFallback::Same { .. } | NoFallback::Foreign { .. } | NoFallback::Bad { .. }) if open => unreadable,
+            Err(error @ (NoFallback::Esp(_) | NoFallback::Unknown { .. })) => told(&error),
             Err(error) => {
                 machine.say(&format!("no other system would boot: {}", told(&error)));
-                Another::No
+                return Another::No;
             }
-        }
+        };
+        machine.say(&format!("it is not known whether another system would boot: {why}"));
+        Another::Unknown
     }
 
     fn done(&self) -> Option<u32> {
@@ -355,8 +383,9 @@ fn judge(machine: &mut dyn Machine, mut boot: Boot) {
         give_up(machine, &mut boot, count, another);
     }
     if let Some(trial) = trial {
-        // Where it is not known, a restart of what hangs loses nothing, and the loader counts it.
-        machine.trial(&Trial { another: another != Another::No, ..trial });
+        // The record was written if it was counted.
+        let why_stay = boot.why_stay(another, count.as_ref(), count.is_some());
+        machine.trial(&Trial { another: why_stay.is_none(), ..trial });
     }
 }
 
@@ -416,22 +445,7 @@ pub fn failed(machine: &mut dyn Machine, reason: &str) {
     {
         return;
     }
-    let trial = boot.name.counter.is_some();
-    let stalled = count.is_some_and(|count| count.stalled);
-    let why_not = match another {
-        Another::No => Some("nothing better would boot"),
-        Another::Unknown if !trial => Some("it is not known what would boot"),
-        _ => boot.hopeless(stalled).or({
-            // The loader counts a trial. What the record alone counts, or nothing, would come back for ever.
-            if !trial && !written {
-                Some("nothing can be remembered")
-            } else if worn && (!trial || stalled) {
-                Some("it cannot be given up")
-            } else {
-                None
-            }
-        }),
-    };
+    let why_not = boot.why_stay(another, count.as_ref(), written);
     let why_not = why_not.map(str::to_owned).or_else(|| Some(told(&second_disk(machine, &boot.options)?)));
     match why_not {
         Some(why_not) => machine.say(&format!("{why_not}: the machine stays as it is")),

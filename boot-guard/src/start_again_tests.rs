@@ -107,7 +107,7 @@ fn grd12_variables_that_cannot_be_read_leave_the_answer_open() {
     assert!(trial.trials.last().unwrap().another);
     trial.failed();
     assert_eq!(trial.reboots(), 1);
-    // Beside nothing whole it is known all the same.
+    // Beside nothing that they could name it is known all the same.
     let mut alone = Fake::new(&[B]);
     alone.no_vars = true;
     alone.start();
@@ -115,6 +115,71 @@ fn grd12_variables_that_cannot_be_read_leave_the_answer_open() {
     alone.failed();
     assert_eq!(alone.reboots(), 0);
     assert!(alone.said("no other system would boot"), "{:?}", alone.said);
+}
+
+/// What a trial that hangs is restarted for at its deadline, in boot after boot of the same entry.
+fn deadlines(fake: &mut Fake, boots: usize) -> Vec<bool> {
+    let mut restarts = Vec::new();
+    for _ in 0..boots {
+        fake.counted = None;
+        fake.start();
+        restarts.push(fake.trials.last().unwrap().another);
+    }
+    restarts
+}
+
+#[test]
+fn grd12_a_trial_of_which_nothing_is_known_is_not_restarted_for_ever() {
+    // The loader does not count.
+    let mut fake = Fake::new(&[B, A]);
+    fake.no_vars = true;
+    assert_eq!(deadlines(&mut fake, 8), [true, true, true, true, true, false, false, false]);
+    fake.failed();
+    assert_eq!(fake.reboots(), 0);
+    // It counts, and a default that cannot be read holds it at the entry all the same: DONE rises without end.
+    let mut fake = Fake::new(&[LAST, A]);
+    fake.no_vars = true;
+    let mut restarts = Vec::new();
+    for done in 3..10 {
+        restarts.extend(deadlines(&mut fake, 1));
+        let mut esp = fake.esp();
+        esp.remove(&format!("loader/entries/ralphos-b-g2+0-{done}.conf").parse().unwrap()).unwrap();
+        let next: EntryName = format!("ralphos-b-g2+0-{}.conf", done + 1).parse().unwrap();
+        let entry = fake.content(next).render(Liveness::Live);
+        esp.write_new(&next.path(), entry.len() as u64, &mut entry.as_slice()).unwrap();
+    }
+    assert_eq!(restarts, [true, true, true, true, true, false, false]);
+    assert!(fake.said("it is not known what would boot; the boot goes on"), "{:?}", fake.said);
+    fake.boot("ralphos-b-g2+0-10.conf");
+    fake.failed();
+    assert_eq!(fake.reboots(), 0);
+    assert!(fake.said("restarts changed nothing so far: the machine stays as it is"), "{:?}", fake.said);
+}
+
+#[test]
+fn grd12_a_deadline_restarts_nothing_where_it_has_no_effect() {
+    // The last try was not counted, so it would come again.
+    let mut fake = Fake::new(&[LAST, A]);
+    assert_eq!(deadlines(&mut fake, 3), [true, false, false]);
+    let mut fake = Fake::new(&[B, A]);
+    fake.cannot_mark = true;
+    assert_eq!(deadlines(&mut fake, 7), [true, true, true, true, true, false, false]);
+    assert_eq!(deadlines(&mut Fake::new(&[B]), 1), [false], "nothing better would boot");
+}
+
+#[test]
+fn grd12_a_foreign_entry_that_would_boot_is_no_answer_without_the_variables() {
+    let foreign = |fake: &Fake| {
+        let (path, text) = ("loader/entries/zz.conf", "linux /ralphos/a/g1-linux\nsort-key aa\n");
+        fake.esp().write_new(&path.parse().unwrap(), text.len() as u64, &mut text.as_bytes()).unwrap();
+    };
+    let mut fake = Fake::new(&[B, A]);
+    foreign(&fake);
+    assert_eq!(deadlines(&mut fake, 1), [false], "the foreign one would boot");
+    let mut fake = Fake::new(&[B, A]);
+    foreign(&fake);
+    fake.no_vars = true;
+    assert_eq!(deadlines(&mut fake, 1), [true], "a default may name ours");
 }
 
 #[test]

@@ -26,7 +26,7 @@ pub struct Trial {
     pub attempt: u32,
     /// Seconds from the start of the kernel to the deadline.
     pub deadline_seconds: u32,
-    /// Another whole entry boots if this one is given up. Without one nothing happens at the deadline.
+    /// A restart is worth it: another whole entry boots if this one is given up, or may (`GRD-12`). Else nothing happens at the deadline.
     pub another: bool,
 }
 

@@ -11,16 +11,17 @@ use qemu_tests::machine::{Machine, Off};
 /// What the guard says when it ends a trial.
 const GUARD_ENDS: &str = "no verdict by the deadline; restarting";
 
-/// A check that fails at once, beside those of a healthy system.
+/// A check that fails at once.
 const BROKEN: &str = "[check.broken]\nkind = \"command\"\ncommand = [\"/usr/bin/false\"]\n";
 
 /// A unit whose stop takes for ever, and which nobody may end: a reboot in order waits for it.
 const STAYS: &str = "[Service]\nExecStart=/usr/bin/sleep infinity\n\
     ExecStop=/bin/sh -c 'echo never stops; sleep infinity'\nTimeoutStopSec=infinity\nStandardOutput=journal+console\n";
 
-/// A failed check, and a reboot that cannot end in order.
+/// A failed check in place of those of a healthy system, so that the verdict comes soon, and a reboot that cannot end in
+/// order.
 fn hanging_reboot() -> Release {
-    Release::new("2.0.0").with_checks("60-broken", BROKEN).with_unit("stays.service", "sysinit.target", STAYS)
+    Release::new("2.0.0").with_checks("50-ralphos", BROKEN).with_unit("stays.service", "sysinit.target", STAYS)
 }
 
 /// The only try of `release` ends; gives what is left of it on slot A, and what its console said.
@@ -41,7 +42,7 @@ fn said(machine: &Machine) -> String {
 
 #[test]
 fn a_failed_trial_whose_reboot_hangs_is_ended_by_the_guard_hlt_36() -> Result<()> {
-    let release = hanging_reboot().with_option("ralph.deadline=60");
+    let release = hanging_reboot().with_option("ralph.deadline=75");
     scenario("reboot-hangs-guard", |lab| {
         let (mut fallen, said) = ends(Off::new(lab)?, &release)?;
         assert!(said.contains("never stops") && said.contains(GUARD_ENDS), "{said}");
@@ -114,7 +115,7 @@ fn a_trial_whose_guard_was_killed_is_ended_by_systemd_grd_23() -> Result<()> {
     let release = Release::new("2.0.0")
         .with_required_unit("kill-guard.service", "sysinit.target", kill)
         .with_file("usr/lib/systemd/system/ralph-health-check.service.d/50-hangs.conf", hangs)
-        .with_option("ralph.deadline=30");
+        .with_option("ralph.deadline=45");
     scenario("guard-killed", |lab| {
         let (fallen, said) = ends(Off::new(lab)?, &release)?;
         let killed = said.contains("without a verdict in") && said.contains("Finished kill-guard.service");
