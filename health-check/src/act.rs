@@ -188,10 +188,18 @@ pub fn settle(
             // After the checks it may be our own commit, of which we heard that it failed (HLT-31).
             let ours = which.begun.filter(|begun| begun.entry == *entry);
             let detail = ours.map(|_| recorded(outcomes));
-            let (told, whole) = committed(session, entry, detail.as_deref(), world.records, notes);
-            if let Some(ours) = ours.filter(|_| whole.is_ok() || which.last) {
+            let (told, whole) = finish(session, entry, world.records, notes);
+            let whole = match whole {
+                // What is tried again does not wait for `/var` before that.
+                Err(fault) if !which.last => return Err(fault.into()),
+                whole => whole,
+            };
+            if ours.is_some() {
                 release(world, notes);
                 guard = Told::Wholly;
+            }
+            note_history(session, detail.as_deref(), notes);
+            if let Some(ours) = ours {
                 let world = (world, &boot.released());
                 keep_evidence(entry, ours.attempt, Verdict::Commit, outcomes, world, notes);
             }
@@ -235,23 +243,27 @@ pub fn action(outcomes: &[Outcome], policy: &Policy) -> Action {
     if failed.peek().is_some() && failed.all(certain) { policy.on_deterministic_failure } else { policy.on_failure }
 }
 
-/// On a committed boot, whatever the checks say: `ralphd` may go on (HLT-3), a commit that was cut is ended (UPD-24), and fallbacks are
-/// noticed (HLT-41). `own` is what the history is to say of the commit, if it is that of this boot. Was `ralphd` told, and is the commit whole?
-pub fn committed(
+/// On a committed boot, whatever the checks say: `ralphd` may go on (HLT-3), and a commit that was cut is ended (UPD-24). Waits for no `/var`.
+/// Was `ralphd` told, and is the commit whole?
+pub fn finish(
     session: &mut dyn Session,
     entry: &Entry,
-    own: Option<&str>,
     records: &dyn Records,
     notes: &mut Vec<String>,
 ) -> (bool, Result<(), Fault>) {
     let told = announce(entry, records, notes);
-    let whole = session.finish_commit(own.unwrap_or_default()).map(|done| notes.extend(done));
+    (told, session.finish_commit().map(|done| notes.extend(done)))
+}
+
+/// On a committed boot, whatever the checks say: a commit that was cut is recorded, and what fell back is noticed (HLT-41). `own` is what the
+/// history is to say of the commit, if it is that of this boot.
+pub fn note_history(session: &mut dyn Session, own: Option<&str>, notes: &mut Vec<String>) {
+    notes.extend(session.record_commit(own.unwrap_or_default(), HISTORY));
     take_over(session, notes);
     match session.note_unrecorded(own) {
         Ok(noticed) => notes.extend(noticed),
         Err(fault) => notes.push(format!("fallbacks are not recorded: {}", crate::chain(fault.as_ref()))),
     }
-    (told, whole)
 }
 
 /// Takes what the boot guard left over from an earlier boot into the history (UPD-44).

@@ -173,16 +173,14 @@ impl Session for Open<'_> {
             .unwrap_or_else(|error| vec![format!("the commit is not recorded: {error}")])
     }
 
-    fn finish_commit(&mut self, detail: &str) -> Result<Vec<String>, Fault> {
+    fn finish_commit(&mut self) -> Result<Vec<String>, Fault> {
         let name = self.running()?.name();
         let live = |view: &View| view.state.ours.iter().filter(|o| o.is_live() && o.name.same_system(name)).count();
         // Committing again tidies first, and then makes sure that one name is left (UPD-21).
         if self.view.as_ref().is_none_or(|view| live(view) <= 1) {
             return Ok(Vec::new());
         }
-        let mut told = self.commit_entry()?;
-        told.extend(self.record_commit(detail, HISTORY));
-        Ok(told)
+        self.commit_entry()
     }
 
     fn another(&mut self) -> Result<String, NoOther> {
@@ -321,7 +319,7 @@ impl Session for Nothing {
         Vec::new()
     }
 
-    fn finish_commit(&mut self, _detail: &str) -> Result<Vec<String>, Fault> {
+    fn finish_commit(&mut self) -> Result<Vec<String>, Fault> {
         self.refuse()
     }
 

@@ -187,7 +187,7 @@ impl Machine for FakeMachine {
         let booted = self.booted[(*sessions).min(self.booted.len() - 1)].clone();
         *sessions += 1;
         self.log.add("open");
-        work(&mut FakeSession { machine: self, booted });
+        work(&mut FakeSession { machine: self, booted, unrecorded: None });
         self.log.add("close");
         Ok(self.close_fails.then(|| "target is busy".into()))
     }
@@ -201,6 +201,13 @@ impl Machine for FakeMachine {
 struct FakeSession<'a> {
     machine: &'a FakeMachine,
     booted: Booted,
+    /// What is to be recorded of a commit: its event, or of one that was ended only the floor, for the entry had its name.
+    unrecorded: Option<Unrecorded>,
+}
+
+enum Unrecorded {
+    Committed,
+    Finished,
 }
 
 impl Session for FakeSession<'_> {
@@ -216,23 +223,32 @@ impl Session for FakeSession<'_> {
             return Err("read-only file system".into());
         }
         self.machine.log.add("commit");
+        self.unrecorded = Some(Unrecorded::Committed);
         Ok(Vec::new())
     }
 
     fn record_commit(&mut self, detail: &str, within: Duration) -> Vec<String> {
+        let Some(unrecorded) = self.unrecorded.take() else { return Vec::new() };
         self.machine.log.limit("history", within);
-        self.machine.log.add(format!("history: committed: {detail}"));
+        self.machine.log.add(match unrecorded {
+            Unrecorded::Committed => format!("history: committed: {detail}"),
+            Unrecorded::Finished => "raise the floor".to_owned(),
+        });
         Vec::new()
     }
 
-    fn finish_commit(&mut self, _detail: &str) -> Result<Vec<String>, Fault> {
+    fn finish_commit(&mut self) -> Result<Vec<String>, Fault> {
         let mut halves = self.machine.halves.lock().unwrap();
         if *halves == 0 {
             return Ok(Vec::new());
         }
         *halves -= 1;
         self.machine.log.add("finish the commit");
-        if *halves == 0 { Ok(Vec::new()) } else { Err("still read-only".into()) }
+        if *halves > 0 {
+            return Err("still read-only".into());
+        }
+        self.unrecorded = Some(Unrecorded::Finished);
+        Ok(Vec::new())
     }
 
     fn another(&mut self) -> Result<String, NoOther> {

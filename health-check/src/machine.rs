@@ -95,11 +95,12 @@ pub trait Session {
     fn booted(&self) -> Booted;
     /// Tidies, then commits the booted slot (UPD-21) on the ESP, touching nothing else; what is worth telling.
     fn commit_entry(&mut self) -> Result<Vec<String>, Fault>;
-    /// Records what [`Session::commit_entry`] did: floor and history (UPD-40, UPD-41); what is worth telling. Waits no longer than this.
+    /// Records what [`Session::commit_entry`] or [`Session::finish_commit`] did, if anything: floor and history (UPD-40, UPD-41); what is worth
+    /// telling. Waits no longer than this.
     fn record_commit(&mut self, detail: &str, within: Duration) -> Vec<String>;
-    /// On a committed boot: if a second name of the booted entry is live, because a commit was cut, ends it (UPD-24) and records
-    /// it with this detail; what is worth telling.
-    fn finish_commit(&mut self, detail: &str) -> Result<Vec<String>, Fault>;
+    /// On a committed boot: if a second name of the booted entry is live, because a commit was cut, ends it (UPD-24) on the ESP, touching
+    /// nothing else; what is worth telling.
+    fn finish_commit(&mut self) -> Result<Vec<String>, Fault>;
     /// Asks the model whether something whole boots if the booted entry is bad (UPD-50): what it is, or why there is nothing.
     fn another(&mut self) -> Result<String, NoOther>;
     /// Tidies, asks the model again, and marks the booted entry bad (UPD-22); what is worth telling. With [`Bad::NotCounted`] an error also if

@@ -134,11 +134,12 @@ impl Runner<'_> {
             let mut done = true;
             match &booted {
                 Booted::Committed(entry) => {
-                    let (told, whole) = act::committed(session, entry, None, records, notes);
+                    let (told, whole) = act::finish(session, entry, records, notes);
                     if let Err(fault) = whole {
                         // Both names start this slot (LDR-7), so the boot is none the worse for it.
                         notes.push(format!("a commit that was cut is not ended: {}", crate::chain(fault.as_ref())));
                     }
+                    act::note_history(session, None, notes);
                     done = told;
                 }
                 Booted::Trial { .. } => act::take_over(session, notes),
