@@ -41,7 +41,8 @@ impl Traces {
         let until = Instant::now() + within;
         let patience = || until.saturating_duration_since(Instant::now()).min(PATIENCE);
         let (kmsg, pstore, limit) = (root.join("dev/kmsg"), root.join("sys/fs/pstore"), patience());
-        let kernel_log = limit::within(limit, move || kernel_log(&kmsg, limit)).unwrap_or_default();
+        // A log that does not end is read for half of that, so that what was read is still handed over.
+        let kernel_log = limit::within(limit, move || kernel_log(&kmsg, limit / 2)).unwrap_or_default();
         let pstore = limit::within(patience(), move || pstore_end(&pstore)).ok().flatten();
         let text = pstore.map(|text| ("pstore", text));
         let journal = root.join("var/log/journal");
@@ -195,6 +196,19 @@ mod tests {
         let traces = Traces::gather(root.path(), PATIENCE * 3);
         assert_eq!(traces.kernel_log, "[    2.000000] hello\n");
         assert_eq!(traces.previous_end.unwrap().text, "Kernel panic");
+    }
+
+    #[test]
+    fn of_a_kernel_log_that_does_not_end_what_was_read_is_kept_hlt_42() {
+        // One record, and a hole that takes minutes to read: a kernel that logs faster than we read.
+        let root = tempfile::tempdir().unwrap();
+        fs::create_dir(root.path().join("dev")).unwrap();
+        let path = root.path().join("dev/kmsg");
+        fs::write(&path, "6,1,2000000,-;hello\n").unwrap();
+        File::options().write(true).open(&path).unwrap().set_len(1 << 40).unwrap();
+        let begin = Instant::now();
+        assert_eq!(Traces::gather(root.path(), Duration::from_secs(2)).kernel_log, "[    2.000000] hello\n");
+        assert!(begin.elapsed() >= Duration::from_secs(1), "the log has ended: {:?}", begin.elapsed());
     }
 
     #[test]
