@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::check::{self, Outcome};
+use crate::check::{self, Outcome, Reason};
 use crate::clock::Clock;
 use crate::config::Policy;
 use crate::guard::Watch;
@@ -10,6 +10,8 @@ use crate::policy::{Another, Booted, Facts, Required, Verdict, verdict};
 
 /// Pause between two rounds (HLT-35).
 const PAUSE: Duration = Duration::from_secs(5);
+/// So much room a round of the soak has at least, unless the policy gives it less: rounds take milliseconds, and one try more takes seconds.
+const ROOM: Duration = Duration::from_secs(30);
 /// The verdict comes this long before the guard would end the boot, if there is as much.
 const MARGIN: Duration = Duration::from_secs(60);
 
@@ -38,13 +40,22 @@ impl<'a> Rounds<'a> {
             let (left, overall) = (self.budget().as_secs(), overall.as_secs());
             notes.push(format!("the boot guard waits for a verdict: the checks have {left} s instead of {overall} s"));
         }
-        let mut held = None;
+        let mut held: Option<Held> = None;
         loop {
-            let began = self.clock.monotonic();
-            let outcomes = checks(self.budget());
+            let (began, budget) = (self.clock.monotonic(), self.budget());
+            let outcomes = checks(budget);
             let ended = self.clock.monotonic();
+            if let Some(held) = held.take_if(|_| budget < overall && was_only_cut(&outcomes)) {
+                // The guard left it no more time, which says nothing against what has held until now.
+                let (so_long, soak) = (held.so_long.as_secs(), self.policy.soak.duration().as_secs());
+                notes.push(format!(
+                    "the boot guard waits for a verdict, and cut a round of the soak after {} s: the soak is {so_long} s instead of {soak} s",
+                    ended.saturating_sub(began).as_secs()
+                ));
+                return held.outcomes;
+            }
             let required = match check::required(&outcomes) {
-                Required::AllPassed if self.goes_on(&mut held, began, ended, notes) => Required::Pending,
+                Required::AllPassed if self.goes_on(&mut held, &outcomes, (began, ended), notes) => Required::Pending,
                 other => other,
             };
             let facts = Facts { booted: self.booted, required, another: Another::No, action: self.policy.on_failure };
@@ -61,51 +72,69 @@ impl<'a> Rounds<'a> {
         self.verdict_by.map_or(overall, |by| overall.min(by.saturating_sub(self.clock.monotonic())))
     }
 
-    /// After a round that passed: is there another one, because the soak is not over and the guard leaves the time? A round that it cut short
-    /// would fail the trial, so none is begun that might not end. Only what may be committed soaks.
-    fn goes_on(&self, held: &mut Option<Held>, began: Duration, ended: Duration, notes: &mut Vec<String>) -> bool {
+    /// After a round that passed: is there another one, because the soak is not over and the guard leaves the time? None is begun that is
+    /// likely not to end. Only what may be committed soaks.
+    fn goes_on(
+        &self,
+        held: &mut Option<Held>,
+        outcomes: &[Outcome],
+        (began, ended): (Duration, Duration),
+        notes: &mut Vec<String>,
+    ) -> bool {
         let soak = self.policy.soak.duration();
         if soak.is_zero() || !crate::policy::may_be_committed(self.booted) {
             return false;
         }
         let took = ended.saturating_sub(began);
         let held = match held {
-            None => held.insert(Held { since: ended, first: took, longest_later: None }),
+            None => held.insert(Held { since: ended, ..Held::default() }),
             Some(held) => {
-                held.longest_later = Some(held.longest_later.unwrap_or_default().max(took));
+                held.longest = held.longest.max(took);
                 held
             }
         };
-        let so_long = began.saturating_sub(held.since);
-        if so_long >= soak {
+        held.so_long = began.saturating_sub(held.since);
+        if held.so_long >= soak {
             return false;
         }
-        let next_ends = ended.saturating_add(PAUSE).saturating_add(held.room());
+        let room = held.room().max(ROOM.min(self.policy.overall_deadline.duration()));
+        let next_ends = ended.saturating_add(PAUSE).saturating_add(room);
         let fits = self.verdict_by.is_none_or(|by| next_ends <= by);
-        if !fits {
-            let (held, soak) = (so_long.as_secs(), soak.as_secs());
+        if fits {
+            held.outcomes = outcomes.to_vec();
+        } else {
+            let (held, soak) = (held.so_long.as_secs(), soak.as_secs());
             notes.push(format!("the boot guard waits for a verdict: the soak is {held} s instead of {soak} s"));
         }
         fits
     }
 }
 
+/// Did required checks fail for nothing but that the round's time was over? One that comes after such a check never began.
+fn was_only_cut(outcomes: &[Outcome]) -> bool {
+    let mut failed = outcomes.iter().filter(|outcome| outcome.fails_the_trial()).map(|outcome| outcome.reason);
+    check::required(outcomes) == Required::OneFailed
+        && failed.all(|reason| matches!(reason, Some(Reason::OverallDeadline | Reason::After)))
+}
+
 /// The rounds that have passed, one after the other (HLT-35).
+#[derive(Default)]
 struct Held {
     /// The end of the first: the checks hold since then.
     since: Duration,
-    /// How long the first took. It waits for the machine to come up, for units to be stable for as long as they must.
-    first: Duration,
-    /// The longest of the others, which wait for none of that.
-    longest_later: Option<Duration>,
+    /// From there to the begin of the last: so long they have held.
+    so_long: Duration,
+    /// How long the longest behind the first took. The first waits for the machine to come up, for units to be stable for as long as they must;
+    /// the others wait for none of that.
+    longest: Duration,
+    /// What the last came to.
+    outcomes: Vec<Outcome>,
 }
 
 impl Held {
-    /// What the next round may take: half as long again as the longest so far, for no two are alike. The first round tells only as long as
-    /// there is no other.
+    /// What the next round may take by what the others took: half as long again, for no two are alike.
     fn room(&self) -> Duration {
-        let longest = self.longest_later.unwrap_or(self.first);
-        longest.saturating_add(longest / 2)
+        self.longest.saturating_add(self.longest / 2)
     }
 }
 
