@@ -260,10 +260,7 @@ pub fn finish(
 pub fn note_history(session: &mut dyn Session, own: Option<&str>, notes: &mut Vec<String>) {
     notes.extend(session.record_commit(own.unwrap_or_default(), HISTORY));
     take_over(session, notes);
-    match session.note_unrecorded(own) {
-        Ok(noticed) => notes.extend(noticed),
-        Err(fault) => notes.push(format!("fallbacks are not recorded: {}", crate::chain(fault.as_ref()))),
-    }
+    notes.extend(session.note_unrecorded(own));
 }
 
 /// Takes what the boot guard left over from an earlier boot into the history (UPD-44).

@@ -114,6 +114,9 @@ struct Open<'h> {
     committed: Option<CommittedEntry>,
 }
 
+/// What was found to be unrecorded: fallbacks, and the commit.
+type Unrecorded = (Result<Vec<Event>, HistoryError>, Result<Option<Event>, HistoryError>);
+
 impl Open<'_> {
     fn close(&mut self) -> Result<(), Fault> {
         match self.view.take() {
@@ -129,6 +132,17 @@ impl Open<'_> {
             None => View::open(self.host)?,
         };
         Ok(self.view.insert(view))
+    }
+
+    /// Records fallbacks and the commit, each whatever becomes of the other.
+    fn unrecorded(&mut self, own: Option<&str>) -> Result<Unrecorded, Fault> {
+        let running = self.running()?.clone();
+        let (records, own) = (self.host.records().clone(), own.map(str::to_owned));
+        let state = self.view()?.state.clone();
+        Ok(limit::within(HISTORY, move || {
+            let fallbacks = session::note_fallbacks(&state, Some(running.name()), &records);
+            (fallbacks, session::note_commit(&running, &records, own))
+        })?)
     }
 
     fn running(&self) -> Result<&Running, Fault> {
@@ -216,17 +230,26 @@ impl Session for Open<'_> {
         Ok(told)
     }
 
-    fn note_unrecorded(&mut self, own: Option<&str>) -> Result<Vec<String>, Fault> {
-        let running = self.running()?.clone();
-        let (records, own) = (self.host.records().clone(), own.map(str::to_owned));
-        let state = self.view()?.state.clone();
-        let (found, committed) = limit::within(HISTORY, move || {
-            let found = session::note_fallbacks(&state, Some(running.name()), &records)?;
-            Ok::<_, HistoryError>((found, session::note_commit(&running, &records, own)?))
-        })??;
+    fn note_unrecorded(&mut self, own: Option<&str>) -> Vec<String> {
+        let commit = match own {
+            Some(_) => "the commit of this boot is not recorded",
+            None => "whether the commit is recorded is not known",
+        };
+        let chain = crate::chain;
+        let (fallbacks, committed) = match self.unrecorded(own) {
+            Ok(found) => found,
+            Err(fault) => return vec![format!("fallbacks are not recorded, and {commit}: {}", chain(fault.as_ref()))],
+        };
         let fell_back = |e: &Event| format!("generation {} in slot {} fell back: {}", e.generation, e.slot, e.detail);
-        let committed = committed.map(|e| format!("generation {} in slot {}: {}", e.generation, e.slot, e.detail));
-        Ok(found.iter().map(fell_back).chain(committed).collect())
+        let mut told = match fallbacks {
+            Ok(found) => found.iter().map(fell_back).collect(),
+            Err(error) => vec![format!("fallbacks are not recorded: {}", chain(&error))],
+        };
+        told.extend(match committed {
+            Ok(event) => event.map(|e| format!("generation {} in slot {}: {}", e.generation, e.slot, e.detail)),
+            Err(error) => Some(format!("{commit}: {}", chain(&error))),
+        });
+        told
     }
 
     fn take_over_guard_event(&mut self) -> Result<Vec<String>, Fault> {
@@ -331,8 +354,8 @@ impl Session for Nothing {
         self.refuse()
     }
 
-    fn note_unrecorded(&mut self, _own: Option<&str>) -> Result<Vec<String>, Fault> {
-        self.refuse()
+    fn note_unrecorded(&mut self, _own: Option<&str>) -> Vec<String> {
+        vec![format!("neither fallbacks nor a commit could be recorded: {}", self.why)]
     }
 
     fn take_over_guard_event(&mut self) -> Result<Vec<String>, Fault> {

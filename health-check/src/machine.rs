@@ -107,8 +107,8 @@ pub trait Session {
     /// it has no tries left already: then it was booted in spite of that, and would be again.
     fn mark_bad(&mut self, why: Bad) -> Result<Vec<String>, Fault>;
     /// Records what nobody has recorded yet: fallbacks (UPD-43), and the booted system's commit (UPD-46), with the detail `own` if it is known to
-    /// be that of this boot; what they are.
-    fn note_unrecorded(&mut self, own: Option<&str>) -> Result<Vec<String>, Fault>;
+    /// be that of this boot; what they are, and which of the two could not be recorded.
+    fn note_unrecorded(&mut self, own: Option<&str>) -> Vec<String>;
     /// Takes an event that the boot guard left over into the history (UPD-44); what it says.
     fn take_over_guard_event(&mut self) -> Result<Vec<String>, Fault>;
     /// Appends `trial-failed` to the history (HLT-40), and waits no longer than this.

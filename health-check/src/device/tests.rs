@@ -1,6 +1,7 @@
 //! Whole runs against real boot entries, on an ESP in memory that records what is done to it.
 
 mod bad;
+mod history;
 
 use std::cell::RefCell;
 use std::rc::Rc;
