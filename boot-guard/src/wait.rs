@@ -78,7 +78,9 @@ pub fn wait(text: &str) {
         // Closed here, because a thread that hangs on a disk would keep the process, and with it the socket.
         Outcome::Disarmed => drop(listener),
         Outcome::Deadline if !trial.another => {
-            console.say(&format!("slot {slot}, generation {generation}: no verdict, and a restart would boot nothing else"));
+            console.say(&format!(
+                "slot {slot}, generation {generation}: no verdict, and a restart would boot nothing else"
+            ));
         }
         Outcome::Deadline if committed => {
             console.say(&format!("slot {slot}, generation {generation} is committed: the deadline does nothing"));
