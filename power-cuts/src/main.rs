@@ -1,0 +1,2 @@
+//! `power-cuts`: see `specs/power-cuts.md`.
+fn main() {}
