@@ -1,13 +1,14 @@
-//! The seam to the EFI system partition, and its three back ends.
+//! The seam to the EFI system partition, and its back ends.
 //!
 //! Everything this crate does to an ESP goes through [`Esp`]. [`KernelEsp`] is the kernel's vfat on a device,
-//! [`ImageEsp`] the `fatfs` library inside a disk image file, [`FakeEsp`] a file system in memory that records every
-//! event in order, can fail at any of them, and knows what a power cut may leave.
+//! [`ImageEsp`] the `fatfs` library inside a disk image file, [`RawEsp`] a raw volume that is only read, [`FakeEsp`] a file
+//! system in memory that records every event in order, can fail at any of them, and knows what a power cut may leave.
 
 mod fake;
 mod image;
 mod kernel;
 mod path;
+mod raw;
 mod uncached;
 
 use std::fmt;
@@ -17,6 +18,7 @@ pub use fake::{Event, FakeEsp};
 pub use image::{EspStorage, ImageEsp};
 pub use kernel::{KernelEsp, Remount};
 pub use path::{EspPath, NotAPath};
+pub use raw::RawEsp;
 
 use crate::fat::{ClusterFault, FatError};
 

@@ -4,12 +4,15 @@
 //! before a name is removed (`ENT-22`). The only thing that is ever changed here is the first byte of directory slots.
 
 mod dir;
+mod extents;
 mod faults;
 mod format;
 
 use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::ops::Range;
 
 pub use dir::RawItem;
+pub use extents::Extents;
 pub use faults::{ClusterFault, cluster_faults};
 pub(crate) use format::tidy_new_directory;
 pub use format::{FormatError, FormatOptions, format_esp};
@@ -74,6 +77,8 @@ pub struct Geometry {
     pub clusters: u32,
     /// The FAT that counts.
     fat_start: u64,
+    /// All of them.
+    fats: Range<u64>,
     data_start: u64,
     root: Root,
     /// The FAT32 information sector.
@@ -144,6 +149,7 @@ impl Geometry {
             cluster_size: u32::from(bytes_per_sector) * u32::from(sectors_per_cluster),
             clusters,
             fat_start: bytes(first_fat + active * u64::from(fat_sectors)),
+            fats: bytes(first_fat)..bytes(root_start),
             data_start: bytes(data_start),
             root: if fat32 {
                 Root::Cluster(u32_at(44))
@@ -185,7 +191,7 @@ pub(crate) struct Chain {
 /// A FAT volume that is being read.
 #[derive(Debug)]
 pub struct Volume<T> {
-    storage: T,
+    pub(crate) storage: T,
     geometry: Geometry,
     /// A piece of the FAT and where it begins: chains mostly run forwards.
     window: (u64, Vec<u8>),
