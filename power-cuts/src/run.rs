@@ -7,6 +7,9 @@ use std::ops::ControlFlow;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::time::{TimeVal, TimeValLike};
+
 use crate::check::{CheckError, Checker, Failure, Name, Verdict};
 use crate::disk::{Disk, Layer, State};
 use crate::enumerate::{How, Source};
@@ -89,8 +92,12 @@ pub struct Report {
     pub with_broken_names: u64,
     /// States with a cut rename.
     pub with_cut_renames: u64,
+    /// How the first of those was made.
+    pub first_explained: String,
     /// Time for all.
     pub time: Duration,
+    /// Processor time for all.
+    pub processor: Duration,
 }
 
 impl Report {
@@ -108,7 +115,12 @@ impl Report {
         self.distinct += 1;
         let booted = verdict.system().map_or_else(|| "nothing".to_owned(), |system| system.to_string());
         *self.booted.entry(booted).or_default() += 1;
-        self.explained += u64::from(verdict.explained);
+        if verdict.explained {
+            self.explained += 1;
+            if self.explained == 1 {
+                self.first_explained = format!(" (the first: {id}, {made})");
+            }
+        }
         self.with_broken_names += u64::from(verdict.broken_names > 0);
         self.with_cut_renames += u64::from(verdict.cut_renames > 0);
         let names: HashSet<Name> = verdict.failures.iter().map(|failure| failure.name).collect();
@@ -123,24 +135,25 @@ impl Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let seconds = self.time.as_secs_f64();
+        let seconds = self.processor.as_secs_f64();
         writeln!(
             f,
-            "{} requests, {} flushes; {} states enumerated, {} distinct and checked; {} of {} intervals whole; {seconds:.1} s ({:.0} a second)",
+            "{} requests, {} flushes; {} states enumerated, {} distinct and checked; {} of {} intervals whole; {:.1} s, {seconds:.1} s of a processor ({:.0} states a second)",
             self.requests,
             self.flushes,
             self.enumerated,
             self.distinct,
             self.whole_intervals,
             self.intervals,
+            self.time.as_secs_f64(),
             self.distinct as f64 / seconds.max(0.001),
         )?;
         let booted: Vec<String> = self.booted.iter().map(|(system, states)| format!("{system} {states}")).collect();
         writeln!(f, "boots: {}", booted.join(", "))?;
         writeln!(
             f,
-            "explained differences {}, with broken names {}, with cut renames {}",
-            self.explained, self.with_broken_names, self.with_cut_renames
+            "explained differences {}{}, with broken names {}, with cut renames {}",
+            self.explained, self.first_explained, self.with_broken_names, self.with_cut_renames
         )?;
         for (name, states) in &self.failures {
             let example = self.examples.get(name).map_or("", String::as_str);
@@ -164,7 +177,7 @@ pub fn run<B: ReadAt, L: ReadAt>(
     bounds: Bounds,
     observe: &mut Observe<'_, B, L>,
 ) -> Result<Report, CheckError> {
-    let begun = Instant::now();
+    let (begun, processor) = (Instant::now(), processor_time());
     let intervals = intervals(disk, log)?;
     let disk = &*disk;
     let mut report = Report {
@@ -252,7 +265,15 @@ pub fn run<B: ReadAt, L: ReadAt>(
         report.add(&format!("{}-end", flow.name), made, &verdict);
     }
     report.time = begun.elapsed();
+    report.processor = processor_time().saturating_sub(processor);
     Ok(report)
+}
+
+/// What this process has used of processors: on a busy machine the clock tells little.
+fn processor_time() -> Duration {
+    let Ok(used) = getrusage(UsageWho::RUSAGE_SELF) else { return Duration::ZERO };
+    let micros = |time: TimeVal| u64::try_from(time.num_microseconds()).unwrap_or(0);
+    Duration::from_micros(micros(used.user_time()) + micros(used.system_time()))
 }
 
 fn shares<B: ReadAt, L: ReadAt>(disk: &Disk<B, L>, intervals: &[Interval], max_states: u64) -> Vec<u64> {

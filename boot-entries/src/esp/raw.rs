@@ -158,3 +158,118 @@ impl<T: Read + Seek> Esp for RawEsp<T> {
         Err(Self::refuse(Op::DropName, path.as_str()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Cursor, Write};
+
+    use super::*;
+    use crate::esp::ImageEsp;
+    use crate::fat::{FormatOptions, format_esp};
+
+    const ENTRY: &str = "loader/entries/ralphos-b-g2+3-0.conf";
+    const LEN: usize = 34 << 20;
+
+    /// A volume with one entry of three clusters.
+    fn volume() -> Vec<u8> {
+        let mut storage = Cursor::new(vec![0; LEN]);
+        format_esp(&mut storage, FormatOptions { label: "EFI", serial: 1, sector_size: 512 }).unwrap();
+        let mut esp = ImageEsp::new(storage);
+        esp.write_new(&ENTRY.parse().unwrap(), 1300, &mut [b'x'; 1300].as_slice()).unwrap();
+        esp.into_inner().into_inner()
+    }
+
+    fn open(bytes: &[u8]) -> RawEsp<Cursor<Vec<u8>>> {
+        RawEsp::open(Cursor::new(bytes.to_vec())).unwrap()
+    }
+
+    fn entries(bytes: &[u8]) -> Vec<String> {
+        let items = open(bytes).list(&"loader/entries".parse().unwrap()).unwrap();
+        items.into_iter().map(|item| item.name).collect()
+    }
+
+    /// Where the directory slots of the entry lie, its short name last.
+    fn slots(bytes: &[u8]) -> Vec<usize> {
+        let item = open(bytes).volume().find(ENTRY).unwrap().unwrap();
+        item.slots.iter().map(|at| usize::try_from(*at).unwrap()).collect()
+    }
+
+    /// Overwrites the FAT's entry for a cluster.
+    fn set_next(bytes: &mut [u8], cluster: u32, value: u32) {
+        let fat = open(bytes).volume().geometry().fats().start;
+        let mut cursor = Cursor::new(bytes);
+        cursor.set_position(fat + u64::from(cluster) * 4);
+        cursor.write_all(&value.to_le_bytes()).unwrap();
+    }
+
+    fn first_cluster(bytes: &[u8], path: &str) -> u32 {
+        open(bytes).volume().find(path).unwrap().unwrap().first_cluster
+    }
+
+    #[test]
+    fn cut21_a_long_name_must_fit_its_short_name() {
+        let bytes = volume();
+        assert_eq!(entries(&bytes), ["ralphos-b-g2+3-0.conf"]);
+        let [second, first, name] = slots(&bytes)[..] else { panic!("two parts and the name") };
+        for (at, byte) in [
+            (first, 0xe5),      // a deleted part
+            (second, 0xe5),     // the part farther away
+            (first, 0x02),      // another ordinal
+            (first + 13, 0x00), // another checksum
+            (first + 11, 0x2f), // other attributes
+            (first + 26, 0x01), // a cluster
+        ] {
+            let mut torn = bytes.clone();
+            assert_ne!(torn[at], byte);
+            torn[at] = byte;
+            let found = entries(&torn);
+            assert_eq!(found.len(), 1, "{at}");
+            assert_ne!(found, ["ralphos-b-g2+3-0.conf"]);
+            assert!(found[0].starts_with("RALPHO"), "{found:?}");
+        }
+        // Orphans mean nothing.
+        let mut orphans = bytes.clone();
+        orphans[name] = 0xe5;
+        assert_eq!(entries(&orphans), Vec::<String>::new());
+    }
+
+    #[test]
+    fn cut20_a_free_slot_ends_the_directory() {
+        let mut bytes = volume();
+        let first = slots(&bytes)[0];
+        bytes[first..first + 32].fill(0);
+        assert_eq!(entries(&bytes), Vec::<String>::new(), "what lies behind it is not seen");
+    }
+
+    #[test]
+    fn cut23_a_directory_with_a_broken_chain_is_empty() {
+        let mut bytes = volume();
+        let dir = first_cluster(&bytes, "loader/entries");
+        // It goes on in a cluster that is free.
+        set_next(&mut bytes, dir, 60_000);
+        assert_eq!(entries(&bytes), Vec::<String>::new());
+        assert!(!open(&bytes).exists(&ENTRY.parse().unwrap()).unwrap());
+    }
+
+    #[test]
+    fn cut24_nothing_is_read_of_a_file_whose_chain_ends_early() {
+        let mut bytes = volume();
+        let path = ENTRY.parse().unwrap();
+        assert_eq!(open(&bytes).read(&path, 4096).unwrap(), [b'x'; 1300]);
+        assert_eq!(open(&bytes).hash_file(&path).unwrap().1, 1300);
+        let first = first_cluster(&bytes, ENTRY);
+        set_next(&mut bytes, first, 0);
+        assert_eq!(open(&bytes).read(&path, 4096).unwrap(), []);
+        assert!(matches!(open(&bytes).hash_file(&path), Err(EspError::Io { .. })));
+    }
+
+    #[test]
+    fn a_raw_volume_is_only_read() {
+        let mut esp = open(&volume());
+        let path: EspPath = ENTRY.parse().unwrap();
+        assert!(esp.remove(&path).is_err() && esp.drop_name(&path).is_err() && esp.make_dir(&path).is_err());
+        assert!(esp.overwrite_byte(&path, 0, b'x', b'y').is_err());
+        assert!(esp.write_new(&"a".parse().unwrap(), 1, &mut [0].as_slice()).is_err());
+        assert_eq!(esp.read(&path, 4096).unwrap(), [b'x'; 1300]);
+    }
+}
