@@ -32,6 +32,9 @@ enum Command {
         /// Keep states that fail in this folder.
         #[arg(long, value_name = "DIR")]
         save: Option<PathBuf>,
+        /// Tell what each interval has, and how much of it was taken.
+        #[arg(long)]
+        intervals: bool,
     },
     /// Checks a state again that was kept.
     Reproduce {
@@ -101,7 +104,7 @@ fn read_flow(path: &Path) -> Result<Flow> {
 
 fn main() -> ExitCode {
     let done = match Cli::parse().command {
-        Command::Check { source, save } => check(&source, save.as_deref()),
+        Command::Check { source, save, intervals } => check(&source, save.as_deref(), intervals),
         Command::Reproduce { file } => reproduce(&file),
         Command::Select { source, count, output } => select(&source, count, &output),
     };
@@ -119,7 +122,7 @@ fn print(flow: &Flow, bounds: Bounds, report: &Report) {
     print!("{}: seed {}; {report}", flow.name, bounds.seed);
 }
 
-fn check(source: &Source, save: Option<&Path>) -> Result<bool> {
+fn check(source: &Source, save: Option<&Path>, intervals: bool) -> Result<bool> {
     let Opened { mut disk, log, flow, bounds } = source.open()?;
     let mut saver = save.map(Saver::new).transpose().context("cannot make the folder for failing states")?;
     let mut failing = Vec::new();
@@ -129,6 +132,9 @@ fn check(source: &Source, save: Option<&Path>) -> Result<bool> {
         }
         Ok(())
     })?;
+    if intervals {
+        report.lines.iter().for_each(|line| println!("{line}"));
+    }
     print(&flow, bounds, &report);
     for file in failing {
         println!("power-cuts reproduce {}", file.display());

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::io;
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -16,7 +16,7 @@ use crate::enumerate::{How, Source};
 use crate::flow::Flow;
 use crate::interval::{Interval, count, intervals, share};
 use crate::log::Log;
-use crate::places::Places;
+use crate::places::{Kind, Places};
 use crate::store::ReadAt;
 use crate::view::View;
 
@@ -65,6 +65,36 @@ impl Found<'_> {
     }
 }
 
+/// An interval in the report.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IntervalLine {
+    /// Its number.
+    pub number: usize,
+    /// Its requests.
+    pub requests: Range<usize>,
+    /// Sectors that change in it, by what they are for.
+    pub sectors: BTreeMap<Kind, usize>,
+    /// How many states it has, `u64::MAX` for more than can be counted.
+    pub states: u64,
+    /// How many were taken.
+    pub taken: u64,
+}
+
+impl fmt::Display for IntervalLine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let sectors: Vec<String> = self.sectors.iter().map(|(kind, count)| format!("{kind} {count}")).collect();
+        let states = if self.states == u64::MAX { "countless".to_owned() } else { self.states.to_string() };
+        let last = self.requests.end.saturating_sub(1);
+        let (number, first) = (self.number, self.requests.start);
+        write!(
+            f,
+            "interval {number}, requests {first} to {last}: {}; {} of {states} states",
+            sectors.join(", "),
+            self.taken
+        )
+    }
+}
+
 /// What a run did and found.
 #[derive(Debug, Default)]
 pub struct Report {
@@ -94,6 +124,8 @@ pub struct Report {
     pub with_cut_renames: u64,
     /// How the first of those was made.
     pub first_explained: String,
+    /// What each interval has and how much of it was taken.
+    pub lines: Vec<IntervalLine>,
     /// Time for all.
     pub time: Duration,
     /// Processor time for all.
@@ -220,6 +252,16 @@ pub fn run<B: ReadAt, L: ReadAt>(
         let source = Source { disk, interval, start: &start, choices: &choices, places: &places };
         let whole = count(&choices) <= bounds.few.min(share);
         report.whole_intervals += usize::from(whole);
+        let mut line = IntervalLine {
+            number: interval.number,
+            requests: interval.requests.clone(),
+            sectors: BTreeMap::new(),
+            states: count(&choices),
+            taken: 0,
+        };
+        for choice in &choices {
+            *line.sectors.entry(places.kind(choice.sector)).or_default() += 1;
+        }
         let mut failed = None;
         let mut left = share;
         let mut number = 0;
@@ -228,6 +270,7 @@ pub fn run<B: ReadAt, L: ReadAt>(
                 return ControlFlow::Break(());
             }
             left -= 1;
+            line.taken += 1;
             report.enumerated += 1;
             if !seen.insert(state.fingerprint()) {
                 return ControlFlow::Continue(());
@@ -255,6 +298,7 @@ pub fn run<B: ReadAt, L: ReadAt>(
         if let Some(error) = failed {
             return Err(error.into());
         }
+        report.lines.push(line);
         start = end;
     }
     let last = checker.check(&State::of(start))?;
