@@ -254,12 +254,12 @@ mod tests {
     #[test]
     fn cut24_nothing_is_read_of_a_file_whose_chain_ends_early() {
         let mut bytes = volume();
-        let path = ENTRY.parse().unwrap();
+        let path: EspPath = ENTRY.parse().unwrap();
         assert_eq!(open(&bytes).read(&path, 4096).unwrap(), [b'x'; 1300]);
         assert_eq!(open(&bytes).hash_file(&path).unwrap().1, 1300);
         let first = first_cluster(&bytes, ENTRY);
         set_next(&mut bytes, first, 0);
-        assert_eq!(open(&bytes).read(&path, 4096).unwrap(), []);
+        assert!(open(&bytes).read(&path, 4096).unwrap().is_empty());
         assert!(matches!(open(&bytes).hash_file(&path), Err(EspError::Io { .. })));
     }
 
