@@ -194,10 +194,16 @@ fn u32_at(sector: &[u8; SECTOR], at: usize) -> u32 {
 }
 
 /// Writes a log in memory.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct LogWriter {
     bytes: Vec<u8>,
     requests: u64,
+}
+
+impl Default for LogWriter {
+    fn default() -> LogWriter {
+        LogWriter::new()
+    }
 }
 
 impl LogWriter {

@@ -12,7 +12,7 @@ use crate::run::Found;
 use crate::store::ReadAt;
 
 /// States that are kept of each sort, to choose from.
-const KEPT: usize = 6;
+const KEPT: usize = 24;
 
 /// States of one sort are alike: same interval, same kinds of sectors torn, same entries, same choice.
 type Sort = (usize, BTreeSet<Kind>, Vec<String>, String);
@@ -123,8 +123,8 @@ impl Selection {
     }
 }
 
-/// The kinds of sectors in which a state differs from the beginning of its interval or from the end; nothing when it is one
-/// of the two.
+/// The kinds of sectors that change in the interval, when the state is not what it begins with: those that are done, and
+/// those that are still missing.
 fn torn(found: &Found<'_>, places: &Places) -> BTreeSet<Kind> {
     let sectors: BTreeSet<u64> = found.interval.writes.iter().map(|write| write.sector).collect();
     let (mut done, mut missing) = (BTreeSet::new(), BTreeSet::new());
@@ -138,5 +138,5 @@ fn torn(found: &Found<'_>, places: &Places) -> BTreeSet<Kind> {
             missing.insert(places.kind(sector));
         }
     }
-    if done.is_empty() || missing.is_empty() { BTreeSet::new() } else { done.union(&missing).copied().collect() }
+    if done.is_empty() { BTreeSet::new() } else { done.union(&missing).copied().collect() }
 }

@@ -182,3 +182,38 @@ fn cut37_a_damaged_loader_is_caught() {
     });
     assert!(report.found(Name::Loader), "{report}");
 }
+
+/// A machine whose `loader/entries` has room for no name more, and whose free clusters lie far behind it.
+fn full_directory() -> Bench {
+    let bench = Bench::new();
+    put(&mut bench.esp(), "fill", &vec![1; 200_000]);
+    let room = |bench: &Bench| {
+        let part = bench.recorder.part(bench.layout.esp.start..bench.layout.esp.end());
+        Volume::open(part).unwrap().room("loader/entries").unwrap().unwrap()
+    };
+    let mut number = 0;
+    while room(&bench) >= 3 {
+        put(&mut bench.esp(), &format!("loader/entries/a-foreign-file-{number:04}"), b"");
+        number += 1;
+    }
+    bench.again()
+}
+
+#[test]
+fn cut23_a_directory_of_entries_that_grows_is_caught() {
+    let a = system(Slot::A, 1);
+    let report = full_directory().check(&flow("grows", &[a], &[a]), bounds(1500), &|bench| {
+        put(&mut bench.esp(), "loader/entries/another-foreign-file", b"");
+    });
+    assert!(report.found(Name::Fat) && report.found(Name::NothingBoots), "{report}");
+}
+
+#[test]
+fn ent27_room_is_made_without_a_state_that_fails() {
+    let a = system(Slot::A, 1);
+    let bench = full_directory();
+    let report = bench.check(&flow("room", &[a], &[a]), bounds(1500), &|bench| {
+        bench.esp().make_room(&"loader/entries".parse().unwrap(), 256).unwrap();
+    });
+    assert!(report.passed() && report.distinct > 10, "{report}");
+}
