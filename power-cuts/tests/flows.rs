@@ -209,7 +209,7 @@ fn cut23_a_directory_of_entries_that_grows_is_caught() {
 }
 
 #[test]
-fn ent27_room_is_made_without_a_state_that_fails() {
+fn ent28_room_is_made_without_a_state_that_fails() {
     let a = system(Slot::A, 1);
     let bench = full_directory();
     let report = bench.check(&flow("room", &[a], &[a]), bounds(1500), &|bench| {

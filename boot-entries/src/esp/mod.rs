@@ -130,6 +130,15 @@ pub trait Esp {
     /// # Errors
     /// [`EspError::Busy`] when the volume cannot be unmounted; [`EspError::Missing`].
     fn drop_name(&mut self, path: &EspPath) -> Result<(), EspError>;
+
+    /// Makes sure that a directory has at least `slots` behind its end mark (`ENT-28`); on the unmounted volume, and durable when
+    /// it returns, where it must be made longer. A back end without a FAT has nothing to do.
+    ///
+    /// # Errors
+    /// [`EspError::Busy`] when the volume cannot be unmounted; [`EspError::Fat`] when it is full or broken.
+    fn make_room(&mut self, _dir: &EspPath, _slots: usize) -> Result<(), EspError> {
+        Ok(())
+    }
 }
 
 /// What was being done to the ESP.
@@ -155,6 +164,8 @@ pub enum Op {
     CheckClusters,
     /// [`Esp::drop_name`]
     DropName,
+    /// [`Esp::make_room`]
+    MakeRoom,
     /// Opening the volume
     Open,
 }
@@ -172,6 +183,7 @@ impl fmt::Display for Op {
             Op::Space => "find the free space of",
             Op::CheckClusters => "check the clusters of",
             Op::DropName => "take the second name away from",
+            Op::MakeRoom => "make room in",
             Op::Open => "open",
         })
     }

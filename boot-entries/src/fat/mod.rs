@@ -7,6 +7,7 @@ mod dir;
 mod extents;
 mod faults;
 mod format;
+mod room;
 
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::ops::Range;
@@ -34,6 +35,9 @@ pub enum FatError {
     /// A directory's chain of clusters leads nowhere or in a circle.
     #[error("the clusters of the directory {0} do not form a chain")]
     Directory(String),
+    /// No free clusters.
+    #[error("the FAT volume is full")]
+    Full,
     /// No such name.
     #[error("there is no {0}")]
     Missing(String),
@@ -77,6 +81,8 @@ pub struct Geometry {
     pub clusters: u32,
     /// The FAT that counts.
     fat_start: u64,
+    /// Bytes of one FAT.
+    fat_len: u64,
     /// All of them.
     fats: Range<u64>,
     data_start: u64,
@@ -149,6 +155,7 @@ impl Geometry {
             cluster_size: u32::from(bytes_per_sector) * u32::from(sectors_per_cluster),
             clusters,
             fat_start: bytes(first_fat + active * u64::from(fat_sectors)),
+            fat_len: bytes(u64::from(fat_sectors)),
             fats: bytes(first_fat)..bytes(root_start),
             data_start: bytes(data_start),
             root: if fat32 {
