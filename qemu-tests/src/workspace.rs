@@ -50,7 +50,8 @@ pub fn source_dir() -> &'static Path {
 pub fn target_dir() -> PathBuf {
     if let Ok(exe) = std::env::current_exe() {
         if let Some(dir) = exe.ancestors().find(|dir| dir.join("CACHEDIR.TAG").is_file()) {
-            return dir.to_owned();
+            // A program that was itself built for a target lies one folder deeper.
+            return if dir.ends_with(TARGET) { dir.parent().unwrap_or(dir) } else { dir }.to_owned();
         }
         // A target folder that cargo did not create itself has no tag: TARGET/PROFILE/deps/TEST.
         if let Some(deps) = exe.parent().filter(|dir| dir.ends_with("deps"))
@@ -130,8 +131,7 @@ fn build_static() -> Result<StaticPrograms> {
     for package in ["image-tools", "updater", "boot-guard", "health-check", "qemu-tests"] {
         linked.args(["--package", package]);
     }
-    for program in ["ralph-image", "ralph-update", "ralph-boot-guard", "ralph-health-check", "cuts-guest", "power-cuts"]
-    {
+    for program in ["ralph-image", "ralph-update", "ralph-boot-guard", "ralph-health-check", "cuts-guest"] {
         linked.args(["--bin", program]);
     }
     run(&mut linked)?;

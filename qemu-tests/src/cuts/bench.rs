@@ -194,13 +194,15 @@ fn noise(version: u32, len: usize) -> Vec<u8> {
     bytes
 }
 
-/// A file that begins as a program for x86-64 machines does, which is all that is looked at, and goes on with noise.
+/// A file that begins as a kernel for x86-64 machines with an EFI stub does (IMG-13), and goes on with noise.
 fn small_kernel(version: u32) -> Vec<u8> {
-    const PE_AT: usize = 0x80;
     let mut bytes = noise(version + 200, 9_000);
-    bytes[..PE_AT + 24].fill(0);
+    bytes[..256].fill(0);
     bytes[..2].copy_from_slice(b"MZ");
-    bytes[0x3c..0x40].copy_from_slice(&u32::try_from(PE_AT).unwrap_or_default().to_le_bytes());
-    bytes[PE_AT..PE_AT + 6].copy_from_slice(b"PE\0\0\x64\x86");
+    bytes[0x3c] = 64;
+    // Machine, PE32+, EFI application.
+    bytes[64..70].copy_from_slice(b"PE\0\0\x64\x86");
+    bytes[88..90].copy_from_slice(&[0x0b, 0x02]);
+    bytes[156] = 10;
     bytes
 }
