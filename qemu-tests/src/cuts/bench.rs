@@ -156,7 +156,7 @@ impl<'l> Bench<'l> {
             job: &job,
             files: &[],
             dir,
-            timeout: Duration::from_secs(240),
+            timeout: Duration::from_secs(600),
         };
         tiny.run(&mut |_| {}).map(drop)
     }

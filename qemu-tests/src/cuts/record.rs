@@ -46,7 +46,7 @@ impl Recording {
             job: &job,
             files: &files,
             dir,
-            timeout: Duration::from_secs(240),
+            timeout: Duration::from_secs(600),
         };
         let said = tiny.run(&mut |_| {}).with_context(context)?;
         std::fs::write(dir.join("console.txt"), said.join("\n"))?;

@@ -48,7 +48,7 @@ pub fn work(bench: &Bench<'_>, flow: &Flow, base: &Path, states: &Path, dir: &Pa
     let image = if flow.applies == 0 { None } else { Some(bench.image(flow.applies)?) };
     let mut files: Vec<(&str, &Path)> = vec![("release.pub.pem", bench.public_key())];
     files.extend(image.iter().map(|path| ("image.zst", path.as_path())));
-    let timeout = Duration::from_secs(240) + PATIENCE * u32::try_from(count)?;
+    let timeout = Duration::from_secs(600) + PATIENCE * u32::try_from(count)?;
     let tiny = Tiny { disk: plain_disk(&disk), states: Some(states), job: &job, files: &files, dir, timeout };
     let mut worked = Vec::new();
     let said = tiny.run(&mut |line| worked.extend(parse(line))).with_context(context)?;
@@ -64,7 +64,7 @@ pub fn work(bench: &Bench<'_>, flow: &Flow, base: &Path, states: &Path, dir: &Pa
 /// When it does not end well.
 pub fn commit_on(disk: &Path, dir: &Path) -> Result<()> {
     let job = json!({ "mode": "record", "slot": "b", "op": FIRMWARE.on_b.json() });
-    let timeout = Duration::from_secs(240);
+    let timeout = Duration::from_secs(600);
     let tiny = Tiny { disk: plain_disk(disk), states: None, job: &job, files: &[], dir, timeout };
     tiny.run(&mut |_| {}).map(drop)
 }
