@@ -113,6 +113,14 @@ impl KernelEsp {
         done
     }
 
+    /// `ENT-27`: to read such a file makes the kernel turn the volume read-only. Its slot and chain are in the page cache of
+    /// the partition, which the kernel's vfat uses, too. What cannot be seen here is told by whoever reads.
+    fn is_torn(&self, path: &EspPath) -> bool {
+        let device = self.medium.as_ref().and_then(|medium| File::open(&medium.device).ok());
+        let volume = device.and_then(|device| Volume::open(device).ok());
+        volume.is_some_and(|mut volume| volume.is_torn(path.as_str()).unwrap_or(false))
+    }
+
     fn fill(&self, path: &EspPath, size: u64, content: &mut dyn Read, fd: OwnedFd) -> Result<(), WriteError> {
         let mut file = File::from(fd);
         copy_exactly(path, size, content, &mut |bytes| file.write_all(bytes))?;
@@ -169,6 +177,9 @@ impl Esp for KernelEsp {
     }
 
     fn read(&mut self, path: &EspPath, limit: u64) -> Result<Vec<u8>, EspError> {
+        if self.is_torn(path) {
+            return Ok(Vec::new());
+        }
         let read = |error| EspError::io(Op::Read, path, error);
         let mut bytes = Vec::new();
         let mut file = self.uncached(path).map_err(read)?;
@@ -180,6 +191,9 @@ impl Esp for KernelEsp {
     }
 
     fn read_head(&mut self, path: &EspPath, length: usize) -> Result<Vec<u8>, EspError> {
+        if self.is_torn(path) {
+            return Ok(Vec::new());
+        }
         let mut bytes = Vec::new();
         self.uncached(path)
             .and_then(|file| file.take(length as u64).read_to_end(&mut bytes))
@@ -244,6 +258,9 @@ impl Esp for KernelEsp {
     }
 
     fn hash_file(&mut self, path: &EspPath) -> Result<([u8; 32], u64), EspError> {
+        if self.is_torn(path) {
+            return hash(&mut io::empty()).map_err(|error| EspError::io(Op::Read, path, error));
+        }
         self.uncached(path).and_then(|mut file| hash(&mut file)).map_err(|error| EspError::io(Op::Read, path, error))
     }
 

@@ -65,7 +65,7 @@ pub trait Esp {
     /// When that cannot be found out.
     fn exists(&mut self, path: &EspPath) -> Result<bool, EspError>;
 
-    /// The content of a file, read past the page cache where the back end can (`ENT-24`).
+    /// The content of a file, read past the page cache where the back end can (`ENT-24`); nothing of a torn one (`ENT-27`).
     ///
     /// # Errors
     /// [`EspError::Missing`], and [`EspError::TooLong`] when the file has more than `limit` bytes.

@@ -57,6 +57,15 @@ impl<T: Read + Seek> Volume<T> {
         Ok(Extents { ranges, whole: chain.whole })
     }
 
+    /// True for a file whose chain of clusters ends before the file does, as a cut while it was written leaves it (`ENT-27`).
+    ///
+    /// # Errors
+    /// When the volume cannot be read, or a directory on the way is broken.
+    pub fn is_torn(&mut self, path: &str) -> Result<bool, FatError> {
+        let Some(item) = self.find(path)?.filter(|item| !item.is_dir) else { return Ok(false) };
+        Ok(self.extents(item.first_cluster)?.len() < u64::from(item.size))
+    }
+
     /// Where the root directory lies.
     ///
     /// # Errors

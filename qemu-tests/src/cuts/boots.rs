@@ -16,6 +16,7 @@ use super::tiny::{plain_disk, talk};
 
 use crate::esp::Esp;
 use crate::setup::{self, run};
+use crate::vm::slots;
 
 /// A boot takes 6 s on a quiet machine; one that parks the firmware takes for ever.
 pub const TIMEOUT: Duration = Duration::from_secs(120);
@@ -58,6 +59,7 @@ pub fn boot(disk: &Path, dir: &Path) -> Result<Booted> {
 /// # Errors
 /// As [`boot`].
 pub fn boot_on(disk: Vec<String>, dir: &Path) -> Result<Booted> {
+    let _slot = slots::take();
     let vars: PathBuf = dir.join("OVMF_VARS.fd");
     std::fs::copy(setup::OVMF_VARS, &vars).with_context(|| format!("cannot make {}", vars.display()))?;
     let mut qemu = setup::command("qemu-system-x86_64");

@@ -12,6 +12,7 @@ use serde_json::Value;
 
 use crate::guest::{self, cpio};
 use crate::setup;
+use crate::vm::slots;
 use crate::workspace::{self, StaticPrograms};
 
 /// Loads what the disk and its file system need, and starts the program that does the work.
@@ -84,6 +85,7 @@ impl Tiny<'_> {
     /// # Errors
     /// When it does not come to its end in time, or says that it failed.
     pub fn run(&self, line: &mut dyn FnMut(&str)) -> Result<Vec<String>> {
+        let _slot = slots::take();
         let initrd = self.initrd()?;
         let base = guest::base()?;
         let mut qemu = setup::command("qemu-system-x86_64");

@@ -72,39 +72,34 @@ impl System {
         state.ours.into_iter().find(|ours| ours.file_name == file_name).context("the entry is not there")
     }
 
-    /// From now on this is the system that the loader would start in this state. What whoever made the state says of it
-    /// must be what is read here.
+    /// From now on this is the system that the loader would start in this state. Whoever made the state reads names as the
+    /// firmware does, which tells a torn long name otherwise than our own programs; the system must be the same for all.
     pub fn boot_as_the_loader_would(&mut self, state: &State) -> Result<OurEntry> {
         let chosen = self.choice()?;
-        ensure!(chosen.file_name == state.file, "{} would boot, and {} should", chosen.file_name, state.file);
-        let options = chosen.entry.as_ref().map(|entry| entry.options.to_string()).unwrap_or_default();
-        ensure!(
-            options == state.options,
-            "{} has the options {options}, and should have {}",
-            state.file,
-            state.options
-        );
-        self.starts(&chosen)?;
+        let options = BootOptions::parse(&state.options).with_context(|| format!("the options of {}", state.file))?;
+        let same = (chosen.name.slot, chosen.name.generation) == (options.slot, options.generation);
+        ensure!(same, "{} would boot, and {} should", chosen.file_name, state.file);
+        self.starts(&options)?;
         Ok(chosen)
     }
 
     /// From now on this is the system in `slot`.
     pub fn starts_slot(&mut self, slot: Slot) -> Result<()> {
         let state = EspState::read(&mut self.esp()?).context("the boot entries cannot be read")?;
-        let ours = state.live(slot).with_context(|| format!("slot {slot} has no entry"))?.clone();
-        self.starts(&ours)
+        let ours = state.live(slot).with_context(|| format!("slot {slot} has no entry"))?;
+        let entry = ours.entry.as_ref().map_err(|error| anyhow::anyhow!("{}: {error}", ours.file_name))?;
+        self.starts(&entry.options)
     }
 
-    fn starts(&mut self, ours: &OurEntry) -> Result<()> {
-        let entry = ours.entry.as_ref().map_err(|error| anyhow::anyhow!("{}: {error}", ours.file_name))?;
-        fs::write(COMMAND_LINE, format!("{}\n", entry.options)).context("cannot write the command line")?;
+    fn starts(&mut self, options: &BootOptions) -> Result<()> {
+        fs::write(COMMAND_LINE, format!("{options}\n")).context("cannot write the command line")?;
         for dir in VOLATILE {
             if Path::new(dir).exists() {
                 fs::remove_dir_all(dir).with_context(|| format!("cannot empty {dir}"))?;
             }
         }
         fs::create_dir_all("/var/lib").context("cannot make /var/lib")?;
-        self.open_root(&entry.options)
+        self.open_root(options)
     }
 
     fn open_root(&mut self, options: &BootOptions) -> Result<()> {
