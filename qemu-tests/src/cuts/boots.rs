@@ -4,7 +4,6 @@
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use boot_entries::loader::LoaderVars;
@@ -16,10 +15,7 @@ use super::tiny::{plain_disk, talk};
 
 use crate::esp::Esp;
 use crate::setup::{self, run};
-use crate::vm::slots;
-
-/// A boot takes 6 s on a quiet machine; one that parks the firmware takes for ever.
-pub const TIMEOUT: Duration = Duration::from_secs(120);
+use crate::vm::{BOOT_TIMEOUT, slots};
 
 /// What was booted.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,7 +45,7 @@ pub fn disk_in_state(base: &Path, patch: &Patch, loader: Option<&Path>, disk: &P
 /// Boots a disk until the initrd has spoken.
 ///
 /// # Errors
-/// When it does not within [`TIMEOUT`]: the machine would sit in its firmware. With what the console said.
+/// When it does not within [`BOOT_TIMEOUT`]: the machine would sit in its firmware. With what the console said.
 pub fn boot(disk: &Path, dir: &Path) -> Result<Booted> {
     boot_on(plain_disk(disk), dir)
 }
@@ -72,7 +68,7 @@ pub fn boot_on(disk: Vec<String>, dir: &Path) -> Result<Booted> {
         .arg(format!("if=pflash,format=raw,unit=1,cache=unsafe,file={}", vars.display()))
         .args(&disk)
         .args(["-device", "virtio-blk-pci,drive=disk,bootindex=0"]);
-    let said = talk(qemu, TIMEOUT, &mut |_| {})?;
+    let said = talk(qemu, BOOT_TIMEOUT, &mut |_| {})?;
     for line in &said {
         if let Some((_, options)) = line.split_once("cmdline: ") {
             // The loader puts `initrd=` in front.
