@@ -17,6 +17,9 @@ use crate::workspace;
 /// What the states are chosen by. The same seed chooses the same ones from the same recording.
 pub const SEED: u64 = 4;
 
+/// Of so many states at most some are chosen; how many are checked is `power-cuts`' own business.
+const CHOSEN_FROM: &str = "3000";
+
 /// Has `power-cuts` choose the states most worth setting up, into the file `out` (CUT-62). It checks them, too: a state that
 /// breaks the promise is an error here.
 ///
@@ -26,7 +29,7 @@ pub fn select(recording: &Recording, count: usize, out: &Path) -> Result<PathBuf
     let mut select = Command::new(workspace::power_cuts()?);
     select.arg("select").arg("--base").arg(&recording.base).arg("--log").arg(&recording.log);
     select.arg("--flow").arg(&recording.about).args(["--seed", &SEED.to_string(), "--count", &count.to_string()]);
-    let said = run(select.arg("--output").arg(out))?;
+    let said = run(select.args(["--max-states", CHOSEN_FROM]).arg("--output").arg(out))?;
     eprint!("{}", String::from_utf8_lossy(&said));
     Ok(out.to_owned())
 }
