@@ -25,7 +25,7 @@ pub use change::{
     ChangeError, Committed, Fenced, MarkedBad, Staged, Tidied, WrittenPayload, commit, fence, mark_bad, stage, tidy,
 };
 pub use entry::{Entry, EntryArchitecture, EntryError, Liveness};
-pub use esp::{Esp, EspError, EspPath, FakeEsp, ImageEsp, KernelEsp, Space, WriteError};
+pub use esp::{Esp, EspError, EspPath, FakeEsp, ImageEsp, KernelEsp, RawEsp, Space, WriteError};
 pub use loader::{LoaderConf, LoaderVars};
 pub use names::{Counter, EntryName, Generation, PayloadKind, PayloadName};
 pub use options::{BootOptions, OnCorruption};

@@ -91,6 +91,19 @@ impl Esp {
         Ok(())
     }
 
+    /// The cluster that a file begins at.
+    ///
+    /// # Errors
+    /// When mtools fails, or the file has no clusters.
+    pub fn first_cluster(&self, path: &str) -> Result<u32> {
+        // `::/loader/entries/x.conf <7-9>`
+        let out = setup::run(self.mtools("mshowfat").arg(format!("::/{path}")))?;
+        let out = String::from_utf8_lossy(&out);
+        let clusters = out.rsplit_once('<').map(|(_, rest)| rest.trim_start_matches(|c: char| !c.is_ascii_digit()));
+        let digits = clusters.and_then(|text| text.split(|c: char| !c.is_ascii_digit()).next());
+        digits.and_then(|text| text.parse().ok()).with_context(|| format!("no clusters of {path}: {out}"))
+    }
+
     fn mtools(&self, program: &str) -> Command {
         let mut command = setup::command(program);
         command.env("MTOOLS_SKIP_CHECK", "1").arg("-i").arg(format!("{}@@{}", self.disk.display(), self.offset));

@@ -3,7 +3,7 @@
 
 mod base;
 mod checks;
-mod cpio;
+pub(crate) mod cpio;
 mod initrd;
 mod initrd_systemd;
 mod mirror;
@@ -16,6 +16,7 @@ use anyhow::{Context, Result};
 
 pub use base::{Base, base, loader_252};
 pub use checks::impatient_checks;
+pub(crate) use release::stripped;
 pub use release::{Built, Initrd, Release};
 
 /// A short name for `parts`: what is cached under it is made again when one of them changes.

@@ -9,9 +9,11 @@
 //! - [`vm`] runs one guest and drives it through its [`agent`], [`transcript`] keeps what it printed;
 //! - [`esp`] looks at its boot entries from outside, [`http`] serves it images;
 //! - [`lab`] puts these together into keys, images and a disk: what a scenario starts from,
-//!   and [`machine`] is one that runs.
+//!   and [`machine`] is one that runs;
+//! - [`cuts`] is the guest's half of the power-cut proof.
 
 pub mod agent;
+pub mod cuts;
 pub mod esp;
 pub mod guest;
 pub mod http;

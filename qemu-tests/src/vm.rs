@@ -3,7 +3,7 @@
 
 mod power;
 mod qemu;
-mod slots;
+pub(crate) mod slots;
 
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};

@@ -26,6 +26,21 @@ pub struct Programs {
     pub agent: PathBuf,
 }
 
+/// Static programs, which run in an initrd with nothing beside them, and on the host as well.
+#[derive(Clone, Debug)]
+pub struct StaticPrograms {
+    /// `ralph-image`.
+    pub image: PathBuf,
+    /// `ralph-update`.
+    pub update: PathBuf,
+    /// `ralph-boot-guard`.
+    pub boot_guard: PathBuf,
+    /// `ralph-health-check`.
+    pub health_check: PathBuf,
+    /// What works through the states of a power-cut proof.
+    pub cuts_guest: PathBuf,
+}
+
 /// The root of the workspace's sources.
 pub fn source_dir() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("/"))
@@ -35,7 +50,8 @@ pub fn source_dir() -> &'static Path {
 pub fn target_dir() -> PathBuf {
     if let Ok(exe) = std::env::current_exe() {
         if let Some(dir) = exe.ancestors().find(|dir| dir.join("CACHEDIR.TAG").is_file()) {
-            return dir.to_owned();
+            // A program that was itself built for a target lies one folder deeper.
+            return if dir.ends_with(TARGET) { dir.parent().unwrap_or(dir) } else { dir }.to_owned();
         }
         // A target folder that cargo did not create itself has no tag: TARGET/PROFILE/deps/TEST.
         if let Some(deps) = exe.parent().filter(|dir| dir.ends_with("deps"))
@@ -81,11 +97,8 @@ fn build_programs() -> Result<Programs> {
     }
     run(&mut dynamic)?;
 
-    let mut linked = cargo_build(&target);
-    linked.args(["--target", TARGET, "--package", "boot-guard", "--bin", "ralph-boot-guard"]);
-    // The variable wins over what a configuration file says, so what it held is kept.
-    let flags = std::env::var("RUSTFLAGS").unwrap_or_default();
-    linked.env("RUSTFLAGS", format!("{flags} -C target-feature=+crt-static")).env_remove("CARGO_ENCODED_RUSTFLAGS");
+    let mut linked = static_build(&target);
+    linked.args(["--package", "boot-guard", "--bin", "ralph-boot-guard"]);
     run(&mut linked)?;
 
     let bin = |folder: &str, name: &str| {
@@ -101,6 +114,62 @@ fn build_programs() -> Result<Programs> {
         ralphd: bin("debug", "ralphd")?,
         agent: bin("debug", "guest-agent")?,
     })
+}
+
+/// Builds the programs of the power-cut proof's guest, once per process.
+///
+/// # Errors
+/// When cargo fails; what it said went to standard error.
+pub fn static_programs() -> Result<StaticPrograms> {
+    static BUILT: OnceLock<std::result::Result<StaticPrograms, String>> = OnceLock::new();
+    BUILT.get_or_init(|| build_static().map_err(|e| format!("{e:#}"))).clone().map_err(|e| anyhow!(e))
+}
+
+fn build_static() -> Result<StaticPrograms> {
+    let target = target_dir();
+    let mut linked = static_build(&target);
+    for package in ["image-tools", "updater", "boot-guard", "health-check", "qemu-tests"] {
+        linked.args(["--package", package]);
+    }
+    for program in ["ralph-image", "ralph-update", "ralph-boot-guard", "ralph-health-check", "cuts-guest"] {
+        linked.args(["--bin", program]);
+    }
+    run(&mut linked)?;
+    let bin = |name: &str| {
+        let path = target.join(TARGET).join("debug").join(name);
+        if path.is_file() { Ok(path) } else { Err(anyhow!("cargo built no {}", path.display())) }
+    };
+    Ok(StaticPrograms {
+        image: bin("ralph-image")?,
+        update: bin("ralph-update")?,
+        boot_guard: bin("ralph-boot-guard")?,
+        health_check: bin("ralph-health-check")?,
+        cuts_guest: bin("cuts-guest")?,
+    })
+}
+
+/// Builds `power-cuts`, which makes the states of a power-cut proof.
+///
+/// # Errors
+/// When cargo fails.
+pub fn power_cuts() -> Result<PathBuf> {
+    static BUILT: OnceLock<std::result::Result<PathBuf, String>> = OnceLock::new();
+    let build = || {
+        let target = target_dir();
+        run(static_build(&target).args(["--package", "power-cuts", "--bin", "power-cuts"]))?;
+        Ok::<_, anyhow::Error>(target.join(TARGET).join("debug/power-cuts"))
+    };
+    BUILT.get_or_init(|| build().map_err(|e| format!("{e:#}"))).clone().map_err(|e| anyhow!(e))
+}
+
+/// `cargo build` of static programs.
+fn static_build(target: &Path) -> Command {
+    let mut linked = cargo_build(target);
+    linked.args(["--target", TARGET]);
+    // The variable wins over what a configuration file says, so what it held is kept.
+    let flags = std::env::var("RUSTFLAGS").unwrap_or_default();
+    linked.env("RUSTFLAGS", format!("{flags} -C target-feature=+crt-static")).env_remove("CARGO_ENCODED_RUSTFLAGS");
+    linked
 }
 
 /// `cargo build` of this workspace, into `target`.

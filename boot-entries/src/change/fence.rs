@@ -4,8 +4,11 @@ use disk_layout::{Slot, UpdateLock};
 
 use super::ChangeError;
 use super::remove::remove;
-use crate::esp::{Esp, EspPath};
+use crate::esp::{Esp, EspError, EspPath};
 use crate::names::{EntryName, entries_dir, payload_dir};
+
+/// Slots that must be free behind the end mark of `loader/entries` before a trial begins (`ENT-28`): 8 KiB, some eighty names.
+pub(crate) const ENTRIES_ROOM: usize = 256;
 
 /// Proof that no entry starts this slot: it may be written to. [`super::stage`] takes it back.
 #[derive(Debug)]
@@ -50,6 +53,11 @@ pub fn fence(_lock: &UpdateLock, esp: &mut dyn Esp, slot: Slot) -> Result<Fenced
             esp.make_dir(missing)?;
             esp.flush()?;
         }
+    }
+    match esp.make_room(&dir, ENTRIES_ROOM) {
+        // Where the system has the volume mounted for itself (ENT-25) that cannot be, and no reason not to update.
+        Err(EspError::Busy { .. } | EspError::CannotRepair { .. }) => {}
+        made => made?,
     }
     Ok(Fenced { slot })
 }

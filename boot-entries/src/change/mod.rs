@@ -18,6 +18,7 @@ use crate::entry::{ENTRY_MAX, Entry, EntryError, Liveness};
 use crate::esp::{Esp, EspError, EspPath, WriteError};
 use crate::names::{EntryName, PayloadKind};
 
+pub(crate) use fence::ENTRIES_ROOM;
 pub use fence::{Fenced, fence};
 pub use rename::{Committed, MarkedBad, commit, mark_bad};
 pub use stage::{Staged, WrittenPayload, stage};

@@ -102,6 +102,10 @@ impl<T: EspStorage> ImageEsp<T> {
         Ok(found.map(|item| item.is_dir))
     }
 
+    fn is_torn(&mut self, path: &EspPath, op: Op) -> Result<bool, EspError> {
+        self.volume(op)?.is_torn(path.as_str()).map_err(|source| EspError::Fat { source })
+    }
+
     fn volume(&mut self, op: Op) -> Result<Volume<&mut T>, EspError> {
         Volume::open(&mut self.storage).map_err(|source| match source {
             FatError::Io { source, .. } => EspError::volume(op, source),
@@ -135,6 +139,9 @@ impl<T: EspStorage> Esp for ImageEsp<T> {
     }
 
     fn read(&mut self, path: &EspPath, limit: u64) -> Result<Vec<u8>, EspError> {
+        if self.is_torn(path, Op::Read)? {
+            return Ok(Vec::new());
+        }
         let (size, bytes) = self
             .with(|fs| {
                 let mut file = fs.root_dir().open_file(path.as_str())?;
@@ -151,6 +158,9 @@ impl<T: EspStorage> Esp for ImageEsp<T> {
     }
 
     fn read_head(&mut self, path: &EspPath, length: usize) -> Result<Vec<u8>, EspError> {
+        if self.is_torn(path, Op::Read)? {
+            return Ok(Vec::new());
+        }
         self.with(|fs| {
             let mut bytes = Vec::new();
             fs.root_dir().open_file(path.as_str())?.take(length as u64).read_to_end(&mut bytes)?;
@@ -237,6 +247,9 @@ impl<T: EspStorage> Esp for ImageEsp<T> {
     }
 
     fn hash_file(&mut self, path: &EspPath) -> Result<([u8; 32], u64), EspError> {
+        if self.is_torn(path, Op::Read)? {
+            return super::uncached::hash(&mut io::empty()).map_err(|error| EspError::io(Op::Read, path, error));
+        }
         self.with(|fs| {
             let mut file = fs.root_dir().open_file(path.as_str())?;
             super::uncached::hash(&mut file)
@@ -263,5 +276,10 @@ impl<T: EspStorage> Esp for ImageEsp<T> {
             source => EspError::Fat { source },
         })?;
         self.flush()
+    }
+
+    fn make_room(&mut self, dir: &EspPath, slots: usize) -> Result<(), EspError> {
+        let made = self.volume(Op::MakeRoom)?.make_room(dir.as_str(), slots, &mut |storage| storage.sync());
+        made.map(drop).map_err(|source| EspError::Fat { source })
     }
 }

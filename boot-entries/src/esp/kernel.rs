@@ -97,6 +97,30 @@ impl KernelEsp {
         Uncached::new(self.open(path, OFlag::O_RDONLY)?)
     }
 
+    /// Does something to the raw volume while it is not mounted, and mounts it again.
+    fn unmounted(&mut self, path: &EspPath, work: &dyn Fn(&Medium) -> Result<(), EspError>) -> Result<(), EspError> {
+        let Some(medium) = &mut self.medium else { return Err(EspError::CannotRepair { path: path.clone() }) };
+        self.root = None;
+        let done = match medium.remount.unmount() {
+            Ok(()) => {
+                let done = work(medium);
+                let mounted = medium.remount.mount().map_err(|source| device_error(Op::Open, medium, source));
+                done.and(mounted)
+            }
+            Err(source) => Err(EspError::Busy { path: path.clone(), source }),
+        };
+        self.root = open_root(&self.dir).ok();
+        done
+    }
+
+    /// `ENT-27`: to read such a file makes the kernel turn the volume read-only. Its slot and chain are in the page cache of
+    /// the partition, which the kernel's vfat uses, too. What cannot be seen here is told by whoever reads.
+    fn is_torn(&self, path: &EspPath) -> bool {
+        let device = self.medium.as_ref().and_then(|medium| File::open(&medium.device).ok());
+        let volume = device.and_then(|device| Volume::open(device).ok());
+        volume.is_some_and(|mut volume| volume.is_torn(path.as_str()).unwrap_or(false))
+    }
+
     fn fill(&self, path: &EspPath, size: u64, content: &mut dyn Read, fd: OwnedFd) -> Result<(), WriteError> {
         let mut file = File::from(fd);
         copy_exactly(path, size, content, &mut |bytes| file.write_all(bytes))?;
@@ -153,6 +177,9 @@ impl Esp for KernelEsp {
     }
 
     fn read(&mut self, path: &EspPath, limit: u64) -> Result<Vec<u8>, EspError> {
+        if self.is_torn(path) {
+            return Ok(Vec::new());
+        }
         let read = |error| EspError::io(Op::Read, path, error);
         let mut bytes = Vec::new();
         let mut file = self.uncached(path).map_err(read)?;
@@ -164,6 +191,9 @@ impl Esp for KernelEsp {
     }
 
     fn read_head(&mut self, path: &EspPath, length: usize) -> Result<Vec<u8>, EspError> {
+        if self.is_torn(path) {
+            return Ok(Vec::new());
+        }
         let mut bytes = Vec::new();
         self.uncached(path)
             .and_then(|file| file.take(length as u64).read_to_end(&mut bytes))
@@ -228,6 +258,9 @@ impl Esp for KernelEsp {
     }
 
     fn hash_file(&mut self, path: &EspPath) -> Result<([u8; 32], u64), EspError> {
+        if self.is_torn(path) {
+            return hash(&mut io::empty()).map_err(|error| EspError::io(Op::Read, path, error));
+        }
         self.uncached(path).and_then(|mut file| hash(&mut file)).map_err(|error| EspError::io(Op::Read, path, error))
     }
 
@@ -251,19 +284,32 @@ impl Esp for KernelEsp {
     }
 
     fn drop_name(&mut self, path: &EspPath) -> Result<(), EspError> {
-        let Some(medium) = &mut self.medium else { return Err(EspError::CannotRepair { path: path.clone() }) };
-        self.root = None;
-        let unmounted = medium.remount.unmount();
-        let repaired = match unmounted {
-            Ok(()) => {
-                let repaired = drop_raw(medium, path);
-                let mounted = medium.remount.mount().map_err(|source| device_error(Op::Open, medium, source));
-                repaired.and(mounted)
-            }
-            Err(source) => Err(EspError::Busy { path: path.clone(), source }),
-        };
-        self.root = open_root(&self.dir).ok();
-        repaired
+        self.unmounted(path, &|medium| {
+            let device = open_raw(medium, Op::DropName, path)?;
+            let dropped = Volume::open(&device).and_then(|mut volume| volume.drop_name(path.as_str()));
+            dropped.map_err(|source| match source {
+                FatError::Missing(_) => EspError::Missing { op: Op::DropName, path: path.clone() },
+                source => EspError::Fat { source },
+            })?;
+            device.sync_all().map_err(|source| device_error(Op::DropName, medium, source))
+        })
+    }
+
+    fn make_room(&mut self, dir: &EspPath, slots: usize) -> Result<(), EspError> {
+        // As for the clusters: what the kernel holds back must be there first.
+        self.flush()?;
+        let Some(medium) = &self.medium else { return Ok(()) };
+        let device = File::open(&medium.device).map_err(|source| device_error(Op::MakeRoom, medium, source))?;
+        let room = Volume::open(device).and_then(|mut volume| volume.room(dir.as_str()));
+        if room.map_err(|source| EspError::Fat { source })?.is_none_or(|room| room >= slots) {
+            return Ok(());
+        }
+        self.unmounted(dir, &|medium| {
+            let device = open_raw(medium, Op::MakeRoom, dir)?;
+            let made = Volume::open(&device)
+                .and_then(|mut volume| volume.make_room(dir.as_str(), slots, &mut |device| device.sync_all()));
+            made.map(drop).map_err(|source| EspError::Fat { source })
+        })
     }
 }
 
@@ -271,18 +317,11 @@ fn device_error(op: Op, medium: &Medium, source: io::Error) -> EspError {
     EspError::Io { op, path: medium.device.display().to_string(), source }
 }
 
-fn drop_raw(medium: &Medium, path: &EspPath) -> Result<(), EspError> {
-    let io = |source| device_error(Op::DropName, medium, source);
-    // Exclusively: the kernel refuses that while the volume is mounted anywhere, in another namespace too.
+/// Opens the partition exclusively: the kernel refuses that while the volume is mounted anywhere, in another namespace too.
+fn open_raw(medium: &Medium, op: Op, path: &EspPath) -> Result<File, EspError> {
     let device = OpenOptions::new().read(true).write(true).custom_flags(OFlag::O_EXCL.bits()).open(&medium.device);
-    let device = device.map_err(|source| match source.kind() {
+    device.map_err(|source| match source.kind() {
         io::ErrorKind::ResourceBusy => EspError::Busy { path: path.clone(), source },
-        _ => io(source),
-    })?;
-    let dropped = Volume::open(&device).and_then(|mut volume| volume.drop_name(path.as_str()));
-    dropped.map_err(|source| match source {
-        FatError::Missing(_) => EspError::Missing { op: Op::DropName, path: path.clone() },
-        source => EspError::Fat { source },
-    })?;
-    device.sync_all().map_err(io)
+        _ => device_error(op, medium, source),
+    })
 }

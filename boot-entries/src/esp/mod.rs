@@ -1,13 +1,14 @@
-//! The seam to the EFI system partition, and its three back ends.
+//! The seam to the EFI system partition, and its back ends.
 //!
 //! Everything this crate does to an ESP goes through [`Esp`]. [`KernelEsp`] is the kernel's vfat on a device,
-//! [`ImageEsp`] the `fatfs` library inside a disk image file, [`FakeEsp`] a file system in memory that records every
-//! event in order, can fail at any of them, and knows what a power cut may leave.
+//! [`ImageEsp`] the `fatfs` library inside a disk image file, [`RawEsp`] a raw volume that is only read, [`FakeEsp`] a file
+//! system in memory that records every event in order, can fail at any of them, and knows what a power cut may leave.
 
 mod fake;
 mod image;
 mod kernel;
 mod path;
+mod raw;
 mod uncached;
 
 use std::fmt;
@@ -17,6 +18,7 @@ pub use fake::{Event, FakeEsp};
 pub use image::{EspStorage, ImageEsp};
 pub use kernel::{KernelEsp, Remount};
 pub use path::{EspPath, NotAPath};
+pub use raw::RawEsp;
 
 use crate::fat::{ClusterFault, FatError};
 
@@ -63,7 +65,7 @@ pub trait Esp {
     /// When that cannot be found out.
     fn exists(&mut self, path: &EspPath) -> Result<bool, EspError>;
 
-    /// The content of a file, read past the page cache where the back end can (`ENT-24`).
+    /// The content of a file, read past the page cache where the back end can (`ENT-24`); nothing of a torn one (`ENT-27`).
     ///
     /// # Errors
     /// [`EspError::Missing`], and [`EspError::TooLong`] when the file has more than `limit` bytes.
@@ -128,6 +130,15 @@ pub trait Esp {
     /// # Errors
     /// [`EspError::Busy`] when the volume cannot be unmounted; [`EspError::Missing`].
     fn drop_name(&mut self, path: &EspPath) -> Result<(), EspError>;
+
+    /// Makes sure that a directory has at least `slots` behind its end mark (`ENT-28`); on the unmounted volume, and durable when
+    /// it returns, where it must be made longer. A back end without a FAT has nothing to do.
+    ///
+    /// # Errors
+    /// [`EspError::Busy`] when the volume cannot be unmounted; [`EspError::Fat`] when it is full or broken.
+    fn make_room(&mut self, _dir: &EspPath, _slots: usize) -> Result<(), EspError> {
+        Ok(())
+    }
 }
 
 /// What was being done to the ESP.
@@ -153,6 +164,8 @@ pub enum Op {
     CheckClusters,
     /// [`Esp::drop_name`]
     DropName,
+    /// [`Esp::make_room`]
+    MakeRoom,
     /// Opening the volume
     Open,
 }
@@ -170,6 +183,7 @@ impl fmt::Display for Op {
             Op::Space => "find the free space of",
             Op::CheckClusters => "check the clusters of",
             Op::DropName => "take the second name away from",
+            Op::MakeRoom => "make room in",
             Op::Open => "open",
         })
     }

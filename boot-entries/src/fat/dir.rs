@@ -11,7 +11,8 @@ const SLOTS_MAX: usize = 65536;
 const ATTR_VOLUME: u8 = 0x08;
 const ATTR_DIRECTORY: u8 = 0x10;
 const ATTR_LONG_NAME: u8 = 0x0f;
-const ATTR_MASK: u8 = 0x3f;
+/// A long name has at most 255 units.
+const PARTS_MAX: u8 = 20;
 
 /// One name in a directory, `.` and `..` and volume labels left out.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -118,9 +119,11 @@ fn items(slots: impl IntoIterator<Item = (u64, [u8; SLOT])>) -> Vec<RawItem> {
     let mut long = LongName::default();
     for (offset, slot) in slots {
         match slot[0] {
-            0 => break,
+            // As the firmware and the kernel do it: the volume bit hides a slot, and exactly these attributes make it a part
+            // of a long name.
+            0 if slot[11] & ATTR_VOLUME == 0 => break,
             0xe5 => long = LongName::default(),
-            _ if slot[11] & ATTR_MASK == ATTR_LONG_NAME => long.add(offset, &slot),
+            _ if slot[11] == ATTR_LONG_NAME => long.add(offset, &slot),
             _ => {
                 let long = std::mem::take(&mut long);
                 let dots = slot[0] == b'.';
@@ -180,7 +183,8 @@ impl LongName {
         if slot[0] & 0x40 != 0 {
             *self = LongName { checksum: slot[13], awaited: number, ..LongName::default() };
         }
-        if number == 0 || number != self.awaited || slot[13] != self.checksum {
+        let strange = number == 0 || number > PARTS_MAX || slot[26..28] != [0, 0];
+        if strange || number != self.awaited || slot[13] != self.checksum {
             *self = LongName::default();
             return;
         }

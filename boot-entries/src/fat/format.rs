@@ -3,6 +3,7 @@
 use std::io::{self, Read, Seek, SeekFrom, Write};
 
 use super::{FatError, FatKind, Volume};
+use crate::change::ENTRIES_ROOM;
 use crate::esp::{Esp, EspError, EspPath, EspStorage, ImageEsp};
 use crate::names::{entries_dir, payload_dir};
 use disk_layout::Slot;
@@ -74,6 +75,8 @@ pub fn format_esp<T: EspStorage>(storage: &mut T, options: FormatOptions) -> Res
     for dir in [EspPath::literal("EFI/BOOT"), entries_dir(), payload_dir(Slot::A), payload_dir(Slot::B)] {
         esp.make_dir(&dir)?;
     }
+    // A directory that never grows cannot be cut while it does.
+    esp.make_room(&entries_dir(), ENTRIES_ROOM)?;
     Ok(())
 }
 

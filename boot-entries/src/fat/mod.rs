@@ -4,12 +4,16 @@
 //! before a name is removed (`ENT-22`). The only thing that is ever changed here is the first byte of directory slots.
 
 mod dir;
+mod extents;
 mod faults;
 mod format;
+mod room;
 
 use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::ops::Range;
 
 pub use dir::RawItem;
+pub use extents::Extents;
 pub use faults::{ClusterFault, cluster_faults};
 pub(crate) use format::tidy_new_directory;
 pub use format::{FormatError, FormatOptions, format_esp};
@@ -31,6 +35,9 @@ pub enum FatError {
     /// A directory's chain of clusters leads nowhere or in a circle.
     #[error("the clusters of the directory {0} do not form a chain")]
     Directory(String),
+    /// No free clusters.
+    #[error("the FAT volume is full")]
+    Full,
     /// No such name.
     #[error("there is no {0}")]
     Missing(String),
@@ -74,6 +81,10 @@ pub struct Geometry {
     pub clusters: u32,
     /// The FAT that counts.
     fat_start: u64,
+    /// Bytes of one FAT.
+    fat_len: u64,
+    /// All of them.
+    fats: Range<u64>,
     data_start: u64,
     root: Root,
     /// The FAT32 information sector.
@@ -144,6 +155,8 @@ impl Geometry {
             cluster_size: u32::from(bytes_per_sector) * u32::from(sectors_per_cluster),
             clusters,
             fat_start: bytes(first_fat + active * u64::from(fat_sectors)),
+            fat_len: bytes(u64::from(fat_sectors)),
+            fats: bytes(first_fat)..bytes(root_start),
             data_start: bytes(data_start),
             root: if fat32 {
                 Root::Cluster(u32_at(44))
@@ -185,7 +198,7 @@ pub(crate) struct Chain {
 /// A FAT volume that is being read.
 #[derive(Debug)]
 pub struct Volume<T> {
-    storage: T,
+    pub(crate) storage: T,
     geometry: Geometry,
     /// A piece of the FAT and where it begins: chains mostly run forwards.
     window: (u64, Vec<u8>),

@@ -311,3 +311,23 @@ fn dsk1_an_esp_on_a_disk_with_large_sectors() {
     assert_eq!(complaint, None);
     assert_eq!(esp.space().unwrap().cluster_size, 4096);
 }
+
+#[test]
+fn ent27_a_torn_file_reads_as_empty() {
+    let (entry, short) = ("loader/entries/ralphos-b-g7.conf", "loader/entries/short.conf");
+    let mut esp = volume(FatKind::Fat32, 40, 512);
+    put(&mut esp, entry, &[b'x'; 700]);
+    put(&mut esp, short, &[b'y'; 512]);
+    assert_eq!(esp.read(&path(entry), 4096).unwrap().len(), 700);
+    for name in [entry, short] {
+        tear(&mut esp, name);
+    }
+    assert_eq!(esp.read(&path(entry), 4096).unwrap(), []);
+    assert_eq!(esp.read_head(&path(entry), 64).unwrap(), []);
+    assert_eq!(esp.hash_file(&path(entry)).unwrap().1, 0);
+    // All of it lies in the one cluster that is there: nobody asks what comes behind.
+    assert_eq!(esp.read(&path(short), 4096).unwrap(), [b'y'; 512]);
+    // And the entry can go, as ENT-22 says.
+    let state = crate::EspState::read(&mut esp).unwrap();
+    assert!(matches!(&state.ours[..], [one] if one.entry.is_err() && !one.is_live()), "{:?}", state.ours);
+}

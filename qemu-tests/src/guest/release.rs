@@ -289,6 +289,15 @@ fn strip(program: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
+/// The bytes of a program without debug information; `dir` is for a file in between.
+pub(crate) fn stripped(program: &Path, dir: &Path) -> Result<Vec<u8>> {
+    let path = dir.join("stripped");
+    strip(program, &path)?;
+    let bytes = std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    remove(&path)?;
+    Ok(bytes)
+}
+
 /// Installs the health check as its own folder says, by links in place of `systemctl enable`.
 fn add_health_check(tree: &Path, units: &Path) -> Result<()> {
     const UNIT: &str = "ralph-health-check.service";

@@ -9,10 +9,10 @@ static ENDED: Condvar = Condvar::new();
 
 /// The right to run one machine, given back when dropped.
 #[derive(Debug)]
-pub(super) struct Slot(());
+pub(crate) struct Slot(());
 
 /// Waits for a slot.
-pub(super) fn take() -> Slot {
+pub(crate) fn take() -> Slot {
     let running = RUNNING.lock().unwrap_or_else(PoisonError::into_inner);
     let mut running = ENDED.wait_while(running, |running| *running >= MACHINES).unwrap_or_else(PoisonError::into_inner);
     *running += 1;

@@ -6,6 +6,7 @@ mod commit;
 mod common;
 mod hangs;
 mod health;
+mod power_cuts;
 mod scenarios;
 mod surroundings;
 mod var;

@@ -1,0 +1,241 @@
+//! The ESP: two readers, the loader's choice, what boots, and whose clusters are whose (`CUT-31` to `CUT-37`).
+
+use std::collections::BTreeSet;
+use std::io;
+
+use boot_entries::esp::EspPath;
+use boot_entries::fat::{ClusterFault, FatError, RawItem, cluster_faults};
+use boot_entries::names::{entries_dir, payload_dir};
+use boot_entries::{EntryName, EspError, EspState, ImageEsp, OurEntry, PayloadKind, Prediction, RawEsp};
+use disk_layout::Slot;
+
+use super::boots::{self, Boots};
+use super::files::medium;
+use super::{CheckError, Checker, Failure, Name, Verdict};
+use crate::disk::State;
+use crate::store::ReadAt;
+use crate::view::View;
+
+/// Where the loader itself lies.
+const LOADER_DIR: &str = "EFI/BOOT";
+const LOADER_CONF: &str = "loader/loader.conf";
+
+/// An error of base or log, and not of what the state holds.
+fn io_of(error: EspError) -> Result<EspError, io::Error> {
+    match error {
+        EspError::Fat { source: FatError::Io { source, .. } } => Err(source),
+        other => Ok(other),
+    }
+}
+
+impl<B: ReadAt, L: ReadAt> Checker<'_, B, L> {
+    pub(super) fn check_esp(&mut self, state: &State, verdict: &mut Verdict) -> io::Result<()> {
+        let mut raw = match RawEsp::open(self.esp(state)) {
+            Ok(raw) => raw,
+            Err(FatError::Io { source, .. }) => return Err(source),
+            Err(error) => {
+                verdict.failures.push(Failure::error(Name::Fat, &error));
+                return Ok(());
+            }
+        };
+        let whole_directories = self.check_clusters(&mut raw, verdict)?;
+        let ours = match EspState::read(&mut raw) {
+            Ok(ours) => ours,
+            Err(error) => {
+                verdict.failures.push(Failure::error(Name::Fat, &io_of(error)?));
+                return Ok(());
+            }
+        };
+        verdict.entries = ours.ours.iter().map(|entry| entry.file_name.clone()).chain(ours.foreign.clone()).collect();
+        verdict.entries.sort();
+        let prediction = ours.predict(&self.flow.vars, self.flow.architecture);
+        let short = short_names(&mut raw)?;
+        self.check_readers(state, &ours, &prediction, whole_directories && short.is_empty(), verdict)?;
+        match boots::of(prediction, &mut raw) {
+            Ok(Ok(boots)) => verdict.boots = Some(boots),
+            Ok(Err(failure)) => verdict.failures.push(failure),
+            Err(error) => verdict.failures.push(Failure::error(Name::Entry, &io_of(error)?)),
+        }
+        self.check_loader(state, &mut raw, verdict)
+    }
+
+    /// `CUT-36`, `CUT-38`. True when every directory of the volume is a chain.
+    fn check_clusters(&self, raw: &mut RawEsp<View<'_, B, L>>, verdict: &mut Verdict) -> io::Result<bool> {
+        let dirs = [entries_dir(), payload_dir(Slot::A), payload_dir(Slot::B)];
+        let faults = match cluster_faults(raw.volume(), &dirs) {
+            Ok(faults) => faults,
+            Err(FatError::Io { source, .. }) => return Err(source),
+            Err(error) => {
+                verdict.failures.push(Failure::error(Name::Fat, &error));
+                return Ok(false);
+            }
+        };
+        for fault in faults {
+            match fault {
+                ClusterFault::Broken { .. } => verdict.broken_names += 1,
+                ClusterFault::Shared { first, second, same_start } => {
+                    if same_start && self.flow.firmware_renames && is_cut_rename(&first, &second) {
+                        verdict.cut_renames += 1;
+                    } else {
+                        verdict.fail(Name::SharedClusters, format!("{first} and {second} share clusters"));
+                    }
+                }
+            }
+        }
+        Ok(true)
+    }
+
+    /// `CUT-32`. `plain`: no rule of the firmware explains a difference.
+    fn check_readers(
+        &self,
+        state: &State,
+        ours: &EspState,
+        prediction: &Prediction,
+        plain: bool,
+        verdict: &mut Verdict,
+    ) -> io::Result<()> {
+        let difference = match EspState::read(&mut ImageEsp::new(self.esp(state))) {
+            Ok(library) => {
+                difference(ours, &library, prediction, &library.predict(&self.flow.vars, self.flow.architecture))
+            }
+            Err(error) => Some(Failure::error(Name::Readers, &io_of(error)?).text),
+        };
+        match difference {
+            None => {}
+            Some(_) if !plain => verdict.explained = true,
+            Some(text) => verdict.fail(Name::Readers, text),
+        }
+        Ok(())
+    }
+
+    /// `CUT-37`
+    fn check_loader(
+        &mut self,
+        state: &State,
+        raw: &mut RawEsp<View<'_, B, L>>,
+        verdict: &mut Verdict,
+    ) -> io::Result<()> {
+        for (path, sha256) in self.loader.clone() {
+            let found = match find(raw, &path)? {
+                Some(item) => self.files.sha256(self.disk, state, raw.volume(), &item)?,
+                None => None,
+            };
+            if found != Some(sha256) {
+                verdict.fail(Name::Loader, format!("{path} is not what it was"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Paths and digests of the loader's files in the base.
+    pub(super) fn loader_files(&mut self, base: &State) -> Result<Vec<(String, [u8; 32])>, CheckError> {
+        let mut raw = RawEsp::open(self.esp(base))?;
+        let items = raw.volume().list(LOADER_DIR)?.unwrap_or_default();
+        let in_dir = items.into_iter().filter(|item| !item.is_dir).map(|item| format!("{LOADER_DIR}/{}", item.name));
+        let mut found = Vec::new();
+        for path in in_dir.chain([LOADER_CONF.to_owned()]) {
+            let Some(item) = find(&mut raw, &path)? else { continue };
+            if let Some(sha256) = self.files.sha256(self.disk, base, raw.volume(), &item)? {
+                found.push((path, sha256));
+            }
+        }
+        Ok(found)
+    }
+
+    /// `CUT-34`, `CUT-35`
+    pub(super) fn check_whole(&mut self, state: &State, boots: &Boots, verdict: &mut Verdict) -> io::Result<()> {
+        let mut raw = RawEsp::open(self.esp(state)).map_err(medium)?;
+        for (kind, name) in [(PayloadKind::Linux, Name::Kernel), (PayloadKind::Initrd, Name::Initrd)] {
+            let path = boots.entry.payload(kind).path();
+            let found = match find(&mut raw, path.as_str())? {
+                Some(item) => self.files.sha256(self.disk, state, raw.volume(), &item)?,
+                None => {
+                    verdict.fail(name, format!("{path} is missing, and {} boots", boots.file));
+                    continue;
+                }
+            };
+            if found != Some(*boots.entry.sha256(kind)) {
+                verdict.fail(name, format!("{path} is not what {} records", boots.file));
+            }
+        }
+        let options = &boots.entry.options;
+        let slot = self.layout.slot(options.slot);
+        if slot.unique_guid != options.partuuid {
+            verdict.fail(Name::Slot, format!("{} names another partition than slot {}", boots.file, options.slot));
+            return Ok(());
+        }
+        let place = slot.start..slot.end();
+        let checked = self.slots.check(self.disk, state, place, &options.root_hash, options.hash_offset)?;
+        if let Err(text) = checked {
+            verdict.fail(Name::Slot, format!("slot {}: {text}", options.slot));
+        }
+        Ok(())
+    }
+}
+
+/// A file, as the firmware finds it: nothing lies in a directory whose chain is broken.
+fn find<B: ReadAt, L: ReadAt>(raw: &mut RawEsp<View<'_, B, L>>, path: &str) -> io::Result<Option<RawItem>> {
+    match raw.volume().find(path) {
+        Ok(item) => Ok(item.filter(|item| !item.is_dir)),
+        Err(FatError::Directory(_)) => Ok(None),
+        Err(error) => Err(medium(error)),
+    }
+}
+
+/// Entries whose chain ends before they do: the firmware cannot read them (`CUT-24`), and the library reads a part.
+fn short_names<B: ReadAt, L: ReadAt>(raw: &mut RawEsp<View<'_, B, L>>) -> io::Result<BTreeSet<String>> {
+    let items = match raw.volume().list(entries_dir().as_str()) {
+        Ok(items) => items.unwrap_or_default(),
+        Err(FatError::Directory(_)) => Vec::new(),
+        Err(error) => return Err(medium(error)),
+    };
+    let mut short = BTreeSet::new();
+    for item in items.into_iter().filter(|item| !item.is_dir && item.size > 0) {
+        if raw.volume().extents(item.first_cluster).map_err(medium)?.len() < u64::from(item.size) {
+            short.insert(item.name);
+        }
+    }
+    Ok(short)
+}
+
+fn is_cut_rename(first: &EspPath, second: &EspPath) -> bool {
+    let name = |path: &EspPath| match path.split() {
+        (Some(dir), name) if dir.as_str().eq_ignore_ascii_case(entries_dir().as_str()) => {
+            name.parse::<EntryName>().ok()
+        }
+        _ => None,
+    };
+    match (name(first), name(second)) {
+        (Some(first), Some(second)) => first.same_system(second) && first.counter.is_some() && second.counter.is_some(),
+        _ => false,
+    }
+}
+
+/// What one reader sees and the other does not.
+fn difference(
+    ours: &EspState,
+    library: &EspState,
+    our_choice: &Prediction,
+    their_choice: &Prediction,
+) -> Option<String> {
+    let entries = |state: &EspState| -> Vec<OurEntry> {
+        let mut entries = state.ours.clone();
+        entries.sort_by(|a, b| a.file_name.cmp(&b.file_name));
+        entries
+    };
+    let foreign = |state: &EspState| state.foreign.iter().cloned().collect::<BTreeSet<_>>();
+    let what = if entries(ours) != entries(library) {
+        "entries"
+    } else if foreign(ours) != foreign(library) {
+        "foreign files"
+    } else if ours.payloads != library.payloads {
+        "payload files"
+    } else if ours.conf != library.conf {
+        "loader.conf"
+    } else if our_choice != their_choice {
+        "choice"
+    } else {
+        return None;
+    };
+    Some(format!("the two readers differ in the {what}: {our_choice:?} and {their_choice:?}"))
+}

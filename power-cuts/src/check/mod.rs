@@ -1,0 +1,170 @@
+//! What must be true of every state (`CUT-30` to `CUT-38`).
+
+mod boots;
+mod esp;
+mod failure;
+mod files;
+mod gpt;
+mod slot;
+
+use std::io;
+use std::ops::Range;
+
+use disk_layout::{DiskLayout, LayoutError};
+
+use crate::SECTOR;
+use crate::disk::{Disk, Layer, State};
+use crate::flow::{Flow, System};
+use crate::places::Places;
+use crate::store::ReadAt;
+use crate::view::View;
+
+pub use boots::Boots;
+pub use failure::{Failure, Name};
+
+use files::Files;
+use gpt::Tables;
+use slot::Slots;
+
+/// The checks could not be begun.
+#[derive(Debug, thiserror::Error)]
+pub enum CheckError {
+    /// The base or the log.
+    #[error("cannot read the base or the log")]
+    Io(#[from] io::Error),
+    /// The base has no layout that we know.
+    #[error("the base is no disk of ours")]
+    Layout(#[from] LayoutError),
+    /// The base's ESP cannot be read.
+    #[error("the EFI system partition of the base cannot be read")]
+    Fat(#[from] boot_entries::fat::FatError),
+    /// The same.
+    #[error("the EFI system partition of the base cannot be read")]
+    Esp(#[from] boot_entries::EspError),
+}
+
+/// What the checks found in one state.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Verdict {
+    /// Rules that it breaks; none when it is good.
+    pub failures: Vec<Failure>,
+    /// What the loader boots, when that could be found.
+    pub boots: Option<Boots>,
+    /// The files in `loader/entries` that the loader reads.
+    pub entries: Vec<String>,
+    /// The two readers differ, and a rule of the firmware explains it (`CUT-32`).
+    pub explained: bool,
+    /// Names whose chain is broken and that do not boot (`CUT-38`).
+    pub broken_names: usize,
+    /// Two names on one chain, as the firmware's cut rename leaves them.
+    pub cut_renames: usize,
+}
+
+impl Verdict {
+    fn fail(&mut self, name: Name, text: impl Into<String>) {
+        self.failures.push(Failure::new(name, text));
+    }
+
+    /// The system that boots.
+    pub fn system(&self) -> Option<System> {
+        self.boots.as_ref().map(|boots| boots.system)
+    }
+}
+
+/// Checks states of one flow, and remembers what it found about their parts.
+#[derive(Debug)]
+pub struct Checker<'a, B, L> {
+    disk: &'a Disk<B, L>,
+    flow: &'a Flow,
+    layout: DiskLayout,
+    esp: Range<u64>,
+    tables: Tables,
+    files: Files,
+    slots: Slots,
+    /// SHA-256 of the loader's own files in the base.
+    loader: Vec<(String, [u8; 32])>,
+    /// Systems of `before` may not boot any more.
+    committed: bool,
+}
+
+impl<'a, B: ReadAt, L: ReadAt> Checker<'a, B, L> {
+    /// Reads the base: its layout, and the loader's files.
+    ///
+    /// # Errors
+    /// When it is no disk of ours.
+    pub fn new(disk: &'a Disk<B, L>, flow: &'a Flow) -> Result<Checker<'a, B, L>, CheckError> {
+        let base = State::of(Layer::default().into());
+        let layout = gpt::layout_of(disk, &base)?;
+        let esp = layout.esp.start..layout.esp.end();
+        let places = Places::new(&layout, View::new(disk, &base, esp.clone()))?;
+        let files = Files::new(&places);
+        let tables = Tables::new(&places, &layout);
+        let mut checker = Checker {
+            disk,
+            flow,
+            layout,
+            esp,
+            tables,
+            files,
+            slots: Slots::default(),
+            loader: Vec::new(),
+            committed: false,
+        };
+        checker.loader = checker.loader_files(&base)?;
+        Ok(checker)
+    }
+
+    /// The disk's layout.
+    pub fn layout(&self) -> &DiskLayout {
+        &self.layout
+    }
+
+    /// The ESP of a state.
+    pub fn esp<'s>(&self, state: &'s State) -> View<'s, B, L>
+    where
+        'a: 's,
+    {
+        View::new(self.disk, state, self.esp.clone())
+    }
+
+    /// From now on the systems of `before` may not boot any more, unless they are in `after`, too (`went-back`).
+    pub fn commit(&mut self) {
+        self.committed = true;
+    }
+
+    /// Whether a system is one of the flow's `before`, and one of its `after`.
+    pub fn allowed(&self, system: System) -> (bool, bool) {
+        (self.flow.before.contains(&system), self.flow.after.contains(&system))
+    }
+
+    /// Checks a state.
+    ///
+    /// # Errors
+    /// When base or log cannot be read: nothing is then known about the state.
+    pub fn check(&mut self, state: &State) -> io::Result<Verdict> {
+        let mut verdict = Verdict::default();
+        if let Err(failure) = self.tables.check(self.disk, state)? {
+            verdict.failures.push(failure);
+        }
+        self.check_esp(state, &mut verdict)?;
+        if let Some(boots) = verdict.boots.clone() {
+            self.check_system(boots.system, &mut verdict);
+            self.check_whole(state, &boots, &mut verdict)?;
+        }
+        Ok(verdict)
+    }
+
+    fn check_system(&self, system: System, verdict: &mut Verdict) {
+        let (before, after) = self.allowed(system);
+        if !before && !after {
+            verdict.fail(Name::NotAllowed, format!("{system} boots, which this flow does not allow"));
+        } else if self.committed && !after {
+            verdict.fail(Name::WentBack, format!("{system} boots, and the new system was durable already"));
+        }
+    }
+}
+
+/// The sectors that hold these bytes.
+fn sectors(bytes: &Range<u64>) -> Range<u64> {
+    bytes.start / SECTOR as u64..bytes.end.div_ceil(SECTOR as u64)
+}

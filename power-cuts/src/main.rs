@@ -1,0 +1,179 @@
+//! `power-cuts`: checks every disk that a power cut could have left (`specs/power-cuts.md`, CUT-60 to CUT-62).
+
+use std::fs::File;
+use std::io::BufWriter;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use clap::{Args, Parser, Subcommand};
+use power_cuts::Flow;
+use power_cuts::check::Checker;
+use power_cuts::disk::{Disk, Layer, State};
+use power_cuts::log::Log;
+use power_cuts::run::{Bounds, Report, run};
+use power_cuts::save::Saver;
+use power_cuts::select::Selection;
+
+/// Checks every disk that a power cut could have left, from a record of what reached the disk.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Makes the states of a recorded flow and checks each.
+    Check {
+        #[command(flatten)]
+        source: Source,
+        /// Keep states that fail in this folder.
+        #[arg(long, value_name = "DIR")]
+        save: Option<PathBuf>,
+        /// Tell what each interval has, and how much of it was taken.
+        #[arg(long)]
+        intervals: bool,
+    },
+    /// Checks a state again that was kept.
+    Reproduce {
+        /// The file `ID.json`; the disk image lies beside it.
+        file: PathBuf,
+    },
+    /// Writes the states most worth setting up on a real disk.
+    Select {
+        #[command(flatten)]
+        source: Source,
+        /// How many states.
+        #[arg(long, default_value_t = 40)]
+        count: usize,
+        /// The state file.
+        #[arg(long, short)]
+        output: PathBuf,
+    },
+}
+
+#[derive(Debug, Args)]
+struct Source {
+    /// The disk before the flow.
+    #[arg(long)]
+    base: PathBuf,
+    /// What reached it, in the dm-log-writes format.
+    #[arg(long)]
+    log: PathBuf,
+    /// What the flow may leave.
+    #[arg(long)]
+    flow: PathBuf,
+    /// What states are chosen with where not all are taken.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// States in all.
+    #[arg(long, default_value_t = 20_000)]
+    max_states: u64,
+    /// An interval of at most so many states is enumerated whole.
+    #[arg(long, default_value_t = 1024)]
+    few: u64,
+}
+
+struct Opened {
+    disk: Disk<File, File>,
+    log: Log<File>,
+    flow: Flow,
+    bounds: Bounds,
+}
+
+impl Source {
+    fn open(&self) -> Result<Opened> {
+        let disk = Disk::new(open(&self.base)?, open(&self.log)?)?;
+        let log =
+            Log::read(open(&self.log)?, disk.bytes()).with_context(|| format!("cannot use {}", self.log.display()))?;
+        let bounds = Bounds { seed: self.seed, max_states: self.max_states, few: self.few };
+        Ok(Opened { disk, log, flow: read_flow(&self.flow)?, bounds })
+    }
+}
+
+fn open(path: &Path) -> Result<File> {
+    File::open(path).with_context(|| format!("cannot open {}", path.display()))
+}
+
+fn read_flow(path: &Path) -> Result<Flow> {
+    let bytes = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+    Flow::parse(&bytes).with_context(|| format!("cannot use {}", path.display()))
+}
+
+fn main() -> ExitCode {
+    let done = match Cli::parse().command {
+        Command::Check { source, save, intervals } => check(&source, save.as_deref(), intervals),
+        Command::Reproduce { file } => reproduce(&file),
+        Command::Select { source, count, output } => select(&source, count, &output),
+    };
+    match done {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(1),
+        Err(error) => {
+            eprintln!("power-cuts: {error:#}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn print(flow: &Flow, bounds: Bounds, report: &Report) {
+    print!("{}: seed {}; {report}", flow.name, bounds.seed);
+}
+
+fn check(source: &Source, save: Option<&Path>, intervals: bool) -> Result<bool> {
+    let Opened { mut disk, log, flow, bounds } = source.open()?;
+    let mut saver = save.map(Saver::new).transpose().context("cannot make the folder for failing states")?;
+    let mut failing = Vec::new();
+    let report = run(&mut disk, &log, &flow, bounds, &mut |disk, found, _| {
+        if let Some(saver) = saver.as_mut().filter(|_| !found.verdict.failures.is_empty()) {
+            failing.extend(saver.see(disk, &flow, found)?);
+        }
+        Ok(())
+    })?;
+    if intervals {
+        report.lines.iter().for_each(|line| println!("{line}"));
+    }
+    print(&flow, bounds, &report);
+    for file in failing {
+        println!("power-cuts reproduce {}", file.display());
+    }
+    Ok(report.passed())
+}
+
+fn reproduce(file: &Path) -> Result<bool> {
+    let flow = read_flow(file)?;
+    let image = file.with_extension("raw");
+    let disk = Disk::new(open(&image)?, Vec::new())?;
+    let mut checker = Checker::new(&disk, &flow)?;
+    let verdict = checker.check(&State::of(Layer::default().into()))?;
+    match &verdict.boots {
+        Some(boots) => println!("{}: {} boots {}", image.display(), boots.file, boots.system),
+        None => println!("{}: nothing of ours boots", image.display()),
+    }
+    for failure in &verdict.failures {
+        println!("FAILED {failure}");
+    }
+    Ok(verdict.failures.is_empty())
+}
+
+fn select(source: &Source, count: usize, output: &Path) -> Result<bool> {
+    let Opened { mut disk, log, flow, bounds } = source.open()?;
+    let mut selection = Selection::new(bounds.seed);
+    let report = run(&mut disk, &log, &flow, bounds, &mut |_, found, places| {
+        let allowed = found
+            .verdict
+            .system()
+            .map_or((false, false), |system| (flow.before.contains(&system), flow.after.contains(&system)));
+        selection.see(found, places, allowed);
+        Ok(())
+    })?;
+    print(&flow, bounds, &report);
+    let file = File::create(output).with_context(|| format!("cannot create {}", output.display()))?;
+    let states = selection
+        .write(&disk, &flow.name, bounds.seed, count, &mut BufWriter::new(file))
+        .with_context(|| format!("cannot write {}", output.display()))?;
+    println!("{states} states in {}", output.display());
+    Ok(report.passed())
+}

@@ -1,0 +1,110 @@
+//! The program, on files (`CUT-60` to `CUT-62`).
+
+mod common;
+
+use std::fs::File;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use boot_entries::Esp;
+use common::*;
+use disk_layout::Slot;
+use power_cuts::check::Checker;
+use power_cuts::disk::{Disk, Layer, State};
+use power_cuts::patch::PatchReader;
+use power_cuts::{Flow, SECTOR};
+
+fn power_cuts(dir: &Path, command: &str, more: &[&str]) -> Output {
+    let mut run = Command::new(env!("CARGO_BIN_EXE_power-cuts"));
+    run.current_dir(dir).arg(command);
+    if command != "reproduce" {
+        run.args(["--base", "base.raw", "--log", "w.log", "--flow", "flow.json", "--seed", "3", "--max-states", "600"]);
+    }
+    run.args(more).output().unwrap()
+}
+
+/// Base, log and flow as files.
+fn files(flow: &Flow, bench: &Bench, act: &dyn Fn(&Bench)) -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    let bench = bench.again();
+    std::fs::write(dir.path().join("base.raw"), bench.recorder.bytes()).unwrap();
+    act(&bench);
+    std::fs::write(dir.path().join("w.log"), bench.recorder.log()).unwrap();
+    std::fs::write(dir.path().join("flow.json"), flow.render()).unwrap();
+    dir
+}
+
+fn text(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+#[test]
+fn cut60_a_flow_that_passes() {
+    let a = system(Slot::A, 1);
+    let dir = files(&flow("slot", &[a], &[a]), &Bench::new(), &|bench| bench.write_slot(Slot::B, 2));
+    let done = power_cuts(dir.path(), "check", &["--intervals"]);
+    let told = text(&done);
+    assert_eq!(done.status.code(), Some(0), "{told}");
+    for part in [
+        "slot: seed 3; 7 requests, 1 flushes; ",
+        "0 of 1 intervals whole",
+        "boots: a-g1 ",
+        "interval 0, requests 0 to 6: slot ",
+    ] {
+        assert!(told.contains(part), "{part}: {told}");
+    }
+    let again = power_cuts(dir.path(), "reproduce", &["missing.json"]);
+    assert_eq!(again.status.code(), Some(2), "{}", text(&again));
+}
+
+#[test]
+fn cut61_a_failing_state_is_kept_and_reproduced_by_the_command_that_is_printed() {
+    let a = system(Slot::A, 1);
+    let dir = files(&flow("removed", &[a], &[a]), &Bench::new(), &|bench| {
+        bench.esp().remove(&"loader/entries/ralphos-a-g1.conf".parse().unwrap()).unwrap();
+    });
+    let done = power_cuts(dir.path(), "check", &["--save", "kept"]);
+    let told = text(&done);
+    assert_eq!(done.status.code(), Some(1), "{told}");
+    assert!(told.contains("FAILED nothing-boots in "), "{told}");
+    let command = told.lines().find(|line| line.starts_with("power-cuts reproduce ")).unwrap();
+    let file = command.strip_prefix("power-cuts reproduce ").unwrap();
+    let again = power_cuts(dir.path(), "reproduce", &[file]);
+    assert_eq!(again.status.code(), Some(1));
+    assert!(text(&again).contains("FAILED nothing-boots: the loader finds nothing to boot"), "{}", text(&again));
+    let how = std::fs::read_to_string(dir.path().join(file).with_extension("txt")).unwrap();
+    assert!(how.contains("interval ") && how.contains("FAILED nothing-boots"), "{how}");
+}
+
+#[test]
+fn cut62_selected_states_boot_what_the_file_says() {
+    let (a, b) = (system(Slot::A, 1), system(Slot::B, 2));
+    let flow = flow("apply", &[a], &[b]);
+    let dir = files(&flow, &Bench::new(), &|bench| bench.apply(Slot::B, 2));
+    let path = dir.path().join("states");
+    let done = power_cuts(dir.path(), "select", &["--count", "25", "--output", "states"]);
+    assert!(matches!(done.status.code(), Some(0 | 1)), "{}", text(&done));
+    let mut reader = PatchReader::open(File::open(&path).unwrap()).unwrap();
+    let header = reader.header().clone();
+    assert_eq!((header.flow.as_str(), header.seed, header.states.len()), ("apply", 3, 25), "{}", text(&done));
+    let base = std::fs::read(dir.path().join("base.raw")).unwrap();
+    for (number, wanted) in header.states.iter().enumerate() {
+        let mut image = base.clone();
+        reader
+            .apply(number, &mut |offset, bytes| {
+                let at = usize::try_from(offset).unwrap();
+                image[at..at + bytes.len()].copy_from_slice(bytes);
+                Ok(())
+            })
+            .unwrap();
+        let disk = Disk::new(image, Vec::new()).unwrap();
+        let found = Checker::new(&disk, &flow).unwrap().check(&State::of(Layer::default().into())).unwrap();
+        assert_eq!(found.failures, [], "{}", wanted.id);
+        let boots = found.boots.unwrap();
+        let same = (boots.file.as_str(), boots.options()) == (wanted.boots.file.as_str(), wanted.boots.options.clone());
+        assert!(same, "{boots:?} {wanted:?}");
+        assert_eq!(found.entries, wanted.entries);
+        assert!(wanted.kinds.iter().any(|kind| ["directory", "fat", "entry"].contains(&kind.as_str())));
+        assert!(wanted.runs.iter().all(|(sector, _, count)| (sector + count) * SECTOR as u64 <= header.disk_bytes));
+    }
+}

@@ -1,0 +1,219 @@
+//! The checks find the states that break: flows of the library that does not care for power cuts (`UPD-60`), and flows that
+//! are broken on purpose, each caught by name.
+
+mod common;
+
+use std::io::{Read, Seek, SeekFrom, Write};
+
+use boot_entries::fat::Volume;
+use boot_entries::{Esp, Generation, Liveness, PayloadKind, PayloadName};
+use common::*;
+use disk_layout::Slot;
+use power_cuts::Bounds;
+use power_cuts::check::Name;
+
+fn bounds(max_states: u64) -> Bounds {
+    Bounds { max_states, ..Bounds::default() }
+}
+
+fn put_payloads(bench: &Bench, slot: Slot, generation: u32) {
+    for kind in [PayloadKind::Linux, PayloadKind::Initrd] {
+        let name = PayloadName { slot, generation: Generation::new(generation).unwrap(), kind };
+        put(&mut bench.esp(), name.path().as_str(), &payload(slot, generation, kind));
+    }
+}
+
+fn put_live_entry(bench: &Bench, slot: Slot, generation: u32) {
+    let entry = bench.entry(slot, generation);
+    let name = format!("loader/entries/ralphos-{slot}-g{generation}+3-0.conf");
+    put(&mut bench.esp(), &name, &entry.render(Liveness::Live));
+}
+
+#[test]
+fn a_disk_that_nothing_is_done_to_passes() {
+    let bench = Bench::new();
+    let a = system(Slot::A, 1);
+    let report = bench.check(&flow("nothing", &[a], &[a]), bounds(100), &|_| {});
+    assert!(report.passed(), "{report}");
+    assert_eq!((report.distinct, report.booted["a-g1"]), (1, 1));
+}
+
+#[test]
+fn cut35_a_slot_written_while_nothing_starts_it_harms_nobody() {
+    let bench = Bench::new();
+    let a = system(Slot::A, 1);
+    let report = bench.check(&flow("slot", &[a], &[a]), bounds(400), &|bench| bench.write_slot(Slot::B, 2));
+    assert!(report.passed(), "{report}");
+    assert!(report.distinct > 200, "{report}");
+}
+
+/// `UPD-60`: the library writes directory, FAT and data in an order of its own. The commit point is one sector all the same:
+/// no state boots anything but the old system or the new one, whole.
+#[test]
+fn upd60_an_apply_by_the_library_boots_one_system_whole_wherever_it_is_cut() {
+    let bench = Bench::new();
+    let (a, b) = (system(Slot::A, 1), system(Slot::B, 2));
+    let report = bench.check(&flow("apply", &[a], &[b]), bounds(4000), &|bench| bench.apply(Slot::B, 2));
+    println!("{report}");
+    assert!(report.booted["a-g1"] > 100 && report.booted["b-g2"] > 0, "{report}");
+    for name in [Name::NothingBoots, Name::NotAllowed, Name::Kernel, Name::Initrd, Name::Slot, Name::WentBack] {
+        assert!(!report.found(name), "{report}");
+    }
+}
+
+#[test]
+fn cut34_payloads_written_after_their_entry_are_caught() {
+    let bench = Bench::new();
+    let (a, b) = (system(Slot::A, 1), system(Slot::B, 2));
+    let report = bench.check(&flow("payload-last", &[a], &[b]), bounds(3000), &|bench| {
+        bench.write_slot(Slot::B, 2);
+        put_live_entry(bench, Slot::B, 2);
+        put_payloads(bench, Slot::B, 2);
+    });
+    assert!(report.found(Name::Kernel) && report.found(Name::Initrd), "{report}");
+}
+
+#[test]
+fn cut35_a_slot_that_was_not_flushed_before_its_entry_is_caught() {
+    let bench = Bench::new();
+    let (a, b) = (system(Slot::A, 1), system(Slot::B, 2));
+    let report = bench.check(&flow("no-flush", &[a], &[b]), bounds(3000), &|bench| {
+        put_payloads(bench, Slot::B, 2);
+        bench.write_slot_unflushed(Slot::B, 2);
+        put_live_entry(bench, Slot::B, 2);
+    });
+    assert!(report.found(Name::Slot), "{report}");
+}
+
+#[test]
+fn cut11_an_apply_on_a_disk_that_never_flushes_is_caught() {
+    let bench = Bench::new();
+    let (a, b) = (system(Slot::A, 1), system(Slot::B, 2));
+    let report = bench.check(&flow("never-flushed", &[a], &[b]), bounds(3000), &|bench| {
+        bench.recorder.flushes(false);
+        bench.apply(Slot::B, 2);
+    });
+    assert!(!report.passed(), "{report}");
+    assert_eq!(report.flushes, 0);
+}
+
+#[test]
+fn cut33_the_only_entry_removed_is_caught() {
+    let bench = Bench::new();
+    let a = system(Slot::A, 1);
+    let report = bench.check(&flow("removed", &[a], &[a]), bounds(500), &|bench| {
+        bench.esp().remove(&"loader/entries/ralphos-a-g1.conf".parse().unwrap()).unwrap();
+    });
+    assert!(report.found(Name::NothingBoots) && report.found(Name::End), "{report}");
+}
+
+#[test]
+fn cut33_another_system_than_allowed_is_caught() {
+    let bench = Bench::new();
+    let a = system(Slot::A, 1);
+    let flow = flow("surprise", &[a], &[a]);
+    let report = bench.check(&flow, bounds(500), &|bench| bench.apply(Slot::B, 2));
+    assert!(report.found(Name::NotAllowed) && report.found(Name::End), "{report}");
+}
+
+#[test]
+fn cut33_going_back_is_caught() {
+    let bench = Bench::new();
+    let (a, b) = (system(Slot::A, 1), system(Slot::B, 2));
+    let report = bench.check(&flow("back", &[a], &[b]), bounds(3000), &|bench| {
+        bench.apply(Slot::B, 2);
+        bench.mark_bad("ralphos-b-g2+3-0.conf");
+    });
+    assert!(report.found(Name::WentBack) && report.found(Name::End), "{report}");
+}
+
+/// What the firmware's counting does to a directory (`ENT-22`): the new name is there before the old one goes.
+fn count_as_the_firmware_does(bench: &Bench) {
+    let (old, new) = ("loader/entries/ralphos-b-g2+3-0.conf", "loader/entries/ralphos-b-g2+2-1.conf");
+    put(&mut bench.esp(), new, b"");
+    let mut part = bench.recorder.part(bench.layout.esp.start..bench.layout.esp.end());
+    let mut volume = Volume::open(&mut part).unwrap();
+    let mut slot_of = |path| *volume.find(path).unwrap().unwrap().slots.last().unwrap();
+    let (from, to) = (slot_of(old), slot_of(new));
+    // The chain and the length.
+    for (at, len) in [(20, 2), (26, 6)] {
+        let mut bytes = vec![0; len];
+        part.seek(SeekFrom::Start(from + at)).unwrap();
+        part.read_exact(&mut bytes).unwrap();
+        part.seek(SeekFrom::Start(to + at)).unwrap();
+        part.write_all(&bytes).unwrap();
+    }
+    bench.esp().drop_name(&old.parse().unwrap()).unwrap();
+}
+
+#[test]
+fn cut36_two_names_on_one_chain_are_caught_unless_the_firmware_may_rename() {
+    let bench = Bench::new();
+    bench.apply(Slot::B, 2);
+    let (bench, b) = (bench.again(), system(Slot::B, 2));
+    let mut flow = flow("rename", &[b], &[b]);
+    let report = bench.check(&flow, bounds(2000), &count_as_the_firmware_does);
+    assert!(report.found(Name::SharedClusters), "{report}");
+    flow.firmware_renames = true;
+    let report = bench.check(&flow, bounds(2000), &count_as_the_firmware_does);
+    assert!(report.passed() && report.with_cut_renames > 0, "{report}");
+}
+
+#[test]
+fn cut30_a_damaged_partition_table_is_caught_when_both_copies_are() {
+    let bench = Bench::new();
+    let a = system(Slot::A, 1);
+    let end = bench.layout.disk_len - 512;
+    let one = bench.check(&flow("gpt", &[a], &[a]), bounds(500), &|bench| bench.recorder.write(512, &[0; 512]));
+    assert!(one.passed(), "{one}");
+    let both = bench.check(&flow("gpt", &[a], &[a]), bounds(500), &|bench| {
+        bench.recorder.write(512, &[0; 512]);
+        bench.recorder.write(end, &[0; 512]);
+    });
+    assert_eq!(both.failures.get(&Name::Gpt), Some(&1), "only the state with both: {both}");
+}
+
+#[test]
+fn cut37_a_damaged_loader_is_caught() {
+    let bench = Bench::new();
+    let a = system(Slot::A, 1);
+    let report = bench.check(&flow("loader", &[a], &[a]), bounds(500), &|bench| {
+        bench.esp().overwrite_byte(&"EFI/BOOT/BOOTX64.EFI".parse().unwrap(), 0, b't', b'T').unwrap();
+    });
+    assert!(report.found(Name::Loader), "{report}");
+}
+
+/// A machine whose `loader/entries` has room for no name more, and whose free clusters lie far behind it.
+fn full_directory() -> Bench {
+    let bench = Bench::new();
+    put(&mut bench.esp(), "fill", &vec![1; 200_000]);
+    let room = |bench: &Bench| {
+        let part = bench.recorder.part(bench.layout.esp.start..bench.layout.esp.end());
+        Volume::open(part).unwrap().room("loader/entries").unwrap().unwrap()
+    };
+    let mut number = 0;
+    while room(&bench) >= 3 {
+        put(&mut bench.esp(), &format!("loader/entries/a-foreign-file-{number:04}"), b"");
+        number += 1;
+    }
+    bench.again()
+}
+
+#[test]
+fn cut23_a_directory_of_entries_that_grows_is_caught() {
+    let a = system(Slot::A, 1);
+    let report = full_directory().check(&flow("grows", &[a], &[a]), bounds(1500), &|bench| {
+        put(&mut bench.esp(), "loader/entries/another-foreign-file", b"");
+    });
+    assert!(report.found(Name::Fat) && report.found(Name::NothingBoots), "{report}");
+}
+
+#[test]
+fn ent28_room_is_made_without_a_state_that_fails() {
+    let a = system(Slot::A, 1);
+    let bench = full_directory();
+    let report = bench.check(&flow("room", &[a], &[a]), bounds(1500), &|bench| {
+        bench.esp().make_room(&"loader/entries".parse().unwrap(), 256).unwrap();
+    });
+    assert!(report.passed() && report.distinct > 10, "{report}");
+}

@@ -1,0 +1,66 @@
+//! What must be true after an operation, whatever state it began in.
+
+use std::fs::File;
+use std::process::Command;
+
+use anyhow::{Context, Result, bail, ensure};
+use boot_entries::fat::{Volume, cluster_faults};
+use boot_entries::names::{entries_dir, payload_dir};
+use boot_entries::options::hex;
+use boot_entries::{Esp, EspPath, EspState, Wholeness, is_whole};
+use disk_layout::Slot;
+use serde_json::Value;
+
+use crate::job::Op;
+use crate::system::{Ran, System, output};
+
+/// Checks all of it. `keep` are files that were whole and nobody was to touch, with their SHA-256.
+pub fn check(system: &System, op: &Op, ran: &Ran, keep: &[(String, String)]) -> Result<()> {
+    if !op.restarts {
+        let code = ran.code.map(i64::from);
+        ensure!(code.is_some_and(|code| op.exits.contains(&code)), "exit code {code:?} and not one of {:?}", op.exits);
+    }
+    clusters(system)?;
+    let mut esp = system.esp()?;
+    for (path, digest) in keep {
+        let path: EspPath = path.parse()?;
+        let (found, _) = esp.hash_file(&path).with_context(|| format!("{path} is gone"))?;
+        ensure!(hex(&found) == *digest, "{path} has another content");
+    }
+    let state = EspState::read(&mut esp)?;
+    for ours in &state.ours {
+        ensure!(ours.is_live(), "{} is inert and still there", ours.file_name);
+        let whole = is_whole(&mut esp, ours)?;
+        ensure!(whole == Wholeness::Whole, "{}: {whole}", ours.file_name);
+        let names = state.ours.iter().filter(|other| other.name.slot == ours.name.slot).count();
+        ensure!(names == 1, "slot {} has {names} entries", ours.name.slot);
+    }
+    system.choice()?;
+    slots(op)
+}
+
+/// No two names on one chain, and no chain that leads nowhere (ENT-22).
+fn clusters(system: &System) -> Result<()> {
+    let device = system.esp_device();
+    let mut volume = Volume::open(File::open(&device)?).with_context(|| format!("{}", device.display()))?;
+    let mut dirs = vec![entries_dir(), payload_dir(Slot::A), payload_dir(Slot::B)];
+    for dir in ["EFI", "EFI/BOOT", "loader", "ralphos"] {
+        dirs.push(dir.parse()?);
+    }
+    match cluster_faults(&mut volume, &dirs)?.first() {
+        None => Ok(()),
+        Some(fault) => bail!("clusters: {fault:?}"),
+    }
+}
+
+/// What `ralph-update status` says of the slots.
+fn slots(op: &Op) -> Result<()> {
+    let ran = output(Command::new("/bin/ralph-update").args(["status", "--json"]))?;
+    ensure!(ran.code == Some(0), "ralph-update status: {:?}: {}", ran.code, ran.output);
+    let status: Value = serde_json::from_str(&ran.output).with_context(|| format!("not JSON: {}", ran.output))?;
+    for (slot, allowed) in ["a", "b"].into_iter().zip(&op.slots) {
+        let state = status["slots"][slot]["state"].as_str().unwrap_or_default();
+        ensure!(allowed.iter().any(|one| one == state), "slot {slot} is {state}, and not one of {allowed:?}");
+    }
+    Ok(())
+}

@@ -1,0 +1,163 @@
+//! Makes this guest the system that the boot loader would have started, as far as our programs look: its command line, and
+//! the device-mapper device `root` over its slot (DSK-30).
+
+use std::fs::{self, File};
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail, ensure};
+use boot_entries::loader::LoaderVars;
+use boot_entries::options::hex;
+use boot_entries::{BootOptions, EntryArchitecture, EspState, ImageEsp, OurEntry, Prediction};
+use disk_layout::{DiskLayout, FileWindow, Slot};
+use qemu_tests::cuts::states::State;
+
+use crate::job::Op;
+
+/// Bound over `/proc/cmdline`.
+const COMMAND_LINE: &str = "/run/cmdline";
+/// What a boot leaves and the next one does not find.
+const VOLATILE: [&str; 3] = ["/run/ralphos", "/run/systemd", "/var/lib"];
+
+/// The guest.
+#[derive(Debug)]
+pub struct System {
+    disk: String,
+    pub layout: DiskLayout,
+    /// What `root` is: slot and root hash.
+    root: Option<(Slot, [u8; 32])>,
+}
+
+/// What a program did.
+#[derive(Debug)]
+pub struct Ran {
+    /// None: it was killed, which a restart comes to here.
+    pub code: Option<i32>,
+    pub output: String,
+}
+
+impl System {
+    pub fn new(disk: &str) -> Result<System> {
+        let layout = DiskLayout::open(disk).with_context(|| format!("no layout on {disk}"))?;
+        fs::write(COMMAND_LINE, "\n").context("cannot write the command line")?;
+        busybox(&["mount", "-o", "bind", COMMAND_LINE, "/proc/cmdline"])?;
+        Ok(System { disk: disk.to_owned(), layout, root: None })
+    }
+
+    /// The device of the ESP.
+    pub fn esp_device(&self) -> PathBuf {
+        self.partition(self.layout.esp.number)
+    }
+
+    fn partition(&self, number: u32) -> PathBuf {
+        PathBuf::from(format!("{}{number}", self.disk))
+    }
+
+    /// The ESP as it lies on the disk, read by the FAT library and not by the kernel.
+    pub fn esp(&self) -> Result<ImageEsp<FileWindow>> {
+        let device = self.esp_device();
+        let cannot = || format!("cannot open {}", device.display());
+        let file = File::open(&device).with_context(cannot)?;
+        Ok(ImageEsp::new(FileWindow::new(file, 0, self.layout.esp.len).with_context(cannot)?))
+    }
+
+    /// The entry that the loader takes in this state.
+    pub fn choice(&self) -> Result<OurEntry> {
+        let state = EspState::read(&mut self.esp()?).context("the boot entries cannot be read")?;
+        let file_name = match state.predict(&LoaderVars::default(), EntryArchitecture::X64) {
+            Prediction::Boots { file_name, entry: Some(_), .. } => file_name,
+            other => bail!("the loader would boot no entry of ours: {other:?}"),
+        };
+        state.ours.into_iter().find(|ours| ours.file_name == file_name).context("the entry is not there")
+    }
+
+    /// From now on this is the system that the loader would start in this state. Whoever made the state reads names as the
+    /// firmware does, which tells a torn long name otherwise than our own programs; the system must be the same for all.
+    pub fn boot_as_the_loader_would(&mut self, state: &State) -> Result<OurEntry> {
+        let chosen = self.choice()?;
+        let options = BootOptions::parse(&state.options).with_context(|| format!("the options of {}", state.file))?;
+        let same = (chosen.name.slot, chosen.name.generation) == (options.slot, options.generation);
+        ensure!(same, "{} would boot, and {} should", chosen.file_name, state.file);
+        self.starts(&options)?;
+        Ok(chosen)
+    }
+
+    /// From now on this is the system in `slot`.
+    pub fn starts_slot(&mut self, slot: Slot) -> Result<()> {
+        let state = EspState::read(&mut self.esp()?).context("the boot entries cannot be read")?;
+        let ours = state.live(slot).with_context(|| format!("slot {slot} has no entry"))?;
+        let entry = ours.entry.as_ref().map_err(|error| anyhow::anyhow!("{}: {error}", ours.file_name))?;
+        self.starts(&entry.options)
+    }
+
+    fn starts(&mut self, options: &BootOptions) -> Result<()> {
+        fs::write(COMMAND_LINE, format!("{options}\n")).context("cannot write the command line")?;
+        for dir in VOLATILE {
+            if Path::new(dir).exists() {
+                fs::remove_dir_all(dir).with_context(|| format!("cannot empty {dir}"))?;
+            }
+        }
+        fs::create_dir_all("/var/lib").context("cannot make /var/lib")?;
+        self.open_root(options)
+    }
+
+    fn open_root(&mut self, options: &BootOptions) -> Result<()> {
+        let root = (options.slot, options.root_hash);
+        if self.root == Some(root) {
+            return Ok(());
+        }
+        if self.root.take().is_some() {
+            verity(&["close", "root"])?;
+        }
+        let device = self.partition(self.layout.slot(options.slot).number);
+        let device = device.to_str().context("a device")?;
+        let offset = format!("--hash-offset={}", options.hash_offset);
+        verity(&["open", &offset, device, "root", device, &hex(&options.root_hash)])?;
+        self.root = Some(root);
+        Ok(())
+    }
+
+    /// Runs the operation to its end.
+    pub fn run(&self, op: &Op) -> Result<Ran> {
+        let mut command = if op.restarts {
+            // A restart in a process namespace of its own ends that, and not the guest.
+            let mut command = Command::new("/bin/busybox");
+            command.args(["unshare", "--pid", "--fork"]);
+            command.args(&op.argv);
+            command
+        } else {
+            let (program, args) = op.argv.split_first().context("nothing to run")?;
+            let mut command = Command::new(program);
+            command.args(args);
+            command
+        };
+        output(&mut command)
+    }
+}
+
+/// Runs a program whose success is taken for granted.
+fn busybox(args: &[&str]) -> Result<()> {
+    must(Command::new("/bin/busybox").args(args))
+}
+
+fn verity(args: &[&str]) -> Result<()> {
+    must(Command::new("/bin/veritysetup").args(args))
+}
+
+fn must(command: &mut Command) -> Result<()> {
+    let ran = output(command)?;
+    ensure!(ran.code == Some(0), "{command:?}: {:?}: {}", ran.code, ran.output);
+    Ok(())
+}
+
+/// Runs `command`, with both outputs into one file: a process that it leaves behind holds no pipe.
+pub fn output(command: &mut Command) -> Result<Ran> {
+    const OUTPUT: &str = "/run/output";
+    let file = File::create(OUTPUT).context("cannot write to /run")?;
+    command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file);
+    let status = command.status().with_context(|| format!("cannot start {command:?}"))?;
+    let mut bytes = Vec::new();
+    File::open(OUTPUT)?.read_to_end(&mut bytes)?;
+    Ok(Ran { code: status.code(), output: String::from_utf8_lossy(&bytes).into_owned() })
+}

@@ -1,0 +1,208 @@
+//! The disks that flows start from: small ones, made by the real programs.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use serde_json::json;
+
+use super::flow::{COUNTS_FIVE, Flow, Prepare, flow};
+use super::record::{self, Recording};
+use super::tiny::{Tiny, plain_disk};
+use crate::esp::Esp;
+use crate::guest;
+use crate::lab::{Keys, Lab};
+use crate::setup::{self, run};
+use crate::workspace;
+
+/// What the images carry as kernel and initrd.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Payloads {
+    /// A few kilobytes, which take no time to write, read and hash. The kernel has the head of one.
+    Small,
+    /// Debian's kernel, and an initrd that prints the command line: a state with these can be booted.
+    Real,
+}
+
+/// A folder with keys and images, for the disks of all flows.
+#[derive(Debug)]
+pub struct Bench<'l> {
+    lab: &'l Lab,
+    payloads: Payloads,
+    keys: Keys,
+}
+
+/// Kernel options of the images: what a boot that is looked at needs.
+const OPTIONS: &str = "console=ttyS0 quiet panic=1 mitigations=off cryptomgr.notests no_timer_check tsc=reliable \
+    random.trust_cpu=on apparmor=0 selinux=0 nokaslr";
+const ROOT_LEN: usize = 256 << 10;
+
+impl<'l> Bench<'l> {
+    /// Makes the keys; images are made when they are needed.
+    ///
+    /// # Errors
+    /// When `ralph-image` fails.
+    pub fn new(lab: &'l Lab, payloads: Payloads) -> Result<Self> {
+        let name = lab.path("release");
+        run(image()?.args(["keygen", "--out"]).arg(&name))?;
+        Ok(Self::again(lab, payloads))
+    }
+
+    /// As [`Bench::new`], in a folder that has keys and images already.
+    pub fn again(lab: &'l Lab, payloads: Payloads) -> Self {
+        let keys = Keys { private: lab.path("release.pem"), public: lab.path("release.pub.pem") };
+        Self { lab, payloads, keys }
+    }
+
+    fn update_disk(&self, disk: &Path, args: &[&str], files: &[&Path]) -> Result<()> {
+        let mut update = Command::new(workspace::static_programs()?.update);
+        run(update.arg("--disk").arg(disk).args(args).args(files)).map(drop)
+    }
+
+    /// The public key that the images are signed with.
+    pub fn public_key(&self) -> &Path {
+        &self.keys.public
+    }
+
+    /// Which systemd-boot the disk has is nobody's business here but the firmware's.
+    fn first_disk(&self) -> Result<PathBuf> {
+        let path = self.lab.path("first.raw");
+        if path.exists() {
+            return Ok(path);
+        }
+        let esp = match self.payloads {
+            Payloads::Small => "34M",
+            Payloads::Real => "48M",
+        };
+        run(image()?
+            .arg("disk")
+            .arg("--image")
+            .arg(self.image(1)?)
+            .arg("--trust")
+            .arg(&self.keys.public)
+            .arg("--loader")
+            .arg(guest::base()?.loader)
+            .args(["--slot-size", "1M", "--var-size", "1M", "--esp-size", esp, "--seed", "4"])
+            .arg("-o")
+            .arg(&path))?;
+        Ok(path)
+    }
+
+    /// The image of version N.0.0.
+    ///
+    /// # Errors
+    /// When a program fails.
+    pub fn image(&self, version: u32) -> Result<PathBuf> {
+        let path = self.lab.path(&format!("v{version}.zst"));
+        if path.exists() {
+            return Ok(path);
+        }
+        let dir = self.lab.machine(&format!("v{version}"))?;
+        std::fs::write(dir.join("root"), noise(version, ROOT_LEN))?;
+        let (linux, initrd) = match self.payloads {
+            Payloads::Small => {
+                std::fs::write(dir.join("linux"), small_kernel(version))?;
+                std::fs::write(dir.join("initrd"), noise(version + 100, 5_000))?;
+                (dir.join("linux"), dir.join("initrd"))
+            }
+            Payloads::Real => (guest::base()?.linux, guest::base()?.initrd_that_prints),
+        };
+        run(image()?
+            .args(["build", "--root"])
+            .arg(dir.join("root"))
+            .arg("--linux")
+            .arg(linux)
+            .arg("--initrd")
+            .arg(initrd)
+            .args(["--os-id", "ralphos", "--arch", "x86_64", "--epoch", "1"])
+            .args(["--version", &format!("{version}.0.0"), "--cmdline", OPTIONS])
+            .arg("--key")
+            .arg(&self.keys.private)
+            .arg("-o")
+            .arg(&path))?;
+        Ok(path)
+    }
+
+    /// Makes the disk that `flow` starts from, in `dir`: `base.raw`.
+    ///
+    /// # Errors
+    /// When a program fails.
+    pub fn base(&self, flow: &Flow, dir: &Path) -> Result<PathBuf> {
+        let disk = dir.join("base.raw");
+        copy(&self.first_disk()?, &disk)?;
+        for step in flow.prepare {
+            match step {
+                Prepare::Apply(version) => {
+                    let image = self.image(*version)?;
+                    self.update_disk(&disk, &["apply", "--trust"], &[&self.keys.public, &image])?;
+                }
+                Prepare::Commit => self.update_disk(&disk, &["commit"], &[])?,
+                Prepare::Rename(from, to) => {
+                    Esp::of_disk(&disk)?.rename(&format!("loader/entries/{from}"), to)?;
+                }
+                Prepare::GuardCountsFive => Self::count_five_boots(&disk, dir)?,
+                Prepare::Cut(name, thousandths) => self.cut(&disk, name, *thousandths)?,
+            }
+        }
+        Ok(disk)
+    }
+
+    fn count_five_boots(disk: &Path, dir: &Path) -> Result<()> {
+        let job = json!({ "mode": "record", "slot": "b", "op": COUNTS_FIVE.json() });
+        let tiny = Tiny {
+            disk: plain_disk(disk),
+            states: None,
+            job: &job,
+            files: &[],
+            dir,
+            timeout: Duration::from_secs(600),
+        };
+        tiny.run(&mut |_| {}).map(drop)
+    }
+
+    /// Makes `disk` what another flow leaves when the power is cut.
+    fn cut(&self, disk: &Path, name: &str, thousandths: usize) -> Result<()> {
+        let Some(flow) = flow(name) else { bail!("no flow {name}") };
+        let recording = Recording::make(self, flow, &self.lab.machine(&format!("{name}-to-cut"))?)?;
+        copy(&recording.base, disk)?;
+        record::replay(&recording.log, disk, thousandths)
+    }
+}
+
+fn image() -> Result<Command> {
+    Ok(Command::new(workspace::static_programs()?.image))
+}
+
+/// Copies a disk, holes included.
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    run(setup::command("cp").arg("--sparse=always").arg(from).arg(to)).context("cannot copy a disk")?;
+    Ok(())
+}
+
+/// Bytes that no two versions share, the same each time.
+fn noise(version: u32, len: usize) -> Vec<u8> {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64 ^ u64::from(version).wrapping_mul(0xd134_2543_de82_ef95);
+    let mut bytes = Vec::with_capacity(len + 8);
+    while bytes.len() < len {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        bytes.extend(state.to_le_bytes());
+    }
+    bytes.truncate(len);
+    bytes
+}
+
+/// A file that begins as a kernel for x86-64 machines with an EFI stub does (IMG-13), and goes on with noise.
+fn small_kernel(version: u32) -> Vec<u8> {
+    let mut bytes = noise(version + 200, 9_000);
+    bytes[..256].fill(0);
+    bytes[..2].copy_from_slice(b"MZ");
+    bytes[0x3c] = 64;
+    // Machine, PE32+, EFI application.
+    bytes[64..70].copy_from_slice(b"PE\0\0\x64\x86");
+    bytes[88..90].copy_from_slice(&[0x0b, 0x02]);
+    bytes[156] = 10;
+    bytes
+}

@@ -1,0 +1,239 @@
+//! What is done to a machine, and what may be cut: each flow's beginning, the operation, and how it must end.
+
+use serde_json::{Value, json};
+
+/// What makes a disk with a committed 1.0.0 in slot A (generation 1) the one that a flow starts from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Prepare {
+    /// Applies version N.0.0 by the host's `ralph-update --disk`.
+    Apply(u32),
+    /// Commits what is staged.
+    Commit,
+    /// Gives an entry another name.
+    Rename(&'static str, &'static str),
+    /// Lets the boot guard count five boots of slot B, in the tiny guest.
+    GuardCountsFive,
+    /// Power is cut in another flow, after this many thousandths of what it writes.
+    Cut(&'static str, usize),
+}
+
+/// What is run on one of the slots.
+#[derive(Clone, Copy, Debug)]
+pub struct Op {
+    /// Program and arguments.
+    pub argv: &'static [&'static str],
+    /// It may restart the machine.
+    pub restarts: bool,
+    /// Exit codes that are well.
+    pub exits: &'static [i64],
+    /// States that the slots may have afterwards (IFC-21).
+    pub a: &'static [&'static str],
+    /// As `a`.
+    pub b: &'static [&'static str],
+}
+
+/// One flow.
+#[derive(Clone, Copy, Debug)]
+pub struct Flow {
+    /// A short name, of its folder too.
+    pub name: &'static str,
+    /// How its disk is made.
+    pub prepare: &'static [Prepare],
+    /// The slot that runs.
+    pub runs: &'static str,
+    /// The version that it applies; 0: none.
+    pub applies: u32,
+    /// Slot and generation of what boots before the flow,
+    pub before: (&'static str, u32),
+    /// and after it.
+    pub after: (&'static str, u32),
+    /// What is recorded.
+    pub op: Op,
+    /// What is repeated where slot A boots after a cut.
+    pub on_a: Op,
+    /// What is repeated where slot B boots.
+    pub on_b: Op,
+}
+
+const APPLY: &[&str] = &["/bin/ralph-update", "apply", "--trust", "/job/release.pub.pem", "/job/image.zst"];
+const COMMIT: &[&str] = &["/bin/ralph-update", "commit"];
+const ROLLBACK: &[&str] = &["/bin/ralph-update", "rollback"];
+const REJECT_B: &[&str] = &["/bin/ralph-update", "reject", "b"];
+const GUARD: &[&str] = &["/bin/ralph-boot-guard", "start"];
+const HEALTH: &[&str] = &["/bin/ralph-health-check", "run"];
+
+const fn op(
+    argv: &'static [&'static str],
+    exits: &'static [i64],
+    a: &'static [&'static str],
+    b: &'static [&'static str],
+) -> Op {
+    Op { argv, restarts: false, exits, a, b }
+}
+
+const fn restarting(argv: &'static [&'static str], a: &'static [&'static str], b: &'static [&'static str]) -> Op {
+    Op { argv, restarts: true, exits: &[], a, b }
+}
+
+const COMMITTED: &[&str] = &["committed"];
+const BAD: &[&str] = &["bad"];
+/// A running entry without tries counts as a trial.
+const GIVEN_UP: &[&str] = &["bad", "trial"];
+
+/// The boot guard's count of five boots.
+pub const COUNTS_FIVE: Op = op(
+    &["/bin/sh", "-c", "for boot in 1 2 3 4 5; do ralph-boot-guard start; busybox rm -r /run/ralphos; done"],
+    &[0],
+    COMMITTED,
+    COMMITTED,
+);
+
+/// An update into slot B, which runs on trial when the cut came after its commit point.
+const fn apply_to_b(name: &'static str, prepare: &'static [Prepare], applies: u32, generation: u32) -> Flow {
+    Flow {
+        name,
+        prepare,
+        runs: "a",
+        applies,
+        before: ("a", 1),
+        after: ("b", generation),
+        op: op(APPLY, &[0], COMMITTED, &["staged"]),
+        on_a: op(APPLY, &[0, 4], COMMITTED, &["staged"]),
+        on_b: op(APPLY, &[4], COMMITTED, &["trial"]),
+    }
+}
+
+/// All flows.
+pub const FLOWS: &[Flow] = &[
+    apply_to_b("first-apply", &[], 2, 2),
+    Flow {
+        name: "second-apply",
+        prepare: &[Prepare::Apply(2), Prepare::Commit],
+        runs: "b",
+        applies: 3,
+        before: ("b", 2),
+        after: ("a", 3),
+        op: op(APPLY, &[0], &["staged"], COMMITTED),
+        on_a: op(APPLY, &[4], &["trial"], COMMITTED),
+        on_b: op(APPLY, &[0, 4], &["staged"], COMMITTED),
+    },
+    apply_to_b(
+        "apply-over-fallen-back",
+        &[Prepare::Apply(2), Prepare::Rename("ralphos-b-g2+3-0.conf", "ralphos-b-g2+0-3.conf")],
+        3,
+        3,
+    ),
+    apply_to_b("apply-repeated", &[Prepare::Cut("first-apply", 700)], 2, 3),
+    Flow {
+        name: "commit",
+        prepare: &[Prepare::Apply(2), Prepare::Rename("ralphos-b-g2+3-0.conf", "ralphos-b-g2+2-1.conf")],
+        runs: "b",
+        applies: 0,
+        before: ("b", 2),
+        after: ("b", 2),
+        op: op(COMMIT, &[0], COMMITTED, COMMITTED),
+        on_a: op(COMMIT, &[4], COMMITTED, COMMITTED),
+        on_b: op(COMMIT, &[0, 4], COMMITTED, COMMITTED),
+    },
+    Flow {
+        name: "mark-bad",
+        prepare: &[Prepare::Apply(2), Prepare::Rename("ralphos-b-g2+3-0.conf", "ralphos-b-g2+2-1.conf")],
+        runs: "b",
+        applies: 0,
+        before: ("b", 2),
+        after: ("a", 1),
+        op: restarting(HEALTH, COMMITTED, GIVEN_UP),
+        on_a: op(COMMIT, &[4], COMMITTED, BAD),
+        on_b: restarting(HEALTH, COMMITTED, GIVEN_UP),
+    },
+    Flow {
+        name: "rollback",
+        prepare: &[Prepare::Apply(2), Prepare::Commit],
+        runs: "b",
+        applies: 0,
+        before: ("b", 2),
+        after: ("a", 1),
+        op: op(ROLLBACK, &[0], COMMITTED, GIVEN_UP),
+        on_a: op(COMMIT, &[4], COMMITTED, BAD),
+        on_b: op(ROLLBACK, &[0], COMMITTED, GIVEN_UP),
+    },
+    Flow {
+        name: "reject",
+        prepare: &[Prepare::Apply(2)],
+        runs: "a",
+        applies: 0,
+        before: ("b", 2),
+        after: ("a", 1),
+        op: op(REJECT_B, &[0], COMMITTED, BAD),
+        on_a: op(REJECT_B, &[0, 4], COMMITTED, BAD),
+        on_b: op(REJECT_B, &[0], COMMITTED, GIVEN_UP),
+    },
+    Flow {
+        name: "guard-counts",
+        prepare: &[Prepare::Apply(2), Prepare::Rename("ralphos-b-g2+3-0.conf", "ralphos-b-g2+2-1.conf")],
+        runs: "b",
+        applies: 0,
+        before: ("b", 2),
+        after: ("b", 2),
+        op: restarting(GUARD, COMMITTED, &["trial"]),
+        on_a: restarting(GUARD, COMMITTED, &["trial"]),
+        on_b: restarting(GUARD, COMMITTED, &["trial"]),
+    },
+    Flow {
+        name: "guard-gives-up",
+        prepare: &[Prepare::Apply(2), Prepare::Commit, Prepare::GuardCountsFive],
+        runs: "b",
+        applies: 0,
+        before: ("b", 2),
+        after: ("a", 1),
+        op: restarting(GUARD, COMMITTED, GIVEN_UP),
+        on_a: restarting(GUARD, COMMITTED, BAD),
+        on_b: restarting(GUARD, COMMITTED, &["bad", "trial", "committed"]),
+    },
+];
+
+/// The firmware counts a try: it renames the entry of what it starts. What comes after it is the commit of that trial.
+/// Recorded with real firmware, not in the tiny guest.
+pub const FIRMWARE: Flow = Flow {
+    name: "firmware-counts",
+    prepare: &[Prepare::Apply(2)],
+    runs: "b",
+    applies: 0,
+    before: ("b", 2),
+    after: ("b", 2),
+    op: op(COMMIT, &[0], COMMITTED, COMMITTED),
+    on_a: op(COMMIT, &[4], COMMITTED, COMMITTED),
+    on_b: op(COMMIT, &[0], COMMITTED, COMMITTED),
+};
+
+/// The flow of this name.
+pub fn flow(name: &str) -> Option<&'static Flow> {
+    FLOWS.iter().find(|flow| flow.name == name)
+}
+
+impl Op {
+    /// For the guest's job.
+    pub fn json(&self) -> Value {
+        json!({
+            "argv": self.argv, "restarts": self.restarts, "exits": self.exits, "slots": { "a": self.a, "b": self.b },
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flows_have_names_of_their_own_and_rest_on_earlier_ones() {
+        for (at, flow) in FLOWS.iter().enumerate() {
+            assert!(FLOWS[..at].iter().all(|other| other.name != flow.name), "{}", flow.name);
+            for prepare in flow.prepare {
+                if let Prepare::Cut(name, thousandths) = prepare {
+                    assert!(FLOWS[..at].iter().any(|other| other.name == *name), "{name}");
+                    assert!(*thousandths < 1000);
+                }
+            }
+        }
+    }
+}
