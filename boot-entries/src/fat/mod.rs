@@ -6,6 +6,7 @@
 mod dir;
 mod faults;
 mod format;
+mod health;
 
 use std::io::{self, Read, Seek, SeekFrom, Write};
 
@@ -13,6 +14,7 @@ pub use dir::RawItem;
 pub use faults::{ClusterFault, cluster_faults};
 pub(crate) use format::tidy_new_directory;
 pub use format::{FormatError, FormatOptions, format_esp};
+pub use health::VolumeHealth;
 
 /// A FAT volume cannot be read, or its structures are broken.
 #[derive(Debug, thiserror::Error)]
@@ -74,6 +76,10 @@ pub struct Geometry {
     pub clusters: u32,
     /// The FAT that counts.
     fat_start: u64,
+    /// Where the FATs begin that are kept equal; one only, where only one is kept.
+    copies: Vec<u64>,
+    /// Bytes of a FAT.
+    fat_len: u64,
     data_start: u64,
     root: Root,
     /// The FAT32 information sector.
@@ -139,11 +145,15 @@ impl Geometry {
             return bad("active FAT");
         }
         let info = u16_at(48);
+        let mirrored = !fat32 || flags & 0x80 == 0;
+        let kept = if mirrored { 0..u64::from(fats) } else { active..active + 1 };
         Ok(Geometry {
             kind,
             cluster_size: u32::from(bytes_per_sector) * u32::from(sectors_per_cluster),
             clusters,
             fat_start: bytes(first_fat + active * u64::from(fat_sectors)),
+            copies: kept.map(|copy| bytes(first_fat + copy * u64::from(fat_sectors))).collect(),
+            fat_len: bytes(u64::from(fat_sectors)),
             data_start: bytes(data_start),
             root: if fat32 {
                 Root::Cluster(u32_at(44))
