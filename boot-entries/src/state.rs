@@ -1,5 +1,7 @@
 //! Everything the ESP says about the boot, gathered once; and what follows from it, without another look.
 
+mod look;
+
 use std::collections::BTreeSet;
 use std::fmt;
 

@@ -9,7 +9,7 @@ use crate::loader::{LoaderVars, parse_efi_string};
 /// Where Linux shows EFI variables.
 pub const EFIVARS: &str = "/sys/firmware/efi/efivars";
 /// The vendor of the loader's variables.
-const LOADER_GUID: &str = "4a67b082-0a4c-41cf-b6c7-440b29bb8c4f";
+pub const LOADER_GUID: &str = "4a67b082-0a4c-41cf-b6c7-440b29bb8c4f";
 
 /// A variable that may be there and could not be read.
 #[derive(Debug, thiserror::Error)]

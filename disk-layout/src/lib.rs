@@ -5,6 +5,7 @@
 mod aligned;
 mod booted;
 mod coalesce;
+mod copies;
 mod create;
 mod device;
 pub mod fake;
@@ -23,6 +24,7 @@ mod window;
 pub use aligned::{AlignedBuf, BLOCK};
 pub use booted::{BootedDisk, BootedError, Clash, ClashReason, EspMount, find_booted, find_named};
 pub use coalesce::CoalescingWriter;
+pub use copies::{DiskFile, RawDisk, RepairError, TableHealth, repair_copy};
 pub use create::{ALIGNMENT, CreateError, NewDisk, PlannedDisk};
 pub use device::{SlotError, SlotIo};
 pub use layout::{

@@ -94,6 +94,11 @@ impl UpdateLock {
         Ok(UpdateLock { _held: lock(file, path)? })
     }
 
+    /// Who holds the lock on this file now, as the kernel tells it. Only a look: nothing is taken, so nobody is kept from it.
+    pub fn holder_of(path: impl AsRef<Path>) -> Option<u32> {
+        held_now(&File::open(path).ok()?)
+    }
+
     /// A lock on a nameless file in memory: excludes nobody, leaves nothing behind.
     ///
     /// # Panics
@@ -121,15 +126,19 @@ fn lock(file: File, path: &Path) -> Result<Flock<File>, LockError> {
 /// The kernel is asked first because the text in the file may be that of a former holder, if the present one has not
 /// written yet, and because a disk image holds no text of ours.
 fn holder(file: &File) -> Option<u32> {
-    let meta = file.metadata().ok()?;
-    let locks = std::fs::read_to_string("/proc/locks").unwrap_or_default();
-    let (major, minor) = (nix::sys::stat::major(meta.dev()), nix::sys::stat::minor(meta.dev()));
-    holder_in(&locks, major, minor, meta.ino()).or_else(|| {
+    held_now(file).or_else(|| {
         // A lock file is a few bytes long; a disk image is no lock file and is not read beyond them.
         let mut text = String::new();
         file.take(16).read_to_string(&mut text).ok()?;
         text.strip_suffix('\n')?.parse().ok()
     })
+}
+
+fn held_now(file: &File) -> Option<u32> {
+    let meta = file.metadata().ok()?;
+    let locks = std::fs::read_to_string("/proc/locks").unwrap_or_default();
+    let (major, minor) = (nix::sys::stat::major(meta.dev()), nix::sys::stat::minor(meta.dev()));
+    holder_in(&locks, major, minor, meta.ino())
 }
 
 /// Finds the holder of a `flock` in the text of `/proc/locks`. Lines read
@@ -163,7 +172,9 @@ mod tests {
             }
             other => panic!("{other:?}"),
         }
+        assert_eq!(UpdateLock::holder_of(&path), Some(std::process::id()));
         drop(first);
+        assert_eq!(UpdateLock::holder_of(&path), None, "not what the last holder wrote into the file");
         drop(UpdateLock::acquire(&path).unwrap());
         let text = std::fs::read_to_string(&path).unwrap();
         assert_eq!(text, format!("{}\n", std::process::id()));

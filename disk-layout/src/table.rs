@@ -17,7 +17,7 @@ use uuid::Uuid;
 use crate::window::FileWindow;
 
 /// More entries than anybody has; the usual number is 128.
-const MAX_ENTRIES: u32 = 1024;
+pub(crate) const MAX_ENTRIES: u32 = 1024;
 
 /// A partition as the table has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -176,7 +176,7 @@ fn device_sector_size(file: &File) -> Result<Option<LogicalBlockSize>, TableErro
     }
 }
 
-fn read_copy(
+pub(crate) fn read_copy(
     file: &File,
     disk_len: u64,
     sector: LogicalBlockSize,

@@ -232,6 +232,7 @@ fn upd_1_refusals_that_need_the_esp_change_nothing() {
                 esp.put("z", b"MZ");
             });
         }),
+        ("plan-broken", |host| host.firmware.borrow_mut().as_mut().unwrap().features = Some(0)),
         ("esp-too-small", |host| {
             host.with_esp(|esp| esp.set_space(Space { cluster_size: 4096, free_clusters: 256 }));
         }),
@@ -244,6 +245,38 @@ fn upd_1_refusals_that_need_the_esp_change_nothing() {
         assert_eq!(host.entries(), before);
         let log = host.take_log();
         assert_eq!(changes(&log), Vec::<&String>::new(), "{reason}");
+    }
+}
+
+#[test]
+fn doc_40_a_broken_plan_names_who_is_to_blame_and_the_remedy() {
+    type Case = (&'static str, fn(&mut FakeHost));
+    let cases: &[Case] = &[
+        ("loader-without-counting: systemd-boot 257.9 does not count boots: install", |host| {
+            host.firmware.borrow_mut().as_mut().unwrap().features = Some(0xef);
+        }),
+        (
+            "default-variable: the EFI variable LoaderEntryDefault is \"ralphos-a*\": take it away; then ralphos-a-g1.conf (it is the first in the loader's order) boots (`ralph-update doctor --fix`)",
+            |host| host.vars = LoaderVars { default: Some("ralphos-a*".into()), ..LoaderVars::default() },
+        ),
+        ("one-shot-variable: ", |host| {
+            host.vars = LoaderVars { one_shot: Some("ralphos-a*".into()), ..LoaderVars::default() };
+        }),
+        ("default-in-conf: ", |host| {
+            host.with_esp(|esp| esp.put("loader/loader.conf", b"default ralphos-a-g1.conf\n"))
+        }),
+        ("foreign-entry: zz.conf is a boot entry that is not ours: ", |host| {
+            host.with_esp(|esp| {
+                esp.put("loader/entries/zz.conf", b"linux /z\nsort-key aaa\n");
+                esp.put("z", b"MZ");
+            });
+        }),
+    ];
+    for (blame, prepare) in cases {
+        let mut host = FakeHost::new();
+        prepare(&mut host);
+        let refused = refusal(host.apply(image(&spec("2.0.0")).0)).to_string();
+        assert!(refused.contains(blame), "{blame}\n{refused}");
     }
 }
 

@@ -16,7 +16,8 @@ use updater::source::Source;
     version,
     max_term_width = 100,
     after_help = "\
-Exit codes: 0 done, 1 failed, 2 usage, 3 refused by a rule (nothing changed), 4 nothing to do, 5 another program is at work.
+Exit codes: 0 done, 1 failed, 2 usage, 3 refused by a rule (nothing changed), 4 nothing to do, 5 another program is at work,
+6 the doctor found what endangers the next boot or update.
 Something went wrong? `ralph-update explain` tells what and why, and what to do."
 )]
 pub struct Cli {
@@ -55,6 +56,15 @@ pub enum Command {
     Reject {
         /// The slot, a or b
         slot: Slot,
+    },
+    /// Tell what boots next and each thing that endangers it or the next update, with what to do
+    ///
+    /// Looks at entries, loader, EFI partition, partition table, watchdog and clock; changes nothing without --fix, and works while
+    /// another program is at work. Exit code 6: there is a danger.
+    Doctor {
+        /// Repair what is safe to repair, one durable step at a time, and say what was done
+        #[arg(long)]
+        fix: bool,
     },
     /// Explain in plain words what runs and why, what boots next, what became of each update, and what to do
     ///

@@ -13,8 +13,10 @@ use image_format::{TrustPolicy, UnverifiedImage};
 use serde_json::json;
 use updater::apply::{ApplyError, Outcome, Request, apply};
 use updater::config::{self, LOCAL_DIR, Policy, VENDOR_DIR};
+use updater::doctor::fix::Repaired;
+use updater::doctor::{self, Diagnosis};
 use updater::explain;
-use updater::host::{Device, Host, ImageFile};
+use updater::host::{Device, Host, HostError, ImageFile};
 use updater::progress;
 use updater::refuse::{Downgrade, KnownBad};
 use updater::release;
@@ -34,12 +36,17 @@ pub fn run(cli: &Cli) -> anyhow::Result<Answer> {
         Command::Rollback { reboot } => rollback(cli, *reboot),
         Command::Commit => commit(cli),
         Command::Reject { slot } => reject(cli, *slot),
+        Command::Doctor { fix } => ask_doctor(cli, *fix),
         Command::Explain => tell_explanation(cli),
         Command::History => history(cli),
     }
 }
 
 fn host(cli: &Cli) -> anyhow::Result<Box<dyn Host>> {
+    Ok(open_host(cli)?)
+}
+
+fn open_host(cli: &Cli) -> Result<Box<dyn Host>, HostError> {
     Ok(match &cli.disk {
         Some(file) => Box::new(ImageFile::open(file)?),
         None => Box::new(Device::find(SysRoot::real())?),
@@ -127,12 +134,34 @@ fn tell_status(cli: &Cli) -> anyhow::Result<Answer> {
 }
 
 fn tell_explanation(cli: &Cli) -> anyhow::Result<Answer> {
-    let command = match &cli.disk {
-        Some(file) => format!("ralph-update --disk {}", file.display()),
-        None => "ralph-update".to_owned(),
-    };
-    let explanation = explain::explain(&explain::gather::gather(&*host(cli)?, &command)?);
+    let host = host(cli)?;
+    let explanation = explain::explain(&explain::gather::gather(&*host, &host.command())?);
     Ok(Answer::done(explain::text::text(&explanation), serde_json::to_value(&explanation)?))
+}
+
+fn ask_doctor(cli: &Cli, fix: bool) -> anyhow::Result<Answer> {
+    let host = match open_host(cli) {
+        Ok(host) => host,
+        // What keeps every other command from working is the doctor's to tell.
+        Err(error) => match doctor::diagnose_unopened(&error) {
+            Some(diagnosis) => return diagnosed(&diagnosis, fix.then_some(&[])),
+            None => return Err(error.into()),
+        },
+    };
+    if !fix {
+        return diagnosed(&doctor::diagnose(&*host), None);
+    }
+    let fixed = doctor::fix::fix(&*host)?;
+    diagnosed(&fixed.diagnosis, Some(&fixed.repaired))
+}
+
+fn diagnosed(diagnosis: &Diagnosis, repaired: Option<&[Repaired]>) -> anyhow::Result<Answer> {
+    let text = doctor::text::text(diagnosis, repaired);
+    let mut fields = serde_json::to_value(diagnosis)?;
+    if let Some(repaired) = repaired {
+        fields["repaired"] = serde_json::to_value(repaired)?;
+    }
+    Ok(if diagnosis.is_endangered() { Answer::endangered(text, fields) } else { Answer::done(text, fields) })
 }
 
 fn verify(cli: &Cli, args: &Verify) -> anyhow::Result<Answer> {

@@ -15,6 +15,8 @@ pub enum Exit {
     NothingToDo = 4,
     /// Another program holds the update lock.
     Busy = 5,
+    /// The doctor found what endangers the next boot or update.
+    Endangered = 6,
 }
 
 /// A message with its causes, on one line.

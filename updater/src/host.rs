@@ -10,12 +10,15 @@ use boot_entries::options::OptionsError;
 use boot_entries::vars::EFIVARS;
 use boot_entries::{BootOptions, Esp, EspError, FoundVars, ImageEsp, KernelEsp, read_vars};
 use disk_layout::{
-    BootedDisk, BootedError, Clash, DEVICE_LOCK, DiskLayout, FileWindow, LayoutError, LockError, MountError, MountMode,
-    PrivateMount, Slot, SlotError, SlotFile, SlotIo, SysError, SysRoot, UpdateLock, find_booted,
+    BootedDisk, BootedError, Clash, DEVICE_LOCK, DiskFile, DiskLayout, FileWindow, LayoutError, LockError, MountError,
+    MountMode, PrivateMount, RepairError, Slot, SlotError, SlotFile, SlotIo, SysError, SysRoot, TableCopy, UpdateLock,
+    find_booted, repair_copy,
 };
 use nix::fcntl::OFlag;
 
 use crate::history::Records;
+use crate::vars::{self, LoaderVariable, VariableError};
+use crate::vitals::{self, Firmware, Vitals, WriteProtection};
 
 /// Where history and floor are kept on a device.
 pub const RECORDS_DIR: &str = "/var/lib/ralph-update";
@@ -68,6 +71,26 @@ pub trait Host {
     }
     /// Does the slot begin with zeros only? `None` when that cannot be told.
     fn is_blank(&self, slot: Slot) -> Option<bool>;
+    /// How this program is called to work on this host: what advice begins with.
+    fn command(&self) -> String {
+        "ralph-update".to_owned()
+    }
+    /// What loader and firmware say of themselves; `None` when they cannot be asked.
+    fn firmware(&self) -> Option<Firmware> {
+        None
+    }
+    /// What else the doctor looks at. Changes nothing, and needs no lock.
+    fn vitals(&self) -> Vitals {
+        Vitals::default()
+    }
+    /// Takes one of the loader's variables away (DOC-23).
+    fn remove_variable(&self, _lock: &UpdateLock, _variable: LoaderVariable) -> Result<(), VariableError> {
+        Err(VariableError::NotHere)
+    }
+    /// Rewrites a damaged copy of the partition table from the other one (DSK-6).
+    fn repair_table(&self, _lock: &UpdateLock, _which: TableCopy) -> Result<(), RepairError> {
+        Err(RepairError::Source("this host has none"))
+    }
 }
 
 /// An ESP in use.
@@ -203,6 +226,61 @@ impl Host for Device {
     fn is_blank(&self, slot: Slot) -> Option<bool> {
         begins_blank(self.disk.slot_dev(slot), 0)
     }
+
+    fn firmware(&self) -> Option<Firmware> {
+        Firmware::read(Path::new("/"))
+    }
+
+    fn vitals(&self) -> Vitals {
+        let root = Path::new("/");
+        let (disk, esp) = (self.disk.disk_dev(), self.disk.esp_dev());
+        let mut found = Vitals {
+            disk_device: Some(disk.to_owned()),
+            esp_device: Some(esp.to_owned()),
+            volume: std::fs::File::open(esp).ok().map(vitals::volume),
+            watchdog: vitals::watchdog(root),
+            now: now(),
+            built: vitals::built(root),
+            bless_boot: Some(vitals::bless_boot(root)),
+            busy: UpdateLock::holder_of(DEVICE_LOCK),
+            ..Vitals::default()
+        };
+        found.read_table(disk);
+        match self.disk.esp_mount(&self.sys) {
+            Ok(Some(mount)) if mount.read_only => found.write_protection = Some(WriteProtection::Mounted(mount.point)),
+            _ if vitals::is_read_only(root, esp) => {
+                found.write_protection = Some(WriteProtection::Medium(esp.to_owned()));
+            }
+            _ => {}
+        }
+        match self.disk.clashes(&self.sys) {
+            Ok(clashes) => {
+                found.clashes = clashes.iter().map(|clash| format!("{} {}", clash.disk.display(), clash.why)).collect()
+            }
+            Err(error) => found.left_out.push(format!("other disks: {}", crate::exit::with_source(&error))),
+        }
+        if found.watchdog.is_none() {
+            found.left_out.push("whether the watchdog is armed: the kernel does not say".to_owned());
+        }
+        found
+    }
+
+    fn remove_variable(&self, _lock: &UpdateLock, variable: LoaderVariable) -> Result<(), VariableError> {
+        vars::remove(Path::new(EFIVARS), variable)
+    }
+
+    fn repair_table(&self, lock: &UpdateLock, which: TableCopy) -> Result<(), RepairError> {
+        repair_table(lock, self.disk.disk_dev(), &self.disk.layout, which)
+    }
+}
+
+fn now() -> Option<u64> {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).ok().map(|since| since.as_secs())
+}
+
+fn repair_table(lock: &UpdateLock, path: &Path, layout: &DiskLayout, which: TableCopy) -> Result<(), RepairError> {
+    let mut disk = DiskFile::open(path).map_err(|source| RepairError::Io { what: "open", source })?;
+    repair_copy(lock, &mut disk, layout.sector_size, which)
 }
 
 #[derive(Debug)]
@@ -349,6 +427,35 @@ impl Host for ImageFile {
 
     fn is_blank(&self, slot: Slot) -> Option<bool> {
         begins_blank(&self.path, self.layout.slot(slot).start)
+    }
+
+    fn command(&self) -> String {
+        let path = self.path.display().to_string();
+        let plain = path.chars().all(|c| c.is_ascii_alphanumeric() || "/._-".contains(c));
+        let path = if plain { path } else { format!("'{}'", path.replace('\'', "'\\''")) };
+        format!("ralph-update --disk {path}")
+    }
+
+    fn vitals(&self) -> Vitals {
+        let window = |file| FileWindow::new(file, self.layout.esp.start, self.layout.esp.len);
+        let mut found = Vitals {
+            volume: std::fs::File::open(&self.path).and_then(window).ok().map(vitals::volume),
+            busy: UpdateLock::holder_of(&self.path),
+            left_out: vec![
+                "EFI variables, boot loader, watchdog, clock, other disks, history: they belong to a machine, and this is a disk image".to_owned(),
+            ],
+            ..Vitals::default()
+        };
+        found.read_table(&self.path);
+        // To open a file for writing changes nothing.
+        if OpenOptions::new().write(true).open(&self.path).is_err() {
+            found.write_protection = Some(WriteProtection::Medium(self.path.clone()));
+        }
+        found
+    }
+
+    fn repair_table(&self, lock: &UpdateLock, which: TableCopy) -> Result<(), RepairError> {
+        repair_table(lock, &self.path, &self.layout, which)
     }
 }
 

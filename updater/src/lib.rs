@@ -2,7 +2,8 @@
 //!
 //! Gather once, decide purely, act separately: [`host`] is the seam to the machine, [`session`] reads the boot state under
 //! the lock and acts on entries, [`status`] tells, [`history`], [`evidence`] and [`guard`] remember. With the feature `apply`: [`refuse`] decides whether an image may be
-//! applied, [`apply`] carries it out, phase by phase, and [`explain`] tells afterwards what became of it. The rules are in `specs/boot-entries.md`.
+//! applied, [`apply`] carries it out, phase by phase, [`explain`] tells afterwards what became of it, and [`doctor`] what endangers the next boot
+//! and update. The rules are in `specs/boot-entries.md` and `specs/doctor.md`.
 
 pub mod evidence;
 pub mod exit;
@@ -14,13 +15,19 @@ pub mod memory;
 pub mod release;
 pub mod session;
 pub mod status;
+pub mod vars;
+pub mod vitals;
 
 #[cfg(feature = "apply")]
 pub mod apply;
 #[cfg(feature = "apply")]
 pub mod config;
 #[cfg(feature = "apply")]
+pub mod doctor;
+#[cfg(feature = "apply")]
 pub mod explain;
+#[cfg(feature = "apply")]
+mod plan;
 #[cfg(feature = "apply")]
 mod preflight;
 #[cfg(feature = "apply")]

@@ -1,16 +1,18 @@
 //! UPD-1, gathering: what must be known before the decision of [`crate::refuse`], and the refusals that need the ESP.
 
 use boot_entries::options::with_default_words;
-use boot_entries::{BootOptions, Counter, Entry, Liveness, OnCorruption, OurEntry, Prediction, Wholeness, is_whole};
+use boot_entries::{BootOptions, Entry, Liveness, OnCorruption, OurEntry, Wholeness, is_whole};
 use disk_layout::UpdateLock;
 use image_format::{Architecture, Manifest, SystemId, UpdaterVersion};
 
 use crate::apply::{ApplyError, Plan, Request};
+use crate::doctor;
 use crate::exit::with_source;
 use crate::guard::take_over_guard_event;
 use crate::history::Event;
 use crate::host::Host;
 use crate::memory::{inconclusive, why_known_bad};
+use crate::plan::{Asked, Broken};
 use crate::refuse::{Decision, Facts, KnownBad, Refusal, decide};
 use crate::session::{
     Fencing, Running, Session, SessionError, describe, floor, hex, is_untried, next_generation, note, note_fallbacks,
@@ -80,7 +82,7 @@ pub(crate) fn look(
         linux_sha256: *manifest.linux().sha256.as_bytes(),
         initrd_sha256: *manifest.initrd().sha256.as_bytes(),
     };
-    loader_agrees(&session, &running, &entry)?;
+    loader_agrees(host, &mut session, &running, &entry)?;
     session.close()?;
     let retried = facts.known_bad.is_some() || facts.inconclusive > 0 && request.known_bad == KnownBad::Retry;
     Ok(Preflight::Go(Box::new(Plan { target, entry, retried, notes })))
@@ -136,34 +138,37 @@ fn fallback_is_whole(session: &mut Session<'_>, running: &Running) -> Result<(),
     }
 }
 
-/// Asks the loader model both ways: staged, the new entry must boot; once it is bad, the running system must.
-fn loader_agrees(session: &Session<'_>, running: &Running, entry: &Entry) -> Result<(), ApplyError> {
-    let name = entry.name(Some(Counter::fresh()));
+/// What would make the trial pointless, before the target slot is touched: a loader that does not count, or one that the
+/// model says would not try the new entry, or not come back (UPD-1). Who is to blame, and what to do, says the doctor.
+fn loader_agrees(
+    host: &dyn Host,
+    session: &mut Session<'_>,
+    running: &Running,
+    entry: &Entry,
+) -> Result<(), ApplyError> {
     if Entry::parse(&entry.render(Liveness::Live)).map(|(parsed, _)| parsed).as_ref() != Ok(entry) {
         return Err(broken("the image's title or options cannot stand in a boot entry; build it anew".to_owned()));
     }
-    let (state, vars, architecture) = (session.state(), session.vars(), session.architecture());
-    let staged = state.predict_staged(entry, Counter::fresh(), vars, architecture);
-    if !staged.boots(name) {
-        return Err(broken(instead("the new system would not be tried", &staged)));
+    if let Some(finding) = host.firmware().and_then(|firmware| doctor::without_counting(&firmware)) {
+        return Err(broken(finding.sentence()));
     }
-    let failed = state.predict_staged(entry, Counter::bad(), vars, architecture);
-    // A running system without tries left is no better than the new one would be then: nothing is lost.
-    if !running.name().is_exhausted() && !failed.boots(running.name()) {
-        return Err(broken(instead("if the new system failed, the running one would not come back", &failed)));
+    let (vars, architecture) = (session.vars().clone(), session.architecture());
+    let (esp, state) = session.esp_and_state();
+    let (what, instead) = match (Asked { state, vars: &vars, architecture }).check(running.name(), entry) {
+        Ok(()) => return Ok(()),
+        Err(Broken::NotTried(instead)) => ("the new system would not be tried", instead),
+        Err(Broken::NotBack(instead)) => ("if the new system failed, the running one would not come back", instead),
+    };
+    let mut why = format!("{what}; the loader would boot {}", describe(&instead));
+    let blame = doctor::who_misleads(esp, state, &vars, (running, entry), &host.command());
+    for finding in blame.map_err(SessionError::State)? {
+        why.push_str(&format!("; {}", finding.sentence()));
     }
-    Ok(())
+    Err(broken(why))
 }
 
 fn broken(why: String) -> ApplyError {
     Refusal::PlanBroken { why }.into()
-}
-
-fn instead(what: &str, prediction: &Prediction) -> String {
-    format!(
-        "{what}; the loader would boot {}: remove what stands in the way (an EFI variable: `bootctl set-default ''`, `bootctl set-oneshot ''`; an entry or line: from the EFI partition)",
-        describe(prediction)
-    )
 }
 
 /// The architecture as images call it.

@@ -7,6 +7,7 @@ use disk_layout::{BootedError, Clash, LockError};
 use serde_json::{Map, Value, json};
 use updater::apply::ApplyError;
 use updater::exit::Exit;
+use updater::host::HostError;
 use updater::refuse::Refusal;
 use updater::session::SessionError;
 
@@ -25,6 +26,13 @@ impl Answer {
     /// Done.
     pub fn done(text: impl Into<String>, fields: Value) -> Self {
         Answer { exit: Exit::Success, text: text.into(), fields: object(fields) }
+    }
+
+    /// Looked, and found what a program should react to.
+    pub fn endangered(text: impl Into<String>, fields: Value) -> Self {
+        let mut answer = Answer { exit: Exit::Endangered, ..Answer::done(text, fields) };
+        answer.fields.insert("reason".to_owned(), json!("endangered"));
+        answer
     }
 
     /// Nothing to do.
@@ -77,6 +85,7 @@ fn result_name(exit: Exit) -> &'static str {
         Exit::Refused => "refused",
         Exit::NothingToDo => "nothing-to-do",
         Exit::Busy => "busy",
+        Exit::Endangered => "endangered",
     }
 }
 
@@ -112,9 +121,19 @@ fn classify(error: &anyhow::Error) -> (Exit, &'static str) {
             Some(BootedError::OtherEsp { .. }) => return (Exit::Refused, "other-esp"),
             _ => {}
         }
+        if is_read_only(cause) {
+            return (Exit::Refused, "esp-read-only");
+        }
         if cause.is::<Clash>() {
             return (Exit::Refused, "two-disks");
         }
     }
     (Exit::Failure, "failed")
+}
+
+/// The errors around it show it as their own, so it is no cause of theirs.
+fn is_read_only(cause: &(dyn std::error::Error + 'static)) -> bool {
+    let session = |error: &SessionError| matches!(error, SessionError::Host(HostError::ReadOnly(_)));
+    cause.downcast_ref().is_some_and(|error| matches!(error, ApplyError::Session(error) if session(error)))
+        || cause.downcast_ref().is_some_and(session)
 }

@@ -194,7 +194,7 @@ fn state_of(ours: &OurEntry, booted: bool) -> SlotState {
     }
 }
 
-fn next_boot(prediction: &Prediction) -> Option<NextBoot> {
+pub(crate) fn next_boot(prediction: &Prediction) -> Option<NextBoot> {
     let Prediction::Boots { file_name, entry, reason } = prediction else { return None };
     Some(NextBoot {
         slot: entry.map(|name| name.slot),

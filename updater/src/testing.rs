@@ -7,13 +7,17 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 
+use boot_entries::fat::VolumeHealth;
 use boot_entries::guard::{GuardError, GuardRecord};
 use boot_entries::{
     BootOptions, Entry, EntryArchitecture, EntryName, Esp, FakeEsp, FoundVars, Liveness, LoaderVars, OnCorruption,
     PayloadKind, read_vars,
 };
 use disk_layout::fake::{FakeSlot, SlotEvent};
-use disk_layout::{Architecture, DiskLayout, LockError, NewDisk, Seed, Slot, SlotError, SlotIo, UpdateLock};
+use disk_layout::{
+    Architecture, DiskLayout, LockError, NewDisk, RepairError, Seed, Slot, SlotError, SlotIo, TableCopy, TableHealth,
+    UpdateLock,
+};
 use image_format::{Digest, ImageSpec, Manifest, PrivateKey, Sources, TrustPolicy, UpdaterVersion, build};
 
 use crate::apply::{ApplyError, Outcome, Request, apply};
@@ -22,6 +26,8 @@ use crate::history::Records;
 use crate::host::{Access, Host, HostError, OpenEsp, TargetSlot};
 use crate::progress::Silent;
 use crate::refuse::{Downgrade, KnownBad};
+use crate::vars::{LoaderVariable, VariableError};
+use crate::vitals::{Firmware, Vitals, Watchdog};
 
 pub(crate) const SLOT_LEN: usize = 2 << 20;
 
@@ -87,6 +93,14 @@ pub(crate) struct FakeHost {
     pub guard: RefCell<Option<GuardRecord>>,
     /// Flips a bit of every block read back at this offset.
     pub spoil: Option<u64>,
+    /// What else the doctor looks at; nothing is amiss.
+    pub vitals: RefCell<Vitals>,
+    /// A systemd-boot 257 that counts.
+    pub firmware: RefCell<Option<Firmware>>,
+    /// Variables that were removed.
+    pub removed: RefCell<Vec<LoaderVariable>>,
+    /// The machine takes neither a variable nor a partition table.
+    pub refuses: bool,
 }
 
 impl FakeHost {
@@ -126,6 +140,22 @@ impl FakeHost {
             slot: Rc::new(RefCell::new(Some(slot))),
             guard: RefCell::new(Some(GuardRecord::default())),
             spoil: None,
+            vitals: RefCell::new(Vitals {
+                table: Some(TableHealth { primary: None, backup: None, differ: false, misplaced: false }),
+                volume: Some(Ok(VolumeHealth::default())),
+                watchdog: Some(Watchdog::Armed),
+                now: Some(1_800_000_000),
+                built: Some(1_700_000_000),
+                bless_boot: Some(false),
+                ..Vitals::default()
+            }),
+            firmware: RefCell::new(Some(Firmware {
+                features: Some(0xff),
+                loader: Some("systemd-boot 257.9".into()),
+                preferred: None,
+            })),
+            removed: RefCell::default(),
+            refuses: false,
         };
         host.put_system("ralphos-a-g1.conf", "1.0.0");
         host.boot("ralphos-a-g1.conf", "1.0.0");
@@ -218,10 +248,18 @@ impl Host for FakeHost {
     }
 
     fn loader_vars(&self) -> FoundVars {
-        match &self.efivars {
+        let mut found = match &self.efivars {
             Some(dir) => read_vars(dir),
             None => FoundVars { vars: self.vars.clone(), unreadable: Vec::new() },
+        };
+        for removed in &*self.removed.borrow() {
+            match removed {
+                LoaderVariable::OneShot => found.vars.one_shot = None,
+                LoaderVariable::Default => found.vars.default = None,
+                LoaderVariable::Preferred => {}
+            }
         }
+        found
     }
 
     fn records(&self) -> &Records {
@@ -252,6 +290,36 @@ impl Host for FakeHost {
     fn write_guard(&self, _: &UpdateLock, record: &GuardRecord) -> Result<(), GuardError> {
         self.log.lock().unwrap().push("guard write".to_owned());
         *self.guard.borrow_mut() = Some(record.clone());
+        Ok(())
+    }
+
+    fn firmware(&self) -> Option<Firmware> {
+        self.firmware.borrow().clone()
+    }
+
+    fn vitals(&self) -> Vitals {
+        self.vitals.borrow().clone()
+    }
+
+    fn remove_variable(&self, _: &UpdateLock, variable: LoaderVariable) -> Result<(), VariableError> {
+        self.log.lock().unwrap().push(format!("variable remove {}", variable.name()));
+        if self.refuses {
+            return Err(VariableError::StillThere("efivars".into()));
+        }
+        self.removed.borrow_mut().push(variable);
+        if let (LoaderVariable::Preferred, Some(firmware)) = (variable, &mut *self.firmware.borrow_mut()) {
+            firmware.preferred = None;
+        }
+        Ok(())
+    }
+
+    fn repair_table(&self, _: &UpdateLock, which: TableCopy) -> Result<(), RepairError> {
+        self.log.lock().unwrap().push(format!("table repair {which:?}"));
+        if self.refuses {
+            return Err(RepairError::NotAsWritten);
+        }
+        let whole = TableHealth { primary: None, backup: None, differ: false, misplaced: false };
+        self.vitals.borrow_mut().table = Some(whole);
         Ok(())
     }
 

@@ -322,3 +322,103 @@ fn usage_and_missing_files_have_their_exit_codes() {
     assert_eq!(code, 1);
     assert!(object["message"].as_str().unwrap().contains("disk.raw"), "{object}");
 }
+
+/// Puts other bytes where these stand on the disk, which must be once.
+#[track_caller]
+fn spoil(lab: &Lab, from: &[u8], to: &[u8]) {
+    let mut disk = fs::read(lab.path("disk.raw")).unwrap();
+    let places: Vec<usize> = (0..disk.len()).step_by(512).filter(|&at| disk[at..].starts_with(from)).collect();
+    assert_eq!(places.len(), 1);
+    disk[places[0]..][..to.len()].copy_from_slice(to);
+    fs::write(lab.path("disk.raw"), disk).unwrap();
+}
+
+fn found(object: &Value) -> Vec<String> {
+    let id = |finding: &Value| format!("{} {}", finding["severity"].as_str().unwrap(), finding["id"].as_str().unwrap());
+    object["findings"].as_array().unwrap().iter().map(id).collect()
+}
+
+#[test]
+fn doc_3_the_doctor_looks_and_repairs_and_stock_tools_find_nothing_wrong_afterwards() {
+    let lab = Lab::new();
+    let fresh = fs::read(lab.path("disk.raw")).unwrap();
+    let (code, healthy) = lab.json(&["doctor"]);
+    assert_eq!((code, found(&healthy)), (0, vec!["note no-fallback".to_owned()]));
+    assert_eq!((&healthy["result"], &healthy["next_boot"]["slot"]), (&"ok".into(), &"a".into()));
+    assert_eq!(healthy["left_out"].as_array().unwrap().len(), 1, "DOC-1: what only a machine knows");
+    let (code, nothing) = lab.json(&["doctor", "--fix"]);
+    assert_eq!((code, &nothing["repaired"]), (0, &Value::Array(Vec::new())));
+    assert!(fs::read(lab.path("disk.raw")).unwrap() == fresh, "DOC-26");
+
+    // Both ends of trouble: the last sector of the disk, and a line that keeps every update from being tried.
+    let mut disk = fresh.clone();
+    let last = disk.len() - 512;
+    disk[last..].fill(0);
+    fs::write(lab.path("disk.raw"), &disk).unwrap();
+    spoil(&lab, b"timeout 0\neditor no\n", b"default ralphos-a*\n#");
+    lab.image("v2.zst", &["--version", "2.0.0"]);
+    let (code, refused) = lab.apply("v2.zst", &[]);
+    assert_eq!((code, refused["reason"].as_str()), (3, Some("plan-broken")));
+    assert!(refused["message"].as_str().unwrap().contains("`ralph-update --disk disk.raw doctor --fix`"), "{refused}");
+    let (code, ill) = lab.json(&["doctor"]);
+    assert_eq!(code, 6);
+    assert_eq!((ill["result"].as_str(), ill["reason"].as_str()), (Some("endangered"), Some("endangered")));
+    assert_eq!(found(&ill), ["danger default-in-conf", "warning gpt-backup-damaged"]);
+
+    let (code, fixed) = lab.json(&["doctor", "--fix"]);
+    assert_eq!((code, found(&fixed)), (0, vec!["note no-fallback".to_owned()]), "{fixed}");
+    let repaired: Vec<&str> =
+        fixed["repaired"].as_array().unwrap().iter().filter_map(|step| step["id"].as_str()).collect();
+    assert_eq!(repaired, ["gpt-backup-damaged", "default-in-conf"]);
+    lab.check_disk();
+    let now = fs::read(lab.path("disk.raw")).unwrap();
+    assert!(now[last - 32 * 512..] == fresh[last - 32 * 512..], "DSK-6: the table is as it was, byte for byte");
+    assert_eq!(lab.apply("v2.zst", &[]).0, 0);
+    assert_eq!(lab.json(&["doctor"]).0, 0);
+}
+
+#[test]
+fn doc_11_what_is_altered_or_torn_on_the_disk_is_found_and_the_first_copy_of_the_table_comes_back() {
+    let lab = Lab::new();
+    let text = lab.run(&["doctor"]);
+    assert_eq!(text.status.code(), Some(0));
+    assert!(String::from_utf8_lossy(&text.stdout).starts_with("next boot: slot a, ralphos-a-g1.conf: "));
+    let fresh = fs::read(lab.path("disk.raw")).unwrap();
+    spoil(&lab, b"an initrd", b"an Initrd");
+    let (code, altered) = lab.json(&["doctor"]);
+    assert_eq!((code, found(&altered)), (6, vec!["danger payload-altered".to_owned(), "note no-fallback".to_owned()]));
+
+    let mut disk = fresh.clone();
+    disk[512 + 16] ^= 1;
+    fs::write(lab.path("disk.raw"), &disk).unwrap();
+    let (code, torn) = lab.json(&["doctor"]);
+    assert_eq!((code, found(&torn)), (6, vec!["danger gpt-primary-damaged".to_owned(), "note no-fallback".to_owned()]));
+    assert_eq!(lab.json(&["doctor", "--fix"]).0, 0);
+    assert!(fs::read(lab.path("disk.raw")).unwrap() == fresh);
+
+    let mut disk = fresh.clone();
+    disk[(1 << 20) + 510] = 0;
+    fs::write(lab.path("disk.raw"), &disk).unwrap();
+    let (code, no_fat) = lab.json(&["doctor"]);
+    assert_eq!((code, &no_fat["next_boot"]), (6, &Value::Null));
+    assert_eq!(found(&no_fat), ["danger esp-not-fat", "warning guard-missing"]);
+
+    let mut disk = fresh.clone();
+    disk[(1 << 20) + 65] |= 1;
+    fs::write(lab.path("disk.raw"), &disk).unwrap();
+    assert_eq!(found(&lab.json(&["doctor"]).1), ["note esp-dirty", "note no-fallback"]);
+}
+
+#[test]
+fn doc_1_an_extended_loader_partition_is_told_though_nothing_else_works() {
+    let lab = Lab::new();
+    let out = Command::new("sgdisk").args(["-t", "4:ea00"]).arg(lab.path("disk.raw")).output().unwrap();
+    assert!(out.status.success());
+    assert_eq!(lab.json(&["status"]).0, 1);
+    for args in [&["doctor"][..], &["doctor", "--fix"]] {
+        let (code, object) = lab.json(args);
+        assert_eq!((code, found(&object)), (6, vec!["danger xbootldr".to_owned()]));
+    }
+    lab.write("disk.raw", &vec![0; 1 << 20]);
+    assert_eq!(lab.json(&["doctor"]).0, 1, "no disk of ours");
+}

@@ -24,7 +24,7 @@ impl EspPath {
     ///
     /// # Panics
     /// When it is none.
-    pub(crate) fn literal(text: &str) -> EspPath {
+    pub fn literal(text: &str) -> EspPath {
         text.parse().expect("a path composed by this crate is valid")
     }
 

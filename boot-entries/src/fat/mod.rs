@@ -7,6 +7,7 @@ mod dir;
 mod extents;
 mod faults;
 mod format;
+mod health;
 mod room;
 
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -17,6 +18,7 @@ pub use extents::Extents;
 pub use faults::{ClusterFault, cluster_faults};
 pub(crate) use format::tidy_new_directory;
 pub use format::{FormatError, FormatOptions, format_esp};
+pub use health::VolumeHealth;
 
 /// A FAT volume cannot be read, or its structures are broken.
 #[derive(Debug, thiserror::Error)]
@@ -85,6 +87,8 @@ pub struct Geometry {
     fat_len: u64,
     /// All of them.
     fats: Range<u64>,
+    /// Where the FATs begin that are kept equal; one only, where only one is kept.
+    copies: Vec<u64>,
     data_start: u64,
     root: Root,
     /// The FAT32 information sector.
@@ -150,6 +154,8 @@ impl Geometry {
             return bad("active FAT");
         }
         let info = u16_at(48);
+        let mirrored = !fat32 || flags & 0x80 == 0;
+        let kept = if mirrored { 0..u64::from(fats) } else { active..active + 1 };
         Ok(Geometry {
             kind,
             cluster_size: u32::from(bytes_per_sector) * u32::from(sectors_per_cluster),
@@ -157,6 +163,7 @@ impl Geometry {
             fat_start: bytes(first_fat + active * u64::from(fat_sectors)),
             fat_len: bytes(u64::from(fat_sectors)),
             fats: bytes(first_fat)..bytes(root_start),
+            copies: kept.map(|copy| bytes(first_fat + copy * u64::from(fat_sectors))).collect(),
             data_start: bytes(data_start),
             root: if fat32 {
                 Root::Cluster(u32_at(44))

@@ -5,6 +5,7 @@
 //! plan of the updater is checked against this before anything is changed, so a deviation here is a machine that does
 //! not come back.
 
+mod conf_lines;
 mod glob;
 mod lines;
 mod version;
@@ -12,6 +13,7 @@ mod version;
 use std::cmp::Ordering;
 
 use crate::entry::EntryArchitecture;
+pub use conf_lines::{ConfLine, choosing_lines};
 use glob::matches;
 use lines::key_values;
 pub use version::compare_versions;
@@ -197,6 +199,12 @@ pub(crate) fn candidate(index: usize, file: &EntryFile, architecture: EntryArchi
     }
     let counter = counter(&id);
     Some(Candidate { index, id, counter, sort_key, machine_id, version, kernel: kernel? })
+}
+
+/// True when an `efi` line is the one that counts in this entry (`LDR-1`).
+pub(crate) fn uses_efi_key(content: &[u8]) -> bool {
+    let starts = key_values(content).filter(|(key, _)| key == "linux" || key == "efi");
+    starts.last().is_some_and(|(key, _)| key == "efi")
 }
 
 /// The loader leaves out an entry that starts the loader itself.

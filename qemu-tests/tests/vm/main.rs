@@ -4,6 +4,7 @@
 mod boot_loader;
 mod commit;
 mod common;
+mod doctor;
 mod hangs;
 mod health;
 mod power_cuts;

@@ -1,0 +1,176 @@
+//! What the diagnosis is a function of. Only looks: no lock, nothing changed, beside a program that works.
+
+use boot_entries::fat::ClusterFault;
+use boot_entries::loader::{ConfLine, choosing_lines};
+use boot_entries::names::{entries_dir, payload_dir};
+use boot_entries::{
+    Entry, EntryArchitecture, EntryName, Esp, EspError, EspPath, EspState, FoundVars, LoaderVars, OurEntry,
+    PayloadKind, Prediction, Space, Wholeness, another_whole_entry_boots, is_whole,
+};
+use disk_layout::{DiskLayout, Slot};
+
+use super::entries::why_no_fallback;
+use crate::exit::with_source;
+use crate::host::{Access, Host};
+use crate::plan::{Asked, next_update};
+use crate::session::{self, Running, SessionError, entry_architecture};
+use crate::vitals::{Firmware, Vitals};
+
+/// The longest loader.conf that is looked at; real ones have a few lines.
+const CONF_MAX: u64 = 1 << 20;
+
+/// Everything.
+#[derive(Debug)]
+pub(super) struct Facts {
+    /// How this program is called.
+    pub program: String,
+    pub layout: DiskLayout,
+    pub vitals: Vitals,
+    pub firmware: Option<Firmware>,
+    /// What is on the ESP, or why it cannot be read.
+    pub esp: Result<EspFacts, String>,
+    /// Why there is no boot guard.
+    pub guard_missing: Option<String>,
+    /// What of the history cannot be read.
+    pub records_problem: Option<String>,
+}
+
+/// What is on the ESP, and what follows.
+#[derive(Debug)]
+pub(super) struct EspFacts {
+    pub state: EspState,
+    pub vars: LoaderVars,
+    /// Variables that are there and cannot be read (UPD-50), as sentences.
+    pub unreadable: Vec<String>,
+    pub architecture: EntryArchitecture,
+    pub running: Result<Running, String>,
+    /// Something is booted: `running` is not only what would run.
+    pub booted: bool,
+    pub next: Prediction,
+    /// Paths of what the next boot reads.
+    pub next_files: Vec<String>,
+    /// Of every live entry of ours that can be read.
+    pub wholeness: Vec<(String, Wholeness)>,
+    /// Why nothing else would boot, were what boots next bad.
+    pub no_fallback: Option<String>,
+    pub faults: Vec<ClusterFault>,
+    pub space: Option<Space>,
+    pub conf: Vec<ConfLine>,
+    /// What an update would stage.
+    pub next_update: Option<Entry>,
+}
+
+impl Facts {
+    /// The ESP can be written to, and may be.
+    pub(super) fn writable(&self) -> bool {
+        self.vitals.write_protection.is_none() && self.vitals.clashes.is_empty()
+    }
+}
+
+impl EspFacts {
+    /// The entry of the booted system.
+    pub(super) fn running_name(&self) -> Option<EntryName> {
+        self.running.as_ref().ok().filter(|_| self.booted).map(Running::name)
+    }
+
+    /// Names of the entries of ours that are whole.
+    pub(super) fn whole(&self) -> Vec<String> {
+        whole(&self.wholeness)
+    }
+
+    pub(super) fn version(&self, ours: &OurEntry) -> String {
+        ours.entry.as_ref().map(|entry| entry.os_version().to_owned()).unwrap_or_default()
+    }
+}
+
+pub(super) fn gather(host: &dyn Host) -> Facts {
+    let vitals = host.vitals();
+    Facts {
+        program: host.command(),
+        layout: host.layout().clone(),
+        firmware: host.firmware(),
+        esp: read_esp(host).map_err(|error| with_source(&error)),
+        guard_missing: host.read_guard().err().map(|error| with_source(&error)),
+        records_problem: host.records().problem(),
+        vitals,
+    }
+}
+
+fn read_esp(host: &dyn Host) -> Result<EspFacts, SessionError> {
+    let mut open = host.open_esp(Access::ReadOnly)?;
+    let found = look(host, open.esp()).map_err(SessionError::State)?;
+    open.close()?;
+    Ok(found)
+}
+
+fn look(host: &dyn Host, esp: &mut dyn Esp) -> Result<EspFacts, EspError> {
+    let state = EspState::read(esp)?;
+    let FoundVars { vars, unreadable } = host.loader_vars();
+    let architecture = entry_architecture(host.layout().architecture);
+    let running = session::running(&state, host.booted()).map_err(|error| with_source(&error));
+    let next = state.predict(&vars, architecture);
+    let no_fallback = match &next {
+        Prediction::Boots { entry: Some(name), .. } => {
+            another_whole_entry_boots(esp, &state, *name, &vars, architecture)
+                .err()
+                .and_then(|why| why_no_fallback(&why))
+        }
+        _ => None,
+    };
+    let dirs = [entries_dir(), payload_dir(Slot::A), payload_dir(Slot::B), EspPath::literal("ralphos")];
+    Ok(EspFacts {
+        next_files: next_files(&state, &next),
+        wholeness: wholeness(esp, &state)?,
+        faults: esp.cluster_faults(&dirs)?,
+        space: esp.space().ok(),
+        conf: conf_lines(esp)?,
+        next_update: running.as_ref().ok().and_then(|running| next_update(&state, running, host.layout())),
+        booted: host.booted().is_some(),
+        state,
+        vars,
+        unreadable: unreadable.iter().map(|variable| with_source(variable)).collect(),
+        architecture,
+        running,
+        next,
+        no_fallback,
+    })
+}
+
+fn next_files(state: &EspState, next: &Prediction) -> Vec<String> {
+    let Prediction::Boots { file_name, .. } = next else { return Vec::new() };
+    let Some(ours) = state.ours.iter().find(|ours| ours.file_name == *file_name) else { return Vec::new() };
+    let payloads = ours
+        .entry
+        .iter()
+        .flat_map(|entry| [PayloadKind::Linux, PayloadKind::Initrd].map(|kind| entry.payload(kind).path().to_string()));
+    payloads.chain([ours.path().to_string()]).collect()
+}
+
+/// Of every live entry of ours that can be read; reads all their payloads.
+pub(super) fn wholeness(esp: &mut dyn Esp, state: &EspState) -> Result<Vec<(String, Wholeness)>, EspError> {
+    let live = state.ours.iter().filter(|ours| ours.is_live() && ours.entry.is_ok());
+    live.map(|ours| Ok((ours.file_name.clone(), is_whole(esp, ours)?))).collect()
+}
+
+pub(super) fn whole(wholeness: &[(String, Wholeness)]) -> Vec<String> {
+    wholeness.iter().filter(|(_, how)| *how == Wholeness::Whole).map(|(name, _)| name.clone()).collect()
+}
+
+pub(super) fn conf_path() -> EspPath {
+    EspPath::literal("loader/loader.conf")
+}
+
+/// The lines of loader.conf that choose.
+pub(super) fn conf_lines(esp: &mut dyn Esp) -> Result<Vec<ConfLine>, EspError> {
+    match esp.read(&conf_path(), CONF_MAX) {
+        Ok(content) => Ok(choosing_lines(&content)),
+        Err(EspError::Missing { .. }) => Ok(Vec::new()),
+        Err(error) => Err(error),
+    }
+}
+
+impl EspFacts {
+    pub(super) fn asked(&self) -> Asked<'_> {
+        Asked { state: &self.state, vars: &self.vars, architecture: self.architecture }
+    }
+}

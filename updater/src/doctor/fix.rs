@@ -1,0 +1,164 @@
+//! `doctor --fix`: what is safe to repair, one durable step at a time (DOC-20 to DOC-26).
+
+use boot_entries::guard::{self, Ensured};
+use boot_entries::loader::ConfLine;
+use boot_entries::{ChangeError, Esp, EspError, tidy};
+use disk_layout::{LockError, RepairError, UpdateLock};
+use serde::Serialize;
+
+use super::facts::conf_path;
+use super::{Diagnosis, Finding, Repair, diagnose};
+use crate::host::{Access, Host, HostError};
+use crate::inhibit::Inhibitor;
+use crate::vars::VariableError;
+
+/// One step that was done.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Repaired {
+    /// The finding.
+    pub id: &'static str,
+    /// What was done.
+    pub what: String,
+}
+
+/// What was repaired, and what is left.
+#[derive(Debug)]
+pub struct Fixed {
+    /// In order.
+    pub repaired: Vec<Repaired>,
+    /// The diagnosis after it.
+    pub diagnosis: Diagnosis,
+}
+
+/// Why the repair ended early.
+#[derive(Debug, thiserror::Error)]
+pub enum FixError {
+    /// Another program is at work.
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    /// Nothing may be written.
+    #[error(transparent)]
+    Host(#[from] HostError),
+    /// A step failed; nothing was done after it.
+    #[error("{id} could not be repaired{}", before(done))]
+    Step {
+        /// The finding.
+        id: &'static str,
+        /// What was done before.
+        done: Vec<Repaired>,
+        /// Why.
+        source: Box<StepError>,
+    },
+}
+
+fn before(done: &[Repaired]) -> String {
+    if done.is_empty() {
+        return "; nothing was changed before".to_owned();
+    }
+    let done: Vec<String> = done.iter().map(|step| format!("{} ({})", step.id, step.what)).collect();
+    format!("; repaired before it: {}", done.join(", "))
+}
+
+/// Why a step failed.
+#[derive(Debug, thiserror::Error)]
+pub enum StepError {
+    /// The ESP cannot be opened.
+    #[error(transparent)]
+    Host(#[from] HostError),
+    /// The entries cannot be changed.
+    #[error(transparent)]
+    Change(#[from] ChangeError),
+    /// loader.conf cannot be changed.
+    #[error(transparent)]
+    Esp(#[from] EspError),
+    /// What was read back is not what was written.
+    #[error("loader.conf does not hold what was written to it: the disk fails")]
+    NotAsWritten,
+    /// The variable stays.
+    #[error(transparent)]
+    Variable(#[from] VariableError),
+    /// The table stays.
+    #[error(transparent)]
+    Table(#[from] RepairError),
+}
+
+/// Repairs what is safe to repair, and diagnoses again.
+///
+/// Look, do one step, look again: each step is chosen by what the disk says after the one before is durable. A cut between
+/// two leaves a state that the next run finds as its own first look, and that boots what the step before left to boot. What
+/// was tried and is still there is left as a finding.
+///
+/// # Errors
+/// [`FixError`]; what was done before the step that failed is durable.
+pub fn fix(host: &dyn Host) -> Result<Fixed, FixError> {
+    let lock = host.lock()?;
+    host.refuse_lookalikes()?;
+    let _inhibitor = host.booted().map(|_| Inhibitor::take("repairing what endangers the next boot"));
+    let mut repaired: Vec<Repaired> = Vec::new();
+    let mut tried: Vec<Repair> = Vec::new();
+    loop {
+        let diagnosis = diagnose(host);
+        let Some((finding, repair)) = first(&diagnosis, &tried) else { return Ok(Fixed { repaired, diagnosis }) };
+        match step(host, &lock, repair) {
+            Ok(what) => repaired.push(Repaired { id: finding.id, what }),
+            Err(error) => return Err(FixError::Step { id: finding.id, done: repaired, source: Box::new(error) }),
+        }
+        tried.push(repair.clone());
+    }
+}
+
+fn first<'d>(diagnosis: &'d Diagnosis, tried: &[Repair]) -> Option<(&'d Finding, &'d Repair)> {
+    let repairs = diagnosis.findings.iter().filter_map(|finding| Some((finding, finding.repair.as_ref()?)));
+    repairs.filter(|(_, repair)| !tried.contains(repair)).min_by_key(|(_, repair)| repair.rank())
+}
+
+/// One step, durable and read back when it returns; what was done, in words.
+fn step(host: &dyn Host, lock: &UpdateLock, repair: &Repair) -> Result<String, StepError> {
+    match repair {
+        Repair::Table(which) => {
+            host.repair_table(lock, *which)?;
+            Ok("the damaged copy of the partition table was rewritten from the whole one".to_owned())
+        }
+        Repair::Variable(variable) => {
+            host.remove_variable(lock, *variable)?;
+            Ok(format!("the EFI variable {} was removed", variable.name()))
+        }
+        Repair::Tidy => on_esp(host, |esp| {
+            let tidied = tidy(lock, esp)?;
+            Ok(format!("removed from loader/entries: {}", tidied.removed.join(", ")))
+        }),
+        Repair::Guard => on_esp(host, |esp| {
+            Ok(match guard::ensure(lock, esp)? {
+                Ensured::Present => "ralphos/guard is there already",
+                Ensured::Made => "ralphos/guard was made",
+                Ensured::MadeAnew => "ralphos/guard was made anew",
+            }
+            .to_owned())
+        }),
+        Repair::ConfLines(lines) => on_esp(host, |esp| {
+            for line in lines {
+                make_comment(esp, line)?;
+            }
+            let text: Vec<String> = lines.iter().map(|line| format!("\"{} {}\"", line.key, line.value)).collect();
+            Ok(format!("made a comment of each such line in loader/loader.conf: {}", text.join(", ")))
+        }),
+    }
+}
+
+fn on_esp(host: &dyn Host, act: impl FnOnce(&mut dyn Esp) -> Result<String, StepError>) -> Result<String, StepError> {
+    let mut open = host.open_esp(Access::ReadWrite)?;
+    let what = act(open.esp())?;
+    open.close()?;
+    Ok(what)
+}
+
+/// One byte in place, as an entry is made live (ENT-21): before it the line counts, after it the line is a comment that
+/// still tells what stood there. An editor would write a new file and rename it, and a cut between the two updates of a FAT
+/// directory leaves no loader.conf, or two on one chain of clusters (ENT-20).
+fn make_comment(esp: &mut dyn Esp, line: &ConfLine) -> Result<(), StepError> {
+    let path = conf_path();
+    let at = usize::try_from(line.offset).unwrap_or(usize::MAX);
+    esp.overwrite_byte(&path, line.offset, line.byte, b'#')?;
+    esp.flush()?;
+    if esp.read_head(&path, at + 1)?.get(at) == Some(&b'#') { Ok(()) } else { Err(StepError::NotAsWritten) }
+}

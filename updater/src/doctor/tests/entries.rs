@@ -1,0 +1,147 @@
+//! DOC-11: the entries of ours.
+
+use boot_entries::fat::ClusterFault;
+use boot_entries::{EspPath, Liveness};
+
+use super::*;
+
+/// A runs and is committed; B under this name.
+fn beside(name: &str) -> FakeHost {
+    let mut host = FakeHost::new();
+    host.put_system(name, "2.0.0");
+    host
+}
+
+#[test]
+fn doc_11_a_trial_is_no_danger_while_it_boots_next_and_has_something_behind_it() {
+    assert_eq!(ids(&look(&beside("ralphos-b-g2+3-0.conf"))), Vec::<String>::new());
+    let host = beside("ralphos-b-g2+3-0.conf");
+    host.with_esp(|esp| esp.take("ralphos/a/g1-initrd"));
+    assert_eq!(ids(&look(&host)), ["no-fallback!", "payload-missing!"]);
+}
+
+#[test]
+fn doc_11_a_trial_that_sorts_below_the_good_one_is_never_tried() {
+    let mut host = FakeHost::new();
+    host.with_esp(|esp| esp.take("loader/entries/ralphos-a-g1.conf"));
+    host.put_system("ralphos-a-g5.conf", "1.0.0");
+    host.boot("ralphos-a-g5.conf", "1.0.0");
+    host.put_system("ralphos-b-g2+3-0.conf", "2.0.0");
+    let diagnosis = look(&host);
+    assert_eq!(ids(&diagnosis), ["trial-sorts-low!"]);
+    assert_eq!(diagnosis.findings[0].command.as_deref(), Some("ralph-update reject b"));
+}
+
+#[test]
+fn doc_11_nothing_or_nothing_good_boots() {
+    let host = FakeHost::new();
+    host.with_esp(|esp| esp.take("loader/entries/ralphos-a-g1.conf"));
+    let none = look(&host);
+    assert_eq!(ids(&none), ["nothing-boots!", "running-entry!"]);
+    assert_eq!(none.next_boot, None);
+    host.with_esp(|esp| {
+        esp.put("loader/entries/debian.conf", b"linux /vmlinuz\n");
+        esp.put("vmlinuz", b"kernel");
+    });
+    assert_eq!(ids(&look(&host)), ["foreign-boots!", "running-entry!", "foreign-entry!"]);
+
+    let mut host = beside("ralphos-b-g2+0-3.conf");
+    host.with_esp(|esp| esp.take("loader/entries/ralphos-a-g1.conf"));
+    host.put_system("ralphos-a-g1+0-0.conf", "1.0.0");
+    assert_eq!(ids(&look(&host)), ["bad-boots!", "no-fallback!"]);
+}
+
+#[test]
+fn doc_11_a_kernel_or_initrd_that_is_missing_or_altered() {
+    for (file, content, id) in [
+        ("ralphos/b/g2-linux", Some(&b"x"[..]), "payload-altered!"),
+        ("ralphos/b/g2-initrd", Some(b"x"), "payload-altered!"),
+        ("ralphos/b/g2-initrd", None, "payload-missing!"),
+        ("ralphos/a/g1-linux", Some(b"x"), "payload-altered!"),
+    ] {
+        let host = two_systems();
+        host.with_esp(|esp| match content {
+            Some(content) => esp.put(file, content),
+            None => esp.take(file),
+        });
+        let diagnosis = look(&host);
+        assert!(ids(&diagnosis).contains(&id.to_owned()), "{file}: {:?}", ids(&diagnosis));
+        let finding = diagnosis.findings.iter().find(|finding| finding.id.starts_with("payload")).unwrap();
+        assert!(finding.what.contains(file), "{finding:?}");
+    }
+    let host = beside("ralphos-b-g2+0-3.conf");
+    host.with_esp(|esp| esp.take("ralphos/b/g2-linux"));
+    assert_eq!(ids(&look(&host)), ["payload-missing~", "no-fallback"], "nobody boots a bad one");
+}
+
+#[test]
+fn doc_11_twins_and_the_one_that_stops_the_count() {
+    let host = beside("ralphos-b-g2+2-1.conf");
+    let content = host.with_esp(|esp| esp.content("loader/entries/ralphos-b-g2+2-1.conf").unwrap().to_vec());
+    host.with_esp(|esp| esp.put("loader/entries/ralphos-b-g2.conf", &content));
+    let harmless: Vec<String> = ids(&look(&host)).into_iter().filter(|id| id.starts_with("twin")).collect();
+    assert_eq!(harmless, ["twin~+"]);
+    host.with_esp(|esp| {
+        esp.take("loader/entries/ralphos-b-g2.conf");
+        esp.put("loader/entries/ralphos-b-g2+1-2.conf", &content);
+    });
+    assert!(ids(&look(&host)).contains(&"twin!+".to_owned()), "LDR-7");
+}
+
+#[test]
+fn doc_11_inert_unreadable_and_older_entries() {
+    let host = two_systems();
+    let entry = host.entry("ralphos-a-g3+3-0.conf".parse().unwrap(), "3.0.0");
+    host.with_esp(|esp| esp.put("loader/entries/ralphos-a-g3+3-0.conf", &entry.render(Liveness::Inert)));
+    assert_eq!(ids(&look(&host)), ["inert-entry+"]);
+
+    let host = two_systems();
+    host.with_esp(|esp| esp.put("loader/entries/ralphos-a-g3+3-0.conf", b"\0\0\0"));
+    assert_eq!(ids(&look(&host)), ["unreadable-entry~"], "the loader skips it, and tidy does not know it");
+    host.with_esp(|esp| esp.put("loader/entries/ralphos-a-g3+3-0.conf", b"linux /ralphos/a/g1-linux\n"));
+    assert!(ids(&look(&host)).contains(&"unreadable-entry!".to_owned()));
+    host.with_esp(|esp| esp.put("loader/entries/ralphos-a-g3+3-0.conf", b"efi /ralphos/a/g1-linux\n"));
+    assert!(ids(&look(&host)).contains(&"efi-key!".to_owned()));
+    let host = two_systems();
+    host.with_esp(|esp| esp.put("loader/entries/ralphos-b-g2+1-2.conf", b"torn"));
+    assert_eq!(ids(&look(&host)), ["unreadable-entry~+"], "UPD-24 removes it");
+
+    let mut host = two_systems();
+    host.put_system("ralphos-a-g3.conf", "3.0.0");
+    let older: Vec<String> = ids(&look(&host)).into_iter().filter(|id| id.starts_with("older")).collect();
+    assert_eq!(older, ["older-entry!"]);
+}
+
+#[test]
+fn doc_11_a_running_system_without_its_entry() {
+    let mut host = two_systems();
+    host.booted.as_mut().unwrap().root_hash = [9; 32];
+    assert_eq!(ids(&look(&host)), ["running-entry!"]);
+}
+
+#[test]
+fn doc_12_names_that_share_clusters_and_chains_that_are_none() {
+    let (old, new) = ("loader/entries/ralphos-b-g2+2-1.conf", "loader/entries/ralphos-b-g2+1-2.conf");
+    let shared = |first: &str, second: &str| ClusterFault::Shared {
+        first: EspPath::literal(first),
+        second: EspPath::literal(second),
+        same_start: true,
+    };
+    let host = beside("ralphos-b-g2+2-1.conf");
+    let content = host.with_esp(|esp| esp.content(old).unwrap().to_vec());
+    host.with_esp(|esp| {
+        esp.put(new, &content);
+        esp.set_faults(vec![shared(old, new)]);
+    });
+    let found = ids(&look(&host));
+    assert!(found.contains(&"cut-rename~+".to_owned()) && found.contains(&"twin!+".to_owned()), "{found:?}");
+
+    let host = two_systems();
+    host.with_esp(|esp| esp.set_faults(vec![shared("ralphos/a/g1-linux", "ralphos/b/g2-linux")]));
+    assert_eq!(ids(&look(&host)), ["shared-clusters!"]);
+    for (path, id) in [("ralphos/b/g2-linux", "broken-chain!"), ("ralphos/a/g1-linux", "broken-chain~")] {
+        let broken = ClusterFault::Broken { path: EspPath::literal(path) };
+        host.with_esp(|esp| esp.set_faults(vec![broken]));
+        assert_eq!(ids(&look(&host)), [id]);
+    }
+}
