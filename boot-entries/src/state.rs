@@ -7,8 +7,10 @@ use disk_layout::Slot;
 
 use crate::entry::{Entry, EntryArchitecture, EntryError, Liveness};
 use crate::esp::{Esp, EspError, EspPath, Space};
-use crate::loader::{self, ChoiceReason, EntryFile, LoaderConf, LoaderVars};
+use crate::loader::{self, Candidate, ChoiceReason, EntryFile, LoaderConf, LoaderVars, Outcome, Release};
 use crate::names::{Counter, EntryName, Generation, PayloadKind, PayloadName, entries_dir, payload_dir};
+use crate::prediction::agreed;
+pub use crate::prediction::{Prediction, reason_text};
 
 /// The longest file that is read whole. The loader has no limit; entries have a few hundred bytes.
 const FILE_MAX: u64 = 1 << 20;
@@ -48,34 +50,6 @@ pub struct PayloadFile {
     pub name: Option<PayloadName>,
     /// Bytes.
     pub size: u64,
-}
-
-/// What the loader will do.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Prediction {
-    /// It boots this file.
-    Boots {
-        /// The name as it is stored.
-        file_name: String,
-        /// What the name says, when it is one of ours.
-        entry: Option<EntryName>,
-        /// Why this one.
-        reason: ChoiceReason,
-    },
-    /// It finds nothing to boot and waits for a person.
-    Nothing,
-    /// There are things that the loader takes into account and the model does not (`LDR-8`).
-    Unknown {
-        /// Their paths.
-        because: Vec<String>,
-    },
-}
-
-impl Prediction {
-    /// True when it boots the entry of this slot and generation.
-    pub fn boots(&self, name: EntryName) -> bool {
-        matches!(self, Prediction::Boots { entry: Some(entry), .. } if entry.same_system(name))
-    }
 }
 
 /// The boot state of an ESP at one moment.
@@ -140,7 +114,7 @@ impl EspState {
         let kernels = kernels(esp, &files)?;
         let payloads = [payload_files(esp, Slot::A)?, payload_files(esp, Slot::B)?];
         let conf = match esp.read(&EspPath::literal("loader/loader.conf"), FILE_MAX) {
-            Ok(bytes) => LoaderConf::parse(&String::from_utf8_lossy(&bytes)),
+            Ok(bytes) => LoaderConf::parse(bytes),
             Err(EspError::Missing { .. }) => LoaderConf::default(),
             Err(error) => return Err(error),
         };
@@ -225,13 +199,20 @@ impl EspState {
         if !self.unmodelled.is_empty() {
             return Prediction::Unknown { because: self.unmodelled.clone() };
         }
-        match loader::choose(files, exists, &self.conf, vars, architecture) {
-            None => Prediction::Nothing,
-            Some(choice) => {
-                let entry = choice.name.parse().ok();
-                Prediction::Boots { file_name: choice.name, entry, reason: choice.reason }
-            }
-        }
+        let outcomes = Release::ALL
+            .map(|release| (release, loader::choose(release, files, exists, &self.conf, vars, architecture)));
+        agreed(&outcomes)
+    }
+
+    /// The list of a release of the loader, in its order; what boots by order alone is the first.
+    pub fn candidates(&self, release: Release, architecture: EntryArchitecture) -> Vec<Candidate> {
+        loader::candidates(release, &self.files, &|kernel| self.kernels.contains(kernel), architecture)
+    }
+
+    /// What one release of the loader does, whatever others would do.
+    pub fn outcome(&self, release: Release, vars: &LoaderVars, architecture: EntryArchitecture) -> Outcome {
+        let exists = |kernel: &str| self.kernels.contains(kernel);
+        loader::choose(release, &self.files, &exists, &self.conf, vars, architecture)
     }
 }
 
@@ -259,12 +240,18 @@ fn our_entry(name: EntryName, file_name: &str, content: &[u8]) -> OurEntry {
         Ok((entry, liveness)) => (Ok(entry), liveness),
         Err(error) => {
             let file = EntryFile { name: file_name.to_owned(), content: content.to_vec() };
-            let seen = |architecture| loader::candidate(0, &file, architecture).is_some();
-            let live = seen(EntryArchitecture::X64) || seen(EntryArchitecture::Aa64);
+            let live = readings(&file).next().is_some();
             (Err(error), if live { Liveness::Live } else { Liveness::Inert })
         }
     };
     OurEntry { name, file_name: file_name.to_owned(), entry, liveness }
+}
+
+/// What loaders of any release and architecture see in a file.
+fn readings(file: &EntryFile) -> impl Iterator<Item = Candidate> {
+    [EntryArchitecture::X64, EntryArchitecture::Aa64].into_iter().flat_map(move |architecture| {
+        Release::ALL.into_iter().filter_map(move |release| loader::candidate(release, 0, file, architecture))
+    })
 }
 
 fn payload_files(esp: &mut dyn Esp, slot: Slot) -> Result<Vec<PayloadFile>, EspError> {
@@ -290,8 +277,7 @@ fn unified_images(esp: &mut dyn Esp) -> Result<Vec<String>, EspError> {
 fn kernels(esp: &mut dyn Esp, files: &[EntryFile]) -> Result<BTreeSet<String>, EspError> {
     let mut found = BTreeSet::new();
     for file in files {
-        for architecture in [EntryArchitecture::X64, EntryArchitecture::Aa64] {
-            let Some(candidate) = loader::candidate(0, file, architecture) else { continue };
+        for candidate in readings(file) {
             if let Some(path) = resolve(&candidate.kernel)
                 && esp.exists(&path)?
             {
@@ -429,16 +415,6 @@ pub enum NoFallback {
     /// The ESP could not be read.
     #[error("the other entry cannot be checked")]
     Esp(#[from] EspError),
-}
-
-/// Why the loader takes an entry, for a person.
-pub fn reason_text(reason: ChoiceReason) -> &'static str {
-    match reason {
-        ChoiceReason::OneShot => "the EFI variable LoaderEntryOneShot names it, for one boot",
-        ChoiceReason::DefaultVariable => "the EFI variable LoaderEntryDefault names it",
-        ChoiceReason::DefaultInConf => "the default line of loader.conf names it",
-        ChoiceReason::First => "it is the first in the loader's order",
-    }
 }
 
 /// Asks the model: with every name of this slot and generation bad, does another whole entry of ours boot (`UPD-50`)?
