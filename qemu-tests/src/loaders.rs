@@ -17,12 +17,14 @@ use crate::guest::{cached, fingerprint};
 use crate::setup::{command, run};
 use crate::vm;
 
-/// Bytes of a volume: enough clusters of one sector for FAT16.
-pub const VOLUME_LEN: u64 = 3 << 20;
+/// Bytes of a volume. It has FAT12: for each volume of another kind the firmware takes megabytes of memory.
+pub const VOLUME_LEN: u64 = 2 << 20;
 /// Where the first partition begins.
 const FIRST: u64 = 1 << 20;
-/// Partitions on one disk; a table has room for 128.
-const PER_DISK: usize = 100;
+/// Partitions on one disk. A loader has the firmware look at all of its disk again, so the fewer the faster.
+const PER_DISK: usize = 12;
+/// Volumes in one life of a machine: it has room for some thirty disks.
+pub const PER_MACHINE: usize = 20 * PER_DISK;
 
 /// The two EFI programs, built from `guest/efi`.
 #[derive(Clone, Debug)]
@@ -103,25 +105,34 @@ impl Volume {
         self.files.insert(path.to_owned(), content.as_ref().to_vec());
     }
 
-    /// The FAT volume, made in `dir`.
-    fn image(&self, dir: &Path) -> Result<Vec<u8>> {
-        let (tree, image) = (dir.join("tree"), dir.join("volume"));
-        for leftover in [&tree, &image] {
-            crate::guest::remove(leftover)?;
+    /// Makes the FAT volume at `place`; `tree` is a folder to use for that.
+    fn write(&self, place: &Place, blank: &[u8], tree: &Path) -> Result<()> {
+        let disk = File::options().write(true).open(&place.disk)?;
+        // Holes stay holes.
+        for (n, block) in blank.chunks(4096).enumerate().filter(|(_, block)| block.iter().any(|b| *b != 0)) {
+            disk.write_all_at(block, place.offset + n as u64 * 4096)?;
         }
-        std::fs::create_dir_all(&tree).with_context(|| format!("cannot create {}", tree.display()))?;
+        crate::guest::remove(tree)?;
+        std::fs::create_dir_all(tree).with_context(|| format!("cannot create {}", tree.display()))?;
         for (path, content) in &self.files {
             let path = tree.join(path);
-            std::fs::create_dir_all(path.parent().unwrap_or(&tree))?;
+            std::fs::create_dir_all(path.parent().unwrap_or(tree))?;
             std::fs::write(&path, content).with_context(|| format!("cannot write {}", path.display()))?;
         }
-        File::create(&image)?.set_len(VOLUME_LEN)?;
-        run(command("mkfs.vfat").args(["-F", "16", "-s", "1"]).arg(&image))?;
-        let mut names: Vec<PathBuf> = std::fs::read_dir(&tree)?.map(|e| Ok(e?.path())).collect::<Result<_>>()?;
+        let mut names: Vec<PathBuf> = std::fs::read_dir(tree)?.map(|e| Ok(e?.path())).collect::<Result<_>>()?;
         names.sort();
-        run(command("mcopy").env("MTOOLS_SKIP_CHECK", "1").arg("-s").arg("-i").arg(&image).args(names).arg("::/"))?;
-        std::fs::read(&image).with_context(|| format!("cannot read {}", image.display()))
+        let volume = format!("{}@@{}", place.disk.display(), place.offset);
+        run(command("mcopy").env("MTOOLS_SKIP_CHECK", "1").args(["-s", "-i", &volume]).args(names).arg("::/"))?;
+        Ok(())
     }
+}
+
+/// A formatted, empty volume.
+fn blank(dir: &Path) -> Result<Vec<u8>> {
+    let path = dir.join("blank");
+    File::create(&path)?.set_len(VOLUME_LEN)?;
+    run(command("mkfs.vfat").args(["-F", "12", "-s", "1"]).arg(&path))?;
+    std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))
 }
 
 /// What a partition is.
@@ -146,6 +157,7 @@ pub struct Place {
 #[derive(Debug)]
 pub struct Loaders {
     dir: PathBuf,
+    blank: Vec<u8>,
     disks: Vec<PathBuf>,
 }
 
@@ -155,7 +167,7 @@ impl Loaders {
     /// # Errors
     /// When a tool fails.
     pub fn new(dir: &Path) -> Result<Self> {
-        let mut loaders = Self { dir: dir.to_owned(), disks: Vec::new() };
+        let mut loaders = Self { dir: dir.to_owned(), blank: blank(dir)?, disks: Vec::new() };
         let mut boot = Volume::default();
         boot.put("EFI/BOOT/BOOTX64.EFI", std::fs::read(programs()?.launcher)?);
         loaders.add_disk(&[(Kind::Esp, boot)])?;
@@ -196,11 +208,7 @@ impl Loaders {
         }
         run(sgdisk.arg(&disk))?;
         for (place, (_, volume)) in places.iter().zip(volumes) {
-            let image = volume.image(&self.dir)?;
-            // Holes stay holes.
-            for (n, block) in image.chunks(4096).enumerate().filter(|(_, block)| block.iter().any(|b| *b != 0)) {
-                file.write_all_at(block, place.offset + n as u64 * 4096)?;
-            }
+            volume.write(place, &self.blank, &self.dir.join("tree"))?;
         }
         self.disks.push(disk);
         Ok(places)

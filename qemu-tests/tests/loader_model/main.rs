@@ -17,15 +17,13 @@ use anyhow::{Context, Result, ensure};
 use boot_entries::Release;
 use qemu_tests::guest;
 use qemu_tests::lab::{Lab, scenario};
-use qemu_tests::loaders::{Kind, Loaders, Place, Ran, Volume, programs};
+use qemu_tests::loaders::{Kind, Loaders, PER_MACHINE, Place, Ran, Volume, programs};
 
 use self::compare::{Before, compare};
 use self::state::{Expect, Programs, State};
 
 /// Random states in every run, and with `RALPH_ALL=1`.
 const RANDOM: [usize; 2] = [60, 2000];
-/// States in one life of a machine.
-const PER_MACHINE: usize = 400;
 /// On a quiet machine the firmware needs 3 s and a loader a fifth of one.
 const TIMEOUT: Duration = Duration::from_secs(1200);
 
@@ -141,7 +139,9 @@ impl<'a> Rig<'a> {
             let ran = ran.remove(&state.name).with_context(|| format!("{} was not run", state.name))?;
             let what = compare(state, self.release, &before, &place, &ran)?;
             if !what.is_empty() {
-                wrong.push(format!("{}:\n  {}\n  {ran:?}\n  {:?}", state.name, what.join("\n  "), before.listing));
+                let text = format!("{}:\n  {}\n  {ran:?}\n  {:?}", state.name, what.join("\n  "), before.listing);
+                eprintln!("{text}");
+                wrong.push(text);
             }
         }
         Ok(wrong)
