@@ -109,9 +109,13 @@ impl EspState {
                 Ok(name) => ours.push(our_entry(name, &item.name, &content)),
                 Err(_) => foreign.push(item.name.clone()),
             }
-            files.push(EntryFile { name: item.name, content });
+            let file = EntryFile { name: item.name, content };
+            if loader::halts_the_loader(&file) {
+                unmodelled.push(format!("{dir}/{}", file.name));
+            }
+            files.push(file);
         }
-        let kernels = kernels(esp, &files)?;
+        let kernels = kernels(esp, &files, &mut unmodelled)?;
         let payloads = [payload_files(esp, Slot::A)?, payload_files(esp, Slot::B)?];
         let conf = match esp.read(&EspPath::literal("loader/loader.conf"), FILE_MAX) {
             Ok(bytes) => LoaderConf::parse(bytes),
@@ -274,31 +278,37 @@ fn unified_images(esp: &mut dyn Esp) -> Result<Vec<String>, EspError> {
     Ok(images.map(|item| format!("{dir}/{}", item.name)).collect())
 }
 
-fn kernels(esp: &mut dyn Esp, files: &[EntryFile]) -> Result<BTreeSet<String>, EspError> {
+/// What stands behind `linux` or `efi` and exists. An entry whose path another reader could understand otherwise is put
+/// with what the model leaves out.
+fn kernels(
+    esp: &mut dyn Esp,
+    files: &[EntryFile],
+    unmodelled: &mut Vec<String>,
+) -> Result<BTreeSet<String>, EspError> {
     let mut found = BTreeSet::new();
     for file in files {
         for candidate in readings(file) {
-            if let Some(path) = resolve(&candidate.kernel)
-                && esp.exists(&path)?
-            {
-                found.insert(candidate.kernel);
+            match resolve(&candidate.kernel) {
+                Some(path) if esp.exists(&path)? => drop(found.insert(candidate.kernel)),
+                Some(_) => {}
+                None => {
+                    unmodelled.push(format!("{}/{}", entries_dir(), file.name));
+                    break;
+                }
             }
         }
     }
     Ok(found)
 }
 
-/// The file a `linux` line means: both slashes separate, `.` and `..` are followed, doubled slashes are one.
+/// The file a `linux` line means: both slashes separate, doubled ones are one.
+///
+/// None for a path that only the firmware can follow: it may end in a slash, a dot or a space, lead through `..`, or be the
+/// root, which exists and starts nothing (`LDR-8`).
 fn resolve(kernel: &str) -> Option<EspPath> {
-    let mut parts = Vec::new();
-    for part in kernel.split(['/', '\\']) {
-        match part {
-            "" | "." => {}
-            ".." => drop(parts.pop()),
-            part => parts.push(part),
-        }
-    }
-    parts.join("/").parse().ok()
+    let parts: Vec<&str> = kernel.split(['/', '\\']).filter(|part| !part.is_empty()).collect();
+    let plain = !kernel.ends_with(['/', '\\']) && parts.iter().all(|part| !part.starts_with(' '));
+    plain.then(|| parts.join("/").parse().ok()).flatten()
 }
 
 fn with_marked_bad(files: &[EntryFile], name: EntryName) -> Vec<EntryFile> {

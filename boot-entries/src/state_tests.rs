@@ -231,16 +231,32 @@ fn upd50_every_reason_why_not() {
 }
 
 #[test]
-fn a_kernel_path_is_followed_as_the_loader_follows_it() {
-    for (kernel, path) in [
-        ("/ralphos/a/g1-linux", "ralphos/a/g1-linux"),
-        ("\\EFI\\x\\..\\k", "EFI/k"),
-        ("//a///./b", "a/b"),
-        ("/../k", "k"),
-        ("k", "k"),
-    ] {
+fn ldr8_a_kernel_path_is_plain_or_nothing_is_predicted() {
+    for (kernel, path) in
+        [("/ralphos/a/g1-linux", "ralphos/a/g1-linux"), ("\\EFI\\x/k", "EFI/x/k"), ("//a///b", "a/b"), ("k", "k")]
+    {
         assert_eq!(resolve(kernel).unwrap().as_str(), path);
     }
-    assert_eq!(resolve("/"), None);
-    assert_eq!(resolve("/a:b"), None);
+    for kernel in ["", "/", "/a/", "/a\\", "/../k", "/a/./k", "/a/../k", "/k.", "/k ", "/ k", "/a:b"] {
+        assert_eq!(resolve(kernel), None);
+        let mut esp = machine(&["ralphos-a-g1.conf"]);
+        esp.put("loader/entries/x.conf", format!("linux \"{kernel}\"\n").as_bytes());
+        let prediction = read(&esp).predict(&no_vars(), X64);
+        let refused = Prediction::Unknown { because: vec!["loader/entries/x.conf".into()] };
+        assert_eq!(prediction, refused, "{kernel:?}");
+    }
+}
+
+#[test]
+fn ldr9_where_releases_differ_nothing_is_predicted() {
+    let esp = machine(&["ralphos-a-g1.conf", "ralphos-b-g2+0-3.conf"]);
+    let with = |default: &str| LoaderVars { default: Some(default.into()), ..no_vars() };
+    for default in ["ralphos-b-g2.conf", "ralphos-b-g2+0-3.conf"] {
+        let Prediction::Unknown { because } = read(&esp).predict(&with(default), X64) else { panic!("{default}") };
+        assert!(because[0].contains("ralphos-a-g1.conf") && because[0].contains("ralphos-b-g2+0-3.conf"), "{because:?}");
+    }
+    assert_eq!(boots(read(&esp).predict(&with("ralphos-a-g1.conf"), X64)), "ralphos-a-g1.conf");
+    // Twins: the same system, whichever they take.
+    let twins = machine(&["ralphos-a-g1.conf", "ralphos-b-g2.conf", "ralphos-b-g2+2-1.conf"]);
+    assert!(read(&twins).predict(&no_vars(), X64).boots(name("ralphos-b-g2.conf")));
 }

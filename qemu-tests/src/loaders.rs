@@ -21,10 +21,10 @@ use crate::vm;
 pub const VOLUME_LEN: u64 = 2 << 20;
 /// Where the first partition begins.
 const FIRST: u64 = 1 << 20;
-/// Partitions on one disk. A loader has the firmware look at all of its disk again, so the fewer the faster.
-const PER_DISK: usize = 12;
-/// Volumes in one life of a machine: it has room for some thirty disks.
-pub const PER_MACHINE: usize = 20 * PER_DISK;
+/// Partitions on one disk; a table has room for 128.
+const PER_DISK: usize = 60;
+/// Volumes in one life of a machine: each takes some of the firmware's memory.
+pub const PER_MACHINE: usize = 4 * PER_DISK;
 
 /// The two EFI programs, built from `guest/efi`.
 #[derive(Clone, Debug)]

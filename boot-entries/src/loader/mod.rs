@@ -238,6 +238,15 @@ pub fn is_entry_name(name: &str) -> bool {
     Release::ALL.into_iter().any(|release| release.takes_name(name))
 }
 
+/// True for a file that stops the loader for good before it offers anything (`LDR-10`).
+pub(crate) fn halts_the_loader(file: &EntryFile) -> bool {
+    let path = |key: &[u8]| [&b"linux"[..], b"efi", b"initrd", b"devicetree"].contains(&key);
+    Release::ALL.into_iter().any(|release| {
+        release.takes_name(&file.name)
+            && key_values(&file.content, release.quotes()).any(|(key, value)| path(key) && value.is_empty())
+    })
+}
+
 /// Reads one file; None when the loader leaves it out (but for the kernel's existence).
 pub(crate) fn candidate(
     release: Release,

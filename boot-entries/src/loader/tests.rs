@@ -253,6 +253,21 @@ fn ldr8_a_pattern_may_name_something_that_is_no_entry() {
 }
 
 #[test]
+fn ldr10_an_empty_path_halts_the_loader() {
+    for (name, content, expected) in [
+        ("x.conf", "linux /k\ninitrd \"\"\n", true),
+        ("x.conf", "linux \"\"\n", true),
+        ("x.conf", "efi ''\n", true),
+        ("x.conf", "devicetree \"\n", true),
+        ("x.conf", "linux\ninitrd \n", false),
+        ("x.conf", "#initrd \"\"\ntitle \"\"\n", false),
+        ("x.txt", "linux \"\"\n", false),
+    ] {
+        assert_eq!(halts_the_loader(&file(name, content)), expected, "{content:?}");
+    }
+}
+
+#[test]
 fn ldr5_the_name_after_a_try() {
     for (name, expected) in [
         ("ralphos-b-g7+3-0.conf", Some("ralphos-b-g7+2-1.conf")),
