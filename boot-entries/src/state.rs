@@ -12,6 +12,8 @@ use crate::names::{Counter, EntryName, Generation, PayloadKind, PayloadName, ent
 use crate::prediction::agreed;
 pub use crate::prediction::{Prediction, reason_text};
 
+/// The longest name that every firmware is trusted to show, in UTF-16 units (`LDR-8`).
+const NAME_MAX: usize = 240;
 /// The longest file that is read whole. The loader has no limit; entries have a few hundred bytes.
 const FILE_MAX: u64 = 1 << 20;
 
@@ -93,6 +95,7 @@ impl EspState {
             }
             // The loader may read what we cannot: a name that is no path here, or a very long file.
             let content = match dir.join(&item.name) {
+                Ok(_) if item.name.encode_utf16().count() > NAME_MAX => None,
                 Ok(path) => match esp.read(&path, FILE_MAX) {
                     Ok(content) => Some(content),
                     Err(EspError::Missing { .. } | EspError::TooLong { .. }) => None,

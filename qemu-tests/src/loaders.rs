@@ -122,7 +122,10 @@ impl Volume {
         let mut names: Vec<PathBuf> = std::fs::read_dir(tree)?.map(|e| Ok(e?.path())).collect::<Result<_>>()?;
         names.sort();
         let volume = format!("{}@@{}", place.disk.display(), place.offset);
-        run(command("mcopy").env("MTOOLS_SKIP_CHECK", "1").args(["-s", "-i", &volume]).args(names).arg("::/"))?;
+        // Names are UTF-8 wherever this runs.
+        let mut mcopy = command("mcopy");
+        mcopy.env("MTOOLS_SKIP_CHECK", "1").env("LC_ALL", "C.UTF-8").args(["-s", "-i", &volume]).args(names).arg("::/");
+        run(&mut mcopy)?;
         Ok(())
     }
 }

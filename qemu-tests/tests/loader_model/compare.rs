@@ -90,8 +90,7 @@ fn counted(listing: &[String], chosen: Option<(&Candidate, &str)>) -> Vec<String
         return listing.to_vec();
     };
     let taken = listing.iter().any(|other| other.to_lowercase() == new.to_lowercase() && other != name);
-    let too_long = new.encode_utf16().count() > 255;
-    if taken || too_long {
+    if taken {
         return listing.to_vec();
     }
     let mut after: Vec<String> =
