@@ -40,9 +40,8 @@ pub(crate) fn agreed(outcomes: &[(Release, Outcome)]) -> Prediction {
     };
     let same = |a: &Outcome, b: &Outcome| match (a, b) {
         (Outcome::Boots(a_choice), Outcome::Boots(b_choice)) => {
-            let twins = ours(a).zip(ours(b)).is_some_and(|(a, b)| {
-                a.same_system(b) && a.is_exhausted() == b.is_exhausted()
-            });
+            let twins =
+                ours(a).zip(ours(b)).is_some_and(|(a, b)| a.same_system(b) && a.is_exhausted() == b.is_exhausted());
             a_choice.index == b_choice.index || twins
         }
         _ => a == b,
@@ -65,7 +64,9 @@ fn describe(outcome: &Outcome) -> String {
     match outcome {
         Outcome::Boots(choice) => format!("{}: {}", choice.name, reason_text(choice.reason)),
         Outcome::Nothing => "nothing boots".to_owned(),
-        Outcome::Automatic { pattern } => format!("the pattern {pattern:?}, which may name something else than an entry"),
+        Outcome::Automatic { pattern } => {
+            format!("the pattern {pattern:?}, which may name something else than an entry")
+        }
     }
 }
 

@@ -283,11 +283,7 @@ fn unified_images(esp: &mut dyn Esp) -> Result<Vec<String>, EspError> {
 
 /// What stands behind `linux` or `efi` and exists. An entry whose path another reader could understand otherwise is put
 /// with what the model leaves out.
-fn kernels(
-    esp: &mut dyn Esp,
-    files: &[EntryFile],
-    unmodelled: &mut Vec<String>,
-) -> Result<BTreeSet<String>, EspError> {
+fn kernels(esp: &mut dyn Esp, files: &[EntryFile], unmodelled: &mut Vec<String>) -> Result<BTreeSet<String>, EspError> {
     let mut found = BTreeSet::new();
     for file in files {
         for candidate in readings(file) {

@@ -253,7 +253,10 @@ fn ldr9_where_releases_differ_nothing_is_predicted() {
     let with = |default: &str| LoaderVars { default: Some(default.into()), ..no_vars() };
     for default in ["ralphos-b-g2.conf", "ralphos-b-g2+0-3.conf"] {
         let Prediction::Unknown { because } = read(&esp).predict(&with(default), X64) else { panic!("{default}") };
-        assert!(because[0].contains("ralphos-a-g1.conf") && because[0].contains("ralphos-b-g2+0-3.conf"), "{because:?}");
+        assert!(
+            because[0].contains("ralphos-a-g1.conf") && because[0].contains("ralphos-b-g2+0-3.conf"),
+            "{because:?}"
+        );
     }
     assert_eq!(boots(read(&esp).predict(&with("ralphos-a-g1.conf"), X64)), "ralphos-a-g1.conf");
     // Twins: the same system, whichever they take.

@@ -299,7 +299,8 @@ mod tests {
 
     #[test]
     fn what_the_machine_writes_is_read() {
-        let lines = "kernel 005c006b0000\nentries 0061000000620000\nselected 00610000\nreturned 8000000000000015\nend\n";
+        let lines =
+            "kernel 005c006b0000\nentries 0061000000620000\nselected 00610000\nreturned 8000000000000015\nend\n";
         let ran = Ran::parse(lines).expect("well formed");
         assert_eq!(ran.kernel.as_deref(), Some("\\k"));
         assert_eq!(ran.entries, ["a", "b"]);

@@ -94,7 +94,9 @@ mod tests {
         let ours = [("auto-entries", "no"), ("auto-firmware", "no"), ("secure-boot-enroll", "off")];
         for pattern in ["auto-windows", "*", "auto-reboot-to-firmware-setup", "secure-boot-keys-auto"] {
             assert!(!with(&ours).may_match(pattern), "{pattern}");
-            assert!(with(&[&ours[..], &[("auto-entries", "1"), ("auto-entries", "maybe")]].concat()).may_match("auto-osx"));
+            assert!(
+                with(&[&ours[..], &[("auto-entries", "1"), ("auto-entries", "maybe")]].concat()).may_match("auto-osx")
+            );
         }
     }
 }

@@ -221,8 +221,7 @@ pub fn candidates(
     kernel_exists: &dyn Fn(&str) -> bool,
     architecture: EntryArchitecture,
 ) -> Vec<Candidate> {
-    let found =
-        files.iter().enumerate().filter_map(|(index, file)| candidate(release, index, file, architecture));
+    let found = files.iter().enumerate().filter_map(|(index, file)| candidate(release, index, file, architecture));
     let mut sorted: Vec<Candidate> = Vec::new();
     // Inserted one by one, as the loader does it: versions are no total order, so another way of sorting could end
     // in another list (and the standard library's may panic).

@@ -30,12 +30,7 @@ fn outcome(release: Release, files: &[EntryFile], conf: &str, vars: &LoaderVars)
     choose(release, files, &exists, &LoaderConf::parse(conf), vars, EntryArchitecture::X64)
 }
 
-fn boots_in(
-    release: Release,
-    files: &[EntryFile],
-    conf: &str,
-    vars: &LoaderVars,
-) -> Option<(String, ChoiceReason)> {
+fn boots_in(release: Release, files: &[EntryFile], conf: &str, vars: &LoaderVars) -> Option<(String, ChoiceReason)> {
     outcome(release, files, conf, vars).choice().map(|choice| (choice.name, choice.reason))
 }
 
@@ -287,7 +282,9 @@ fn ldr3_many_entries_whose_versions_are_no_order() {
     // The standard library's sort may panic on such a list; the loader's takes what comes.
     let version = |n: u32| ["1-1", "1.", "1^", "1~", "-", "", "a-", "a.1"][n as usize % 8];
     let files: Vec<EntryFile> = (0..200)
-        .map(|n| file(&format!("{n}.conf"), &format!("linux /k\nsort-key a\nversion {}{}\n", version(n), version(n / 8))))
+        .map(|n| {
+            file(&format!("{n}.conf"), &format!("linux /k\nsort-key a\nversion {}{}\n", version(n), version(n / 8)))
+        })
         .collect();
     for release in Release::ALL {
         assert_eq!(candidates(release, &files, &|_| true, EntryArchitecture::X64).len(), 200);

@@ -49,7 +49,8 @@ pub fn compare(state: &State, release: Release, before: &Before, place: &Place, 
     }
     if state.beside.is_some() {
         // The loader takes entries from there, which the model does not know; the product does not touch such a disk.
-        let taken = ran.kernel.is_some() && !ran.selected.iter().any(|id| Some(id) == first_id(before, release).as_ref());
+        let taken =
+            ran.kernel.is_some() && !ran.selected.iter().any(|id| Some(id) == first_id(before, release).as_ref());
         same("boots what XBOOTLDR adds", &true, &(taken || ran.entries.len() > ids(before, release).len()));
         same("disk refused", &true, &matches!(DiskLayout::open(&place.disk), Err(LayoutError::Xbootldr(2))));
         return Ok(wrong);

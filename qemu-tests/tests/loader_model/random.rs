@@ -29,22 +29,41 @@ impl Dice {
 }
 
 const STEMS: &[&str] = &[
-    "a", "B", "c", "linux-5", "linux-10", "Linux-5", "ralphos-a-g1", "ralphos-b-g2", "ralphos-b-g10", "x+1", "x", "auto-a",
-    "AUTO-b", ".h", "1.0", "1~rc1", "\u{e4}", "[q]", "a b",
+    "a",
+    "B",
+    "c",
+    "linux-5",
+    "linux-10",
+    "Linux-5",
+    "ralphos-a-g1",
+    "ralphos-b-g2",
+    "ralphos-b-g10",
+    "x+1",
+    "x",
+    "auto-a",
+    "AUTO-b",
+    ".h",
+    "1.0",
+    "1~rc1",
+    "\u{e4}",
+    "[q]",
+    "a b",
 ];
-const COUNTERS: &[&str] = &["", "", "", "+3-0", "+2-1", "+1-2", "+0-3", "+0-0", "+3", "+0", "+02-1", "+", "+-1", "+1-", "+x"];
+const COUNTERS: &[&str] =
+    &["", "", "", "+3-0", "+2-1", "+1-2", "+0-3", "+0-0", "+3", "+0", "+02-1", "+", "+-1", "+1-", "+x"];
 const ENDINGS: &[&str] = &[".conf", ".conf", ".conf", ".conf", ".CONF", ".Conf", ".cnf"];
-const KEYS: &[&str] = &["sort-key", "version", "machine-id", "title", "architecture", "Sort-Key", "linux", "efi", "nonsense"];
+const KEYS: &[&str] =
+    &["sort-key", "version", "machine-id", "title", "architecture", "Sort-Key", "linux", "efi", "nonsense"];
 const VALUES: &[&str] = &[
-    "a", "b", "A", "ralphos", "1", "2", "10", "1.0", "1.00", "1~rc1", "1-1", "1^1", "02", "x64", "X64", "x64", "\"a\"", "'a'", "\"x",
-    "a b", "\u{e4}", "# a", "/k", "\\k",
+    "a", "b", "A", "ralphos", "1", "2", "10", "1.0", "1.00", "1~rc1", "1-1", "1^1", "02", "x64", "X64", "x64", "\"a\"",
+    "'a'", "\"x", "a b", "\u{e4}", "# a", "/k", "\\k",
 ];
 const KERNELS: &[&str] = &["/k", "/k", "/k", "/k", "\\k", "//k", "k", "/missing", "\"/k\"", "/K"];
 const BLANKS: &[&str] = &[" ", " ", " ", "\t", "  ", " \t"];
 const LINE_ENDS: &[&str] = &["\n", "\n", "\n", "\n", "\r\n", "\r", "\n\n", "\n#c\n", "\n \n"];
 const PATTERN_PARTS: &[&str] = &[
-    "*", "*", "a", "b", "-", "+", "?", "[a-c]", "[0-9]", "[!x]", "[]x]", ".conf", "linux", "ralphos", "\\", "g", "10", "1", "x", "[",
-    "A", "\u{e4}",
+    "*", "*", "a", "b", "-", "+", "?", "[a-c]", "[0-9]", "[!x]", "[]x]", ".conf", "linux", "ralphos", "\\", "g", "10",
+    "1", "x", "[", "A", "\u{e4}",
 ];
 
 /// The state of a seed.

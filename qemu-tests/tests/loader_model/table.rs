@@ -30,12 +30,23 @@ fn counters() -> Vec<State> {
         s("a counter with leading zeros").plain(&["x+03-01.conf", "a.conf"]),
         s("two pluses").plain(&["x+1+2-3.conf", "a+4.conf"]),
         s("a bad counter in front of a good one").plain(&["x+0+2-3.conf", "a.conf"]),
-        s("what is no counter")
-            .plain(&["x+3a.conf", "x+.conf", "x+3-.conf", "x+-3.conf", "x+3-1-1.conf", "x+ 3.conf", "x-3.conf"]),
+        s("what is no counter").plain(&[
+            "x+3a.conf",
+            "x+.conf",
+            "x+3-.conf",
+            "x+-3.conf",
+            "x+3-1-1.conf",
+            "x+ 3.conf",
+            "x-3.conf",
+        ]),
         s("the greatest counter").plain(&["x+2147483647-2147483647.conf", "a.conf"]),
         s("the greatest done of a bad one").plain(&["x+0-2147483647.conf"]),
-        s("a counter too great")
-            .plain(&["x+2147483648.conf", "x+0-2147483648.conf", "x+99999999999999999999999-1.conf", "a.conf"]),
+        s("a counter too great").plain(&[
+            "x+2147483648.conf",
+            "x+0-2147483648.conf",
+            "x+99999999999999999999999-1.conf",
+            "a.conf",
+        ]),
         s("a counted name in upper case").ours(&[A]).ours(&["RALPHOS-B-G2+3-0.CONF"]),
         s("a bad name in upper case").ours(&["RALPHOS-A-G1.CONF", "RALPHOS-B-G2+0-3.CONF"]),
         s("a counted name in mixed case").plain(&["Linux+2-1.Conf", "a.conf"]),
@@ -240,9 +251,42 @@ fn names() -> Vec<State> {
 fn patterns() -> Vec<State> {
     let names = ["a1.conf", "b2.conf", "c3+0-1.conf", "[x].conf", "!q.conf", "^r.conf", "d-4.conf", "zz.conf"];
     [
-        "a1.conf", "A1.CONF", "a1", "a*", "*", "**", "?1.conf", "??.conf", "[ab]*", "[a-c]?.conf", "[c-a]*", "[!a]*", "[^b]?*",
-        "[]a]*", "[a]]*", "\\[x\\].conf", "[[]*", "[\\]\\[]*", "*[0-9].conf", "*+0*", "c3*", "[a-b-d]*", "[a-]*", "[-a]*", "*-*", "[a",
-        "a1.conf\\", "*.conf*", "*a*1*.*conf", "d[-]4.conf", "d[+--]4*", "@x", "a1.conf extra", "[a-\\c]3*", "\\a1.conf", "",
+        "a1.conf",
+        "A1.CONF",
+        "a1",
+        "a*",
+        "*",
+        "**",
+        "?1.conf",
+        "??.conf",
+        "[ab]*",
+        "[a-c]?.conf",
+        "[c-a]*",
+        "[!a]*",
+        "[^b]?*",
+        "[]a]*",
+        "[a]]*",
+        "\\[x\\].conf",
+        "[[]*",
+        "[\\]\\[]*",
+        "*[0-9].conf",
+        "*+0*",
+        "c3*",
+        "[a-b-d]*",
+        "[a-]*",
+        "[-a]*",
+        "*-*",
+        "[a",
+        "a1.conf\\",
+        "*.conf*",
+        "*a*1*.*conf",
+        "d[-]4.conf",
+        "d[+--]4*",
+        "@x",
+        "a1.conf extra",
+        "[a-\\c]3*",
+        "\\a1.conf",
+        "",
     ]
     .into_iter()
     .map(|pattern| {
@@ -316,9 +360,8 @@ fn variables() -> Vec<State> {
 fn beyond() -> Vec<State> {
     let s = State::new;
     let refused = |name: &str| s(name).ours(&[A, TRIAL]).expect(Expect::Refusal);
-    let halting = |name: &str, line: &str| {
-        s(name).ours(&[A]).entry("x.conf", format!("linux /k\n{line}\n")).expect(Expect::Halt)
-    };
+    let halting =
+        |name: &str, line: &str| s(name).ours(&[A]).entry("x.conf", format!("linux /k\n{line}\n")).expect(Expect::Halt);
     vec![
         refused("a unified image").unified("EFI/Linux/x.efi"),
         refused("a unified image that is none").file("EFI/Linux/x.efi", "x"),
