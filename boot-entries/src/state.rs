@@ -70,6 +70,8 @@ pub struct EspState {
     files: Vec<EntryFile>,
     /// What stands behind `linux` or `efi` in them and exists.
     kernels: BTreeSet<String>,
+    /// What stands there and exists or not, as the firmware takes it.
+    doubtful: BTreeSet<String>,
 }
 
 fn index(slot: Slot) -> usize {
@@ -112,20 +114,16 @@ impl EspState {
                 Ok(name) => ours.push(our_entry(name, &item.name, &content)),
                 Err(_) => foreign.push(item.name.clone()),
             }
-            let file = EntryFile { name: item.name, content };
-            if loader::halts_the_loader(&file) {
-                unmodelled.push(format!("{dir}/{}", file.name));
-            }
-            files.push(file);
+            files.push(EntryFile { name: item.name, content });
         }
-        let kernels = kernels(esp, &files, &mut unmodelled)?;
+        let (kernels, doubtful) = kernels(esp, &files)?;
         let payloads = [payload_files(esp, Slot::A)?, payload_files(esp, Slot::B)?];
         let conf = match esp.read(&EspPath::literal("loader/loader.conf"), FILE_MAX) {
             Ok(bytes) => LoaderConf::parse(bytes),
             Err(EspError::Missing { .. }) => LoaderConf::default(),
             Err(error) => return Err(error),
         };
-        Ok(EspState { ours, foreign, conf, payloads, unmodelled, files, kernels })
+        Ok(EspState { ours, foreign, conf, payloads, unmodelled, files, kernels, doubtful })
     }
 
     /// The entries of a slot, live or not, readable or not.
@@ -188,7 +186,7 @@ impl EspState {
         let new_kernel = entry.linux_path();
         let fenced_dir = format!("{}/", payload_dir(entry.slot()));
         let exists = |kernel: &str| match resolve(kernel) {
-            Some(path) if path.as_str().to_ascii_lowercase().starts_with(&fenced_dir) => {
+            Kernel::At(path) if path.as_str().to_ascii_lowercase().starts_with(&fenced_dir) => {
                 path.as_str().eq_ignore_ascii_case(new_kernel.as_str())
             }
             _ => self.kernels.contains(kernel),
@@ -203,8 +201,13 @@ impl EspState {
         vars: &LoaderVars,
         architecture: EntryArchitecture,
     ) -> Prediction {
-        if !self.unmodelled.is_empty() {
-            return Prediction::Unknown { because: self.unmodelled.clone() };
+        let doubtful = |file: &&EntryFile| {
+            loader::halts_the_loader(file) || readings(file).any(|found| self.doubtful.contains(&found.kernel))
+        };
+        let because = files.iter().filter(doubtful).map(|file| format!("{}/{}", entries_dir(), file.name));
+        let because: Vec<String> = self.unmodelled.iter().cloned().chain(because).collect();
+        if !because.is_empty() {
+            return Prediction::Unknown { because };
         }
         let outcomes = Release::ALL
             .map(|release| (release, loader::choose(release, files, exists, &self.conf, vars, architecture)));
@@ -281,33 +284,50 @@ fn unified_images(esp: &mut dyn Esp) -> Result<Vec<String>, EspError> {
     Ok(images.map(|item| format!("{dir}/{}", item.name)).collect())
 }
 
-/// What stands behind `linux` or `efi` and exists. An entry whose path another reader could understand otherwise is put
-/// with what the model leaves out.
-fn kernels(esp: &mut dyn Esp, files: &[EntryFile], unmodelled: &mut Vec<String>) -> Result<BTreeSet<String>, EspError> {
-    let mut found = BTreeSet::new();
-    for file in files {
-        for candidate in readings(file) {
-            match resolve(&candidate.kernel) {
-                Some(path) if esp.exists(&path)? => drop(found.insert(candidate.kernel)),
-                Some(_) => {}
-                None => {
-                    unmodelled.push(format!("{}/{}", entries_dir(), file.name));
-                    break;
-                }
-            }
+/// What stands behind `linux` or `efi` and exists; and what may or may not.
+fn kernels(esp: &mut dyn Esp, files: &[EntryFile]) -> Result<(BTreeSet<String>, BTreeSet<String>), EspError> {
+    let (mut found, mut doubtful) = (BTreeSet::new(), BTreeSet::new());
+    for candidate in files.iter().flat_map(readings) {
+        match resolve(&candidate.kernel) {
+            Kernel::At(path) if esp.exists(&path)? => drop(found.insert(candidate.kernel)),
+            Kernel::PerhapsAt(path) if esp.exists(&path)? => drop(doubtful.insert(candidate.kernel)),
+            Kernel::Doubtful => drop(doubtful.insert(candidate.kernel)),
+            Kernel::At(_) | Kernel::PerhapsAt(_) | Kernel::Nowhere => {}
         }
     }
-    Ok(found)
+    Ok((found, doubtful))
 }
 
-/// The file a `linux` line means: both slashes separate, doubled ones are one.
-///
-/// None for a path that only the firmware can follow: it may end in a slash, a dot or a space, lead through `..`, or be the
-/// root, which exists and starts nothing (`LDR-8`).
-fn resolve(kernel: &str) -> Option<EspPath> {
+/// The file a `linux` line means.
+#[derive(Debug, PartialEq, Eq)]
+enum Kernel {
+    /// This one.
+    At(EspPath),
+    /// This one or none: a slash at the end, dots and spaces around a name are the firmware's affair (`LDR-8`).
+    PerhapsAt(EspPath),
+    /// The root, which exists and starts nothing, or a path through `..`.
+    Doubtful,
+    /// No file can have such a name.
+    Nowhere,
+}
+
+/// Both slashes separate, doubled ones are one.
+fn resolve(kernel: &str) -> Kernel {
     let parts: Vec<&str> = kernel.split(['/', '\\']).filter(|part| !part.is_empty()).collect();
-    let plain = !kernel.ends_with(['/', '\\']) && parts.iter().all(|part| !part.starts_with(' '));
-    plain.then(|| parts.join("/").parse().ok()).flatten()
+    let bare: Vec<&str> = parts
+        .iter()
+        .map(|part| part.trim_matches(' ').trim_end_matches(['.', ' ']))
+        .filter(|part| !part.is_empty())
+        .collect();
+    if bare.is_empty() || parts.contains(&"..") {
+        return Kernel::Doubtful;
+    }
+    let plain = bare == parts && !kernel.ends_with(['/', '\\']);
+    match bare.join("/").parse() {
+        Ok(path) if plain => Kernel::At(path),
+        Ok(path) => Kernel::PerhapsAt(path),
+        Err(_) => Kernel::Nowhere,
+    }
 }
 
 fn with_marked_bad(files: &[EntryFile], name: EntryName) -> Vec<EntryFile> {

@@ -140,7 +140,7 @@ fn upd1_the_plan_counts_foreign_entries_and_stale_defaults() {
     let default = |text: &str| LoaderVars { default: Some(text.into()), ..no_vars() };
     assert_eq!(staged(&esp, &default("ralphos-a-*")), "ralphos-a-g1.conf");
     assert_eq!(staged(&esp, &default("ralphos-b-g2+0-3.conf")), "ralphos-b-g3+3-0.conf");
-    esp.put("loader/entries/debian.conf", b"linux /./vmlinuz\nsort-key debian\n");
+    esp.put("loader/entries/debian.conf", b"linux //vmlinuz\nsort-key debian\n");
     assert_eq!(staged(&esp, &no_vars()), "debian.conf");
     // A kernel of the slot that will be fenced is gone by then.
     esp.put("loader/entries/debian.conf", b"linux \\ralphos\\B\\g2-linux\nsort-key debian\n");
@@ -235,15 +235,33 @@ fn ldr8_a_kernel_path_is_plain_or_nothing_is_predicted() {
     for (kernel, path) in
         [("/ralphos/a/g1-linux", "ralphos/a/g1-linux"), ("\\EFI\\x/k", "EFI/x/k"), ("//a///b", "a/b"), ("k", "k")]
     {
-        assert_eq!(resolve(kernel).unwrap().as_str(), path);
+        assert_eq!(resolve(kernel), Kernel::At(EspPath::literal(path)));
     }
-    for kernel in ["", "/", "/a/", "/a\\", "/../k", "/a/./k", "/a/../k", "/k.", "/k ", "/ k", "/a:b"] {
-        assert_eq!(resolve(kernel), None);
+    for kernel in ["", "/", "/a/ralphos/..", "/ralphos/a/../a/g1-linux", "."] {
+        assert_eq!(resolve(kernel), Kernel::Doubtful, "{kernel:?}");
+    }
+    for kernel in ["/a:b", "/a?", &"x".repeat(300)] {
+        assert_eq!(resolve(kernel), Kernel::Nowhere, "{kernel:?}");
+    }
+    let predict = |kernel: &str| {
         let mut esp = machine(&["ralphos-a-g1.conf"]);
-        esp.put("loader/entries/x.conf", format!("linux \"{kernel}\"\n").as_bytes());
-        let prediction = read(&esp).predict(&no_vars(), X64);
+        esp.put("loader/entries/x.conf", format!("sort-key a\nlinux \"{kernel}\"\n").as_bytes());
+        read(&esp).predict(&no_vars(), X64)
+    };
+    let there = [
+        "/ralphos/a/g1-linux.",
+        "/ralphos/a/g1-linux ",
+        "/ ralphos/a/g1-linux",
+        "/ralphos/./a/g1-linux",
+        "/ralphos/a/",
+    ];
+    for kernel in there.into_iter().chain(["/", "/../k", ""]) {
         let refused = Prediction::Unknown { because: vec!["loader/entries/x.conf".into()] };
-        assert_eq!(prediction, refused, "{kernel:?}");
+        assert_eq!(predict(kernel), refused, "{kernel:?}");
+    }
+    // Whoever follows these finds nothing.
+    for kernel in ["/k.", "/ k", "/k/", "/a:b."] {
+        assert_eq!(boots(predict(kernel)), "ralphos-a-g1.conf", "{kernel:?}");
     }
 }
 

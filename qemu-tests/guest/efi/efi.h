@@ -29,7 +29,9 @@ typedef struct {
 
 typedef struct {
     TableHeader header;
-    void *tpl[2], *allocate_pages, *free_pages, *get_memory_map;
+    void *tpl[2], *allocate_pages;
+    Status(EFIAPI *free_pages)(u64 address, u64 pages);
+    void *get_memory_map;
     Status(EFIAPI *allocate_pool)(u32 type, u64 size, void **buffer);
     void *free_pool;
     void *events[6];

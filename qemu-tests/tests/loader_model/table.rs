@@ -212,7 +212,7 @@ fn kernels() -> Vec<State> {
         odd("a dot behind", "linux /k."),
         odd("a space behind", "linux \"/k \""),
         odd("a space before", "linux \"/ k\""),
-        odd("characters that FAT has not", "linux /k?\n"),
+        one("characters that FAT has not", "linux /k?\n"),
         one("an efi key", "efi /k"),
         one("efi, then linux", "efi /missing\nlinux /k"),
         one("linux, then efi", "linux /k\nefi /missing"),
