@@ -49,7 +49,7 @@ fn counters() -> Vec<State> {
         ]),
         s("a counted name in upper case").ours(&[A]).ours(&["RALPHOS-B-G2+3-0.CONF"]),
         s("a bad name in upper case").ours(&["RALPHOS-A-G1.CONF", "RALPHOS-B-G2+0-3.CONF"]),
-        s("a counted name in mixed case").plain(&["Linux+2-1.Conf", "a.conf"]),
+        s("a counted name in mixed case").plain(&["Linux+2-1.Conf", "a.conf"]).expect(Expect::ReleasesDiffer),
     ]
 }
 
@@ -121,7 +121,9 @@ fn order() -> Vec<State> {
             "title none",
         ]),
         s("ids, old style").plain(&["linux-5.conf", "linux-10.conf", "linux-10+0.conf", "linux.conf", "Linux-7.conf"]),
-        s("ids with counters, old style").plain(&["linux+3.conf", "linux-5.conf", "linux-5+1.conf", "linux.1+1.conf"]),
+        s("ids with counters, old style")
+            .plain(&["linux+3.conf", "linux-5.conf", "linux-5+1.conf", "linux.1+1.conf"])
+            .expect(Expect::ReleasesDiffer),
         s("only the names differ").plain(&["1.conf", "01x.conf", "~.conf", "a~b.conf", "ab.conf", "a_b.conf"]),
         (0..24).fold(s("many entries"), |state, n| {
             let name = format!("e{}+{}-{}.conf", n % 7, n % 3, n);
