@@ -374,7 +374,7 @@ proptest! {
     #[test]
     fn the_model_survives_anything(name in "\\PC*(\\.conf)?", content in any::<Vec<u8>>(), pattern in "\\PC*|[a*?\\[\\]\\\\-]*") {
         let vars = LoaderVars { default: Some(pattern.clone()), ..LoaderVars::default() };
-        let conf = LoaderConf::parse(&format!("default {pattern}"));
+        let conf = LoaderConf::parse(format!("default {pattern}"));
         let files = [EntryFile { name, content }, ours("ralphos-a-g1.conf")];
         for release in Release::ALL {
             let outcome = choose(release, &files, &|_| true, &conf, &vars, EntryArchitecture::X64);
