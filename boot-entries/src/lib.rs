@@ -15,6 +15,7 @@ pub mod kexec;
 pub mod loader;
 pub mod names;
 pub mod options;
+mod prediction;
 pub mod state;
 pub mod vars;
 
@@ -26,7 +27,7 @@ pub use change::{
 };
 pub use entry::{Entry, EntryArchitecture, EntryError, Liveness};
 pub use esp::{Esp, EspError, EspPath, FakeEsp, ImageEsp, KernelEsp, RawEsp, Space, WriteError};
-pub use loader::{LoaderConf, LoaderVars};
+pub use loader::{LoaderConf, LoaderVars, Release};
 pub use names::{Counter, EntryName, Generation, PayloadKind, PayloadName};
 pub use options::{BootOptions, OnCorruption};
 pub use state::{EspState, Fallback, NoFallback, OurEntry, Prediction, Wholeness, another_whole_entry_boots, is_whole};

@@ -9,9 +9,13 @@ use disk_layout::Slot;
 
 use crate::entry::{Entry, EntryArchitecture, EntryError, Liveness};
 use crate::esp::{Esp, EspError, EspPath, Space};
-use crate::loader::{self, ChoiceReason, EntryFile, LoaderConf, LoaderVars};
+use crate::loader::{self, Candidate, ChoiceReason, EntryFile, LoaderConf, LoaderVars, Outcome, Release};
 use crate::names::{Counter, EntryName, Generation, PayloadKind, PayloadName, entries_dir, payload_dir};
+use crate::prediction::agreed;
+pub use crate::prediction::{Prediction, reason_text};
 
+/// The longest name that every firmware is trusted to show, in UTF-16 units (`LDR-8`).
+const NAME_MAX: usize = 240;
 /// The longest file that is read whole. The loader has no limit; entries have a few hundred bytes.
 const FILE_MAX: u64 = 1 << 20;
 
@@ -52,34 +56,6 @@ pub struct PayloadFile {
     pub size: u64,
 }
 
-/// What the loader will do.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Prediction {
-    /// It boots this file.
-    Boots {
-        /// The name as it is stored.
-        file_name: String,
-        /// What the name says, when it is one of ours.
-        entry: Option<EntryName>,
-        /// Why this one.
-        reason: ChoiceReason,
-    },
-    /// It finds nothing to boot and waits for a person.
-    Nothing,
-    /// There are things that the loader takes into account and the model does not (`LDR-8`).
-    Unknown {
-        /// Their paths.
-        because: Vec<String>,
-    },
-}
-
-impl Prediction {
-    /// True when it boots the entry of this slot and generation.
-    pub fn boots(&self, name: EntryName) -> bool {
-        matches!(self, Prediction::Boots { entry: Some(entry), .. } if entry.same_system(name))
-    }
-}
-
 /// The boot state of an ESP at one moment.
 #[derive(Debug, Clone)]
 pub struct EspState {
@@ -96,6 +72,8 @@ pub struct EspState {
     files: Vec<EntryFile>,
     /// What stands behind `linux` or `efi` in them and exists.
     kernels: BTreeSet<String>,
+    /// What stands there and exists or not, as the firmware takes it.
+    doubtful: BTreeSet<String>,
 }
 
 fn index(slot: Slot) -> usize {
@@ -121,6 +99,7 @@ impl EspState {
             }
             // The loader may read what we cannot: a name that is no path here, or a very long file.
             let content = match dir.join(&item.name) {
+                Ok(_) if item.name.encode_utf16().count() > NAME_MAX => None,
                 Ok(path) => match esp.read(&path, FILE_MAX) {
                     Ok(content) => Some(content),
                     Err(EspError::Missing { .. } | EspError::TooLong { .. }) => None,
@@ -139,14 +118,14 @@ impl EspState {
             }
             files.push(EntryFile { name: item.name, content });
         }
-        let kernels = kernels(esp, &files)?;
+        let (kernels, doubtful) = kernels(esp, &files)?;
         let payloads = [payload_files(esp, Slot::A)?, payload_files(esp, Slot::B)?];
         let conf = match esp.read(&EspPath::literal("loader/loader.conf"), FILE_MAX) {
-            Ok(bytes) => LoaderConf::parse(&String::from_utf8_lossy(&bytes)),
+            Ok(bytes) => LoaderConf::parse(bytes),
             Err(EspError::Missing { .. }) => LoaderConf::default(),
             Err(error) => return Err(error),
         };
-        Ok(EspState { ours, foreign, conf, payloads, unmodelled, files, kernels })
+        Ok(EspState { ours, foreign, conf, payloads, unmodelled, files, kernels, doubtful })
     }
 
     /// The entries of a slot, live or not, readable or not.
@@ -209,7 +188,7 @@ impl EspState {
         let new_kernel = entry.linux_path();
         let fenced_dir = format!("{}/", payload_dir(entry.slot()));
         let exists = |kernel: &str| match resolve(kernel) {
-            Some(path) if path.as_str().to_ascii_lowercase().starts_with(&fenced_dir) => {
+            Kernel::At(path) if path.as_str().to_ascii_lowercase().starts_with(&fenced_dir) => {
                 path.as_str().eq_ignore_ascii_case(new_kernel.as_str())
             }
             _ => self.kernels.contains(kernel),
@@ -224,16 +203,28 @@ impl EspState {
         vars: &LoaderVars,
         architecture: EntryArchitecture,
     ) -> Prediction {
-        if !self.unmodelled.is_empty() {
-            return Prediction::Unknown { because: self.unmodelled.clone() };
+        let doubtful = |file: &&EntryFile| {
+            loader::halts_the_loader(file) || readings(file).any(|found| self.doubtful.contains(&found.kernel))
+        };
+        let because = files.iter().filter(doubtful).map(|file| format!("{}/{}", entries_dir(), file.name));
+        let because: Vec<String> = self.unmodelled.iter().cloned().chain(because).collect();
+        if !because.is_empty() {
+            return Prediction::Unknown { because };
         }
-        match loader::choose(files, exists, &self.conf, vars, architecture) {
-            None => Prediction::Nothing,
-            Some(choice) => {
-                let entry = choice.name.parse().ok();
-                Prediction::Boots { file_name: choice.name, entry, reason: choice.reason }
-            }
-        }
+        let outcomes = Release::ALL
+            .map(|release| (release, loader::choose(release, files, exists, &self.conf, vars, architecture)));
+        agreed(&outcomes)
+    }
+
+    /// The list of a release of the loader, in its order; what boots by order alone is the first.
+    pub fn candidates(&self, release: Release, architecture: EntryArchitecture) -> Vec<Candidate> {
+        loader::candidates(release, &self.files, &|kernel| self.kernels.contains(kernel), architecture)
+    }
+
+    /// What one release of the loader does, whatever others would do.
+    pub fn outcome(&self, release: Release, vars: &LoaderVars, architecture: EntryArchitecture) -> Outcome {
+        let exists = |kernel: &str| self.kernels.contains(kernel);
+        loader::choose(release, &self.files, &exists, &self.conf, vars, architecture)
     }
 }
 
@@ -261,12 +252,18 @@ fn our_entry(name: EntryName, file_name: &str, content: &[u8]) -> OurEntry {
         Ok((entry, liveness)) => (Ok(entry), liveness),
         Err(error) => {
             let file = EntryFile { name: file_name.to_owned(), content: content.to_vec() };
-            let seen = |architecture| loader::candidate(0, &file, architecture).is_some();
-            let live = seen(EntryArchitecture::X64) || seen(EntryArchitecture::Aa64);
+            let live = readings(&file).next().is_some();
             (Err(error), if live { Liveness::Live } else { Liveness::Inert })
         }
     };
     OurEntry { name, file_name: file_name.to_owned(), entry, liveness }
+}
+
+/// What loaders of any release and architecture see in a file.
+fn readings(file: &EntryFile) -> impl Iterator<Item = Candidate> {
+    [EntryArchitecture::X64, EntryArchitecture::Aa64].into_iter().flat_map(move |architecture| {
+        Release::ALL.into_iter().filter_map(move |release| loader::candidate(release, 0, file, architecture))
+    })
 }
 
 fn payload_files(esp: &mut dyn Esp, slot: Slot) -> Result<Vec<PayloadFile>, EspError> {
@@ -289,32 +286,50 @@ fn unified_images(esp: &mut dyn Esp) -> Result<Vec<String>, EspError> {
     Ok(images.map(|item| format!("{dir}/{}", item.name)).collect())
 }
 
-fn kernels(esp: &mut dyn Esp, files: &[EntryFile]) -> Result<BTreeSet<String>, EspError> {
-    let mut found = BTreeSet::new();
-    for file in files {
-        for architecture in [EntryArchitecture::X64, EntryArchitecture::Aa64] {
-            let Some(candidate) = loader::candidate(0, file, architecture) else { continue };
-            if let Some(path) = resolve(&candidate.kernel)
-                && esp.exists(&path)?
-            {
-                found.insert(candidate.kernel);
-            }
+/// What stands behind `linux` or `efi` and exists; and what may or may not.
+fn kernels(esp: &mut dyn Esp, files: &[EntryFile]) -> Result<(BTreeSet<String>, BTreeSet<String>), EspError> {
+    let (mut found, mut doubtful) = (BTreeSet::new(), BTreeSet::new());
+    for candidate in files.iter().flat_map(readings) {
+        match resolve(&candidate.kernel) {
+            Kernel::At(path) if esp.exists(&path)? => drop(found.insert(candidate.kernel)),
+            Kernel::PerhapsAt(path) if esp.exists(&path)? => drop(doubtful.insert(candidate.kernel)),
+            Kernel::Doubtful => drop(doubtful.insert(candidate.kernel)),
+            Kernel::At(_) | Kernel::PerhapsAt(_) | Kernel::Nowhere => {}
         }
     }
-    Ok(found)
+    Ok((found, doubtful))
 }
 
-/// The file a `linux` line means: both slashes separate, `.` and `..` are followed, doubled slashes are one.
-fn resolve(kernel: &str) -> Option<EspPath> {
-    let mut parts = Vec::new();
-    for part in kernel.split(['/', '\\']) {
-        match part {
-            "" | "." => {}
-            ".." => drop(parts.pop()),
-            part => parts.push(part),
-        }
+/// The file a `linux` line means.
+#[derive(Debug, PartialEq, Eq)]
+enum Kernel {
+    /// This one.
+    At(EspPath),
+    /// This one or none: a slash at the end, dots and spaces around a name are the firmware's affair (`LDR-8`).
+    PerhapsAt(EspPath),
+    /// The root, which exists and starts nothing, or a path through `..`.
+    Doubtful,
+    /// No file can have such a name.
+    Nowhere,
+}
+
+/// Both slashes separate, doubled ones are one.
+fn resolve(kernel: &str) -> Kernel {
+    let parts: Vec<&str> = kernel.split(['/', '\\']).filter(|part| !part.is_empty()).collect();
+    let bare: Vec<&str> = parts
+        .iter()
+        .map(|part| part.trim_matches(' ').trim_end_matches(['.', ' ']))
+        .filter(|part| !part.is_empty())
+        .collect();
+    if bare.is_empty() || parts.contains(&"..") {
+        return Kernel::Doubtful;
     }
-    parts.join("/").parse().ok()
+    let plain = bare == parts && !kernel.ends_with(['/', '\\']);
+    match bare.join("/").parse() {
+        Ok(path) if plain => Kernel::At(path),
+        Ok(path) => Kernel::PerhapsAt(path),
+        Err(_) => Kernel::Nowhere,
+    }
 }
 
 fn with_marked_bad(files: &[EntryFile], name: EntryName) -> Vec<EntryFile> {
@@ -431,16 +446,6 @@ pub enum NoFallback {
     /// The ESP could not be read.
     #[error("the other entry cannot be checked")]
     Esp(#[from] EspError),
-}
-
-/// Why the loader takes an entry, for a person.
-pub fn reason_text(reason: ChoiceReason) -> &'static str {
-    match reason {
-        ChoiceReason::OneShot => "the EFI variable LoaderEntryOneShot names it, for one boot",
-        ChoiceReason::DefaultVariable => "the EFI variable LoaderEntryDefault names it",
-        ChoiceReason::DefaultInConf => "the default line of loader.conf names it",
-        ChoiceReason::First => "it is the first in the loader's order",
-    }
 }
 
 /// Asks the model: with every name of this slot and generation bad, does another whole entry of ours boot (`UPD-50`)?

@@ -140,7 +140,7 @@ fn upd1_the_plan_counts_foreign_entries_and_stale_defaults() {
     let default = |text: &str| LoaderVars { default: Some(text.into()), ..no_vars() };
     assert_eq!(staged(&esp, &default("ralphos-a-*")), "ralphos-a-g1.conf");
     assert_eq!(staged(&esp, &default("ralphos-b-g2+0-3.conf")), "ralphos-b-g3+3-0.conf");
-    esp.put("loader/entries/debian.conf", b"linux /./vmlinuz\nsort-key debian\n");
+    esp.put("loader/entries/debian.conf", b"linux //vmlinuz\nsort-key debian\n");
     assert_eq!(staged(&esp, &no_vars()), "debian.conf");
     // A kernel of the slot that will be fenced is gone by then.
     esp.put("loader/entries/debian.conf", b"linux \\ralphos\\B\\g2-linux\nsort-key debian\n");
@@ -231,16 +231,53 @@ fn upd50_every_reason_why_not() {
 }
 
 #[test]
-fn a_kernel_path_is_followed_as_the_loader_follows_it() {
-    for (kernel, path) in [
-        ("/ralphos/a/g1-linux", "ralphos/a/g1-linux"),
-        ("\\EFI\\x\\..\\k", "EFI/k"),
-        ("//a///./b", "a/b"),
-        ("/../k", "k"),
-        ("k", "k"),
-    ] {
-        assert_eq!(resolve(kernel).unwrap().as_str(), path);
+fn ldr8_a_kernel_path_is_plain_or_nothing_is_predicted() {
+    for (kernel, path) in
+        [("/ralphos/a/g1-linux", "ralphos/a/g1-linux"), ("\\EFI\\x/k", "EFI/x/k"), ("//a///b", "a/b"), ("k", "k")]
+    {
+        assert_eq!(resolve(kernel), Kernel::At(EspPath::literal(path)));
     }
-    assert_eq!(resolve("/"), None);
-    assert_eq!(resolve("/a:b"), None);
+    for kernel in ["", "/", "/a/ralphos/..", "/ralphos/a/../a/g1-linux", "."] {
+        assert_eq!(resolve(kernel), Kernel::Doubtful, "{kernel:?}");
+    }
+    for kernel in ["/a:b", "/a?", &"x".repeat(300)] {
+        assert_eq!(resolve(kernel), Kernel::Nowhere, "{kernel:?}");
+    }
+    let predict = |kernel: &str| {
+        let mut esp = machine(&["ralphos-a-g1.conf"]);
+        esp.put("loader/entries/x.conf", format!("sort-key a\nlinux \"{kernel}\"\n").as_bytes());
+        read(&esp).predict(&no_vars(), X64)
+    };
+    let there = [
+        "/ralphos/a/g1-linux.",
+        "/ralphos/a/g1-linux ",
+        "/ ralphos/a/g1-linux",
+        "/ralphos/./a/g1-linux",
+        "/ralphos/a/",
+    ];
+    for kernel in there.into_iter().chain(["/", "/../k", ""]) {
+        let refused = Prediction::Unknown { because: vec!["loader/entries/x.conf".into()] };
+        assert_eq!(predict(kernel), refused, "{kernel:?}");
+    }
+    // Whoever follows these finds nothing.
+    for kernel in ["/k.", "/ k", "/k/", "/a:b."] {
+        assert_eq!(boots(predict(kernel)), "ralphos-a-g1.conf", "{kernel:?}");
+    }
+}
+
+#[test]
+fn ldr9_where_releases_differ_nothing_is_predicted() {
+    let esp = machine(&["ralphos-a-g1.conf", "ralphos-b-g2+0-3.conf"]);
+    let with = |default: &str| LoaderVars { default: Some(default.into()), ..no_vars() };
+    for default in ["ralphos-b-g2.conf", "ralphos-b-g2+0-3.conf"] {
+        let Prediction::Unknown { because } = read(&esp).predict(&with(default), X64) else { panic!("{default}") };
+        assert!(
+            because[0].contains("ralphos-a-g1.conf") && because[0].contains("ralphos-b-g2+0-3.conf"),
+            "{because:?}"
+        );
+    }
+    assert_eq!(boots(read(&esp).predict(&with("ralphos-a-g1.conf"), X64)), "ralphos-a-g1.conf");
+    // Twins: the same system, whichever they take.
+    let twins = machine(&["ralphos-a-g1.conf", "ralphos-b-g2.conf", "ralphos-b-g2+2-1.conf"]);
+    assert!(read(&twins).predict(&no_vars(), X64).boots(name("ralphos-b-g2.conf")));
 }

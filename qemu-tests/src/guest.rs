@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-pub use base::{Base, base, loader_252};
+pub use base::{Base, base, loader_252, loader_257};
 pub use checks::impatient_checks;
 pub(crate) use release::stripped;
 pub use release::{Built, Initrd, Release};

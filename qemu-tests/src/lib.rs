@@ -8,6 +8,7 @@
 //! - [`guest`] makes the root file system, the initrd and the boot loaders;
 //! - [`vm`] runs one guest and drives it through its [`agent`], [`transcript`] keeps what it printed;
 //! - [`esp`] looks at its boot entries from outside, [`http`] serves it images;
+//! - [`loaders`] runs boot loaders alone, over hundreds of small ESPs;
 //! - [`lab`] puts these together into keys, images and a disk: what a scenario starts from,
 //!   and [`machine`] is one that runs;
 //! - [`cuts`] is the guest's half of the power-cut proof.
@@ -18,6 +19,7 @@ pub mod esp;
 pub mod guest;
 pub mod http;
 pub mod lab;
+pub mod loaders;
 pub mod machine;
 pub mod setup;
 pub mod transcript;

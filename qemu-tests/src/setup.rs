@@ -46,6 +46,7 @@ const TOOLS: &[(&str, &str, Need)] = &[
     ("kmod", "depmod", Need::Vm),
     ("xz-utils", "xz", Need::Vm),
     ("binutils", "strip", Need::Vm),
+    ("gcc", "gcc", Need::Vm),
     ("tar", "tar", Need::Vm),
     ("uidmap", "newuidmap", Need::VmUnprivileged),
 ];

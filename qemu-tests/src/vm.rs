@@ -1,6 +1,7 @@
 //! One virtual machine: QEMU without KVM, OVMF with variables of its own, the scenario's disk, a console that is
 //! recorded and a second serial port to the guest's agent.
 
+mod bare;
 mod power;
 mod qemu;
 pub(crate) mod slots;
@@ -11,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
 
+pub use self::bare::run_bare;
 use self::power::Power;
 use crate::agent::{Boot, FromGuest, run_line};
 use crate::setup;
@@ -52,6 +54,15 @@ pub struct Ran {
     pub stderr: String,
 }
 
+/// The firmware's variables of the machine whose folder this is, empty at first.
+fn vars_of(dir: &Path) -> Result<PathBuf> {
+    let vars = dir.join("OVMF_VARS.fd");
+    if !vars.exists() {
+        std::fs::copy(setup::OVMF_VARS, &vars).with_context(|| format!("cannot make {}", vars.display()))?;
+    }
+    Ok(vars)
+}
+
 impl Vm {
     /// Switches on a machine with `disk` (raw, written to). `dir` is for what belongs to this machine: the firmware's
     /// variables, which stay from one start to the next, and the transcript. Waits while two others run.
@@ -61,10 +72,7 @@ impl Vm {
     pub fn start(disk: &Path, dir: &Path, on_reset: OnReset) -> Result<Self> {
         setup::ensure_tools()?;
         let slot = slots::take();
-        let vars = dir.join("OVMF_VARS.fd");
-        if !vars.exists() {
-            std::fs::copy(setup::OVMF_VARS, &vars).with_context(|| format!("cannot make {}", vars.display()))?;
-        }
+        let vars = vars_of(dir)?;
         let (power, from_agent) = Power::on(disk, &vars, on_reset)?;
         Ok(Self { power, dir: dir.to_owned(), from_agent, next_id: 1, _slot: slot })
     }

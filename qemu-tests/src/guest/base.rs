@@ -195,10 +195,22 @@ fn find_base() -> Result<Base> {
 /// # Errors
 /// When a tool or the package mirror fails.
 pub fn loader_252() -> Result<PathBuf> {
+    loader("bookworm")
+}
+
+/// systemd-boot 257 (Debian 13), for tests that need nothing else of the base.
+///
+/// # Errors
+/// When a tool or the package mirror fails.
+pub fn loader_257() -> Result<PathBuf> {
+    loader("trixie")
+}
+
+fn loader(suite: &str) -> Result<PathBuf> {
     setup::ensure_tools()?;
-    let dir = cached("loader-bookworm", "1", |dir| {
+    let dir = cached(&format!("loader-{suite}"), "1", |dir| {
         let tree = dir.join("tree");
-        debootstrap("bookworm", "systemd-boot-efi", &tree)?;
+        debootstrap(suite, "systemd-boot-efi", &tree)?;
         copy(&tree.join("usr/lib/systemd/boot/efi/systemd-bootx64.efi"), &dir.join("systemd-bootx64.efi"))?;
         remove(&tree)
     })?;

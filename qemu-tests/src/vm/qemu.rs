@@ -34,6 +34,36 @@ pub(super) fn start(disk: &Path, vars: &Path) -> Result<Started> {
 }
 
 fn command(disk: &Path, vars: &Path, socket: &Path) -> Command {
+    let mut qemu = machine(vars);
+    qemu.args([
+        // A watchdog, as a machine in a rack has one.
+        "-device",
+        "i6300esb",
+        "-action",
+        "watchdog=reset",
+        "-netdev",
+        "user,id=net",
+        "-device",
+        "virtio-net-pci,netdev=net,romfile=",
+        "-chardev",
+        "stdio,id=console,signal=off",
+        "-serial",
+        "chardev:console",
+        "-device",
+        "virtio-serial-pci",
+    ]);
+    qemu.arg("-chardev")
+        .arg(format!("socket,id=agent,path={},server=on,wait=off", socket.display()))
+        .arg("-device")
+        .arg(format!("virtserialport,chardev=agent,name={PORT}"))
+        .arg("-drive")
+        .arg(format!("if=none,id=disk,format=raw,cache=unsafe,discard=unmap,file={}", disk.display()))
+        .args(["-device", "virtio-blk-pci,drive=disk,bootindex=0"]);
+    qemu
+}
+
+/// Firmware, processor and memory, alike for all machines.
+pub(super) fn machine(vars: &Path) -> Command {
     let mut qemu = setup::command("qemu-system-x86_64");
     qemu.args([
         "-machine",
@@ -56,33 +86,11 @@ fn command(disk: &Path, vars: &Path, socket: &Path) -> Command {
         "none",
         "-device",
         "virtio-rng-pci",
-        // A watchdog, as a machine in a rack has one.
-        "-device",
-        "i6300esb",
-        "-action",
-        "watchdog=reset",
-        "-netdev",
-        "user,id=net",
-        "-device",
-        "virtio-net-pci,netdev=net,romfile=",
-        "-chardev",
-        "stdio,id=console,signal=off",
-        "-serial",
-        "chardev:console",
-        "-device",
-        "virtio-serial-pci",
     ]);
-    qemu.arg("-chardev")
-        .arg(format!("socket,id=agent,path={},server=on,wait=off", socket.display()))
-        .arg("-device")
-        .arg(format!("virtserialport,chardev=agent,name={PORT}"))
-        .arg("-drive")
+    qemu.arg("-drive")
         .arg(format!("if=pflash,format=raw,unit=0,readonly=on,file={}", setup::OVMF_CODE))
         .arg("-drive")
-        .arg(format!("if=pflash,format=raw,unit=1,cache=unsafe,file={}", vars.display()))
-        .arg("-drive")
-        .arg(format!("if=none,id=disk,format=raw,cache=unsafe,discard=unmap,file={}", disk.display()))
-        .args(["-device", "virtio-blk-pci,drive=disk,bootindex=0"]);
+        .arg(format!("if=pflash,format=raw,unit=1,cache=unsafe,file={}", vars.display()));
     qemu
 }
 

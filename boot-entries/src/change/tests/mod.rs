@@ -1,5 +1,6 @@
 //! The order of effects, event by event, and what a power cut or an error at each of them leaves.
 
+mod choice;
 mod faults;
 mod flows;
 mod tidying;
