@@ -17,7 +17,7 @@ pub mod status;
 
 #[cfg(feature = "apply")]
 pub mod apply;
-#[cfg(feature = "apply")]
+#[cfg(feature = "config")]
 pub mod config;
 #[cfg(feature = "apply")]
 pub mod explain;
@@ -25,6 +25,8 @@ pub mod explain;
 mod preflight;
 #[cfg(feature = "apply")]
 pub mod progress;
+#[cfg(feature = "apply")]
+pub mod reason;
 #[cfg(feature = "apply")]
 pub mod refuse;
 #[cfg(feature = "apply")]
