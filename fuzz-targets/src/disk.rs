@@ -1,9 +1,10 @@
 //! The partition table and the raw FAT.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::io::{self, Cursor, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::FileExt;
-use std::sync::LazyLock;
+use std::sync::{LazyLock, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use boot_entries::fat::{FormatOptions, Volume, cluster_faults, format_esp};
@@ -22,8 +23,12 @@ const DISK: u64 = 64 << 20;
 /// DSK-20 and following: a header of 92 bytes and then entries, as both copies of the table, checksums put right if the first byte is odd.
 pub fn gpt(data: &[u8]) {
     let Some((&flags, rest)) = data.split_first() else { return };
-    let file = tempfile::tempfile().expect("a temporary file");
-    file.set_len(DISK).expect("a sparse file");
+    static FILE: LazyLock<Mutex<File>> = LazyLock::new(|| {
+        let file = tempfile::tempfile().expect("a temporary file");
+        file.set_len(DISK).expect("a sparse file");
+        Mutex::new(file)
+    });
+    let file = FILE.lock().unwrap_or_else(PoisonError::into_inner);
     let mut header = [0; SECTOR];
     let mut entries = vec![0; ENTRIES * ENTRY];
     let (first, second) = rest.split_at(rest.len().min(HEADER));
@@ -65,10 +70,24 @@ pub fn gpt(data: &[u8]) {
     }
 }
 
+/// Of each byte.
+const CRC: [u32; 256] = {
+    let mut table = [0; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        let (mut sum, mut bit) = (byte as u32, 0);
+        while bit < 8 {
+            sum = sum >> 1 ^ (0xEDB8_8320 & (sum & 1).wrapping_neg());
+            bit += 1;
+        }
+        table[byte] = sum;
+        byte += 1;
+    }
+    table
+};
+
 fn crc32(bytes: &[u8]) -> u32 {
-    !bytes.iter().fold(!0, |sum: u32, byte| {
-        (0..8).fold(sum ^ u32::from(*byte), |sum, _| sum >> 1 ^ (0xEDB8_8320 & (sum & 1).wrapping_neg()))
-    })
+    !bytes.iter().fold(!0, |sum: u32, byte| CRC[usize::from(sum as u8 ^ byte)] ^ sum >> 8)
 }
 
 pub fn gpt_seeds() -> Vec<Seed> {

@@ -2,6 +2,8 @@
 
 mod faults;
 mod flows;
+mod more_flows;
+mod sequences;
 mod tidying;
 
 use disk_layout::{Slot, UpdateLock};

@@ -276,7 +276,9 @@ impl Exchange<'_> {
         if body.is_some_and(|body| body > LARGEST - ends.min(LARGEST)) {
             return Err(AskError::TooLarge);
         }
-        Ok(Some(Head { status: response.code.ok_or(AskError::NotHttp)?, ends, body }))
+        // RFC 9110, section 15: three digits, of which the first is no 0.
+        let status = response.code.filter(|code| *code >= 100).ok_or(AskError::NotHttp)?;
+        Ok(Some(Head { status, ends, body }))
     }
 
     fn left(&self) -> Result<Duration, AskError> {
