@@ -246,5 +246,18 @@ pub fn fat_seeds() -> Vec<Seed> {
     if let (Some(a), Some(b)) = (slot(b"RALPHO~1"), slot(b"RALPHO~2")) {
         linked.copy_within(a + 26..a + 28, b + 26);
     }
-    vec![("fat32", base.bytes.clone()), ("fat32-linked", linked)]
+    vec![("fat32", base.bytes.clone()), ("fat32-linked", linked), ("fat32-circle", circle(base))]
+}
+
+/// The root directory's chain leads to itself, on a volume that claims two hundred million clusters.
+fn circle(base: &Base) -> Vec<u8> {
+    const FAT_SECTORS: u32 = 2 << 20;
+    let mut bytes = base.bytes.clone();
+    let reserved = u64::from(u16::from_le_bytes([bytes[14], bytes[15]]));
+    bytes[13] = 1;
+    bytes[32..36].copy_from_slice(&(2 * FAT_SECTORS + 200_000_000).to_le_bytes());
+    bytes[36..40].copy_from_slice(&FAT_SECTORS.to_le_bytes());
+    let fat = base.sectors.iter().position(|sector| *sector == reserved).expect("a FAT") * SECTOR;
+    bytes[fat + 8..fat + 12].copy_from_slice(&2_u32.to_le_bytes());
+    bytes
 }
