@@ -85,14 +85,20 @@ pub(crate) fn boots(esp: &FakeEsp) -> Option<(Slot, u32)> {
         return None;
     };
     let content = esp.content(&format!("loader/entries/{file_name}")).unwrap();
-    // A file may hold more than an entry when its own content did not reach the disk; the loader ends at a NUL.
+    // As the loader reads it and not as we do: what stands in a file whose own content did not reach the disk may be followed by
+    // zeros, or end within the comments that only we read.
     let end = content.iter().position(|b| *b == 0).unwrap_or(content.len());
-    let (entry, liveness) = Entry::parse(&content[..end]).ok()?;
-    for kind in [PayloadKind::Linux, PayloadKind::Initrd] {
-        let found = esp.content(entry.payload(kind).path().as_str())?;
-        (sha256(found) == *entry.sha256(kind)).then_some(())?;
+    let text = std::str::from_utf8(&content[..end]).ok()?;
+    let value = |key: &str| text.lines().filter_map(|line| line.trim_start().strip_prefix(key)).next_back();
+    let options = BootOptions::parse(value("options ")?).ok()?;
+    let (slot, generation) = (options.slot, options.generation);
+    for (kind, key) in [(PayloadKind::Linux, "linux /"), (PayloadKind::Initrd, "initrd /")] {
+        let path = PayloadName { slot, generation, kind }.path();
+        let whole =
+            value(key)? == path.as_str() && esp.content(path.as_str())? == payload(slot, generation.get(), kind);
+        whole.then_some(())?;
     }
-    (liveness == Liveness::Live).then_some((entry.slot(), entry.generation().get()))
+    Some((slot, generation.get()))
 }
 
 pub(crate) fn any_options() -> impl Strategy<Value = BootOptions> {

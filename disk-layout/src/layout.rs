@@ -22,6 +22,9 @@ pub const ATTRIBUTE_READ_ONLY: u64 = 1 << 60;
 /// Attribute bit 63: not mounted automatically.
 pub const ATTRIBUTE_NO_AUTO: u64 = 1 << 63;
 
+/// What UEFI has every disk set aside for the entries of each copy of the partition table, in bytes.
+const TABLE_ENTRIES: u64 = 16 * 1024;
+
 /// GPT label of the EFI system partition.
 pub const LABEL_ESP: &str = "EFI";
 /// GPT label of the partition that holds `/var`.
@@ -166,6 +169,12 @@ pub enum LayoutError {
         /// Bytes of the disk.
         disk_len: u64,
     },
+    /// A partition lies where a copy of the partition table does: writing to it would destroy the table (`DSK-3`).
+    #[error("partition {number} lies on the partition table")]
+    OnTable {
+        /// The partition's number.
+        number: u32,
+    },
     /// Two partitions have the same PARTUUID, so that neither can be named.
     #[error("partitions {first} and {second} have the same PARTUUID {guid}")]
     SameGuid {
@@ -289,10 +298,16 @@ fn check_places(table: &PartitionTable) -> Result<(), LayoutError> {
             return Err(LayoutError::Overlap { first: pair[0].number, second: pair[1].number });
         }
     }
+    // The first copy has the protective MBR before its header, the last one only the header behind its entries.
+    let first_copy = 2 * table.sector_size + TABLE_ENTRIES;
+    let last_copy = table.disk_len.saturating_sub(table.sector_size + TABLE_ENTRIES);
     for partition in &by_start {
         if partition.end() > table.disk_len {
             let (number, end, disk_len) = (partition.number, partition.end(), table.disk_len);
             return Err(LayoutError::LeavesDisk { number, end, disk_len });
+        }
+        if partition.start < first_copy || partition.end() > last_copy {
+            return Err(LayoutError::OnTable { number: partition.number });
         }
     }
     for (index, first) in table.partitions.iter().enumerate() {

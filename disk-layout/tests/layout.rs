@@ -331,6 +331,17 @@ fn dsk3_overlaps_and_partitions_that_leave_the_disk() {
         }
         other => panic!("{other:?}"),
     }
+    // Writing to it would destroy the table, or its backup.
+    for (first, last) in [(0, 2047), (33, 2047), (100_000, 64 * MIB / 512 - 33)] {
+        let mut entries = good_entries();
+        entries.push(("DATA", Uuid::from_u128(99), first, last));
+        assert!(matches!(read(&entries), Err(LayoutError::OnTable { number: 5 })), "{first} to {last}");
+    }
+    for (first, last) in [(34, 2047), (100_000, 64 * MIB / 512 - 34)] {
+        let mut entries = good_entries();
+        entries.push(("DATA", Uuid::from_u128(99), first, last));
+        assert!(read(&entries).is_ok(), "{first} to {last}");
+    }
     let mut entries = good_entries();
     (entries[3].2, entries[3].3) = (9000, 8999 - 100);
     assert!(matches!(read(&entries), Err(LayoutError::Table(TableError::NoTable { .. }))));

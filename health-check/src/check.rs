@@ -18,6 +18,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::config::{Check, Config, Kind, Level};
 use crate::policy::Required;
 use crate::systemd::{Systemctl, Systemd};
+pub use http::{client as http_client, judge as judge_http};
 use order::Board;
 pub use outcome::{Finding, Outcome, Reason};
 pub use sandbox::Sandboxes;

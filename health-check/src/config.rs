@@ -137,6 +137,11 @@ fn load_once(places: &[Place]) -> Result<Config, ConfigErrors> {
     join(places, &texts, unread)
 }
 
+/// Makes one configuration of texts that were read elsewhere.
+pub fn of_texts(texts: &[Text]) -> Result<Config, ConfigErrors> {
+    join(&[], texts, Vec::new())
+}
+
 /// The places of the installed configuration below `root`.
 pub fn installed(root: &Path) -> Vec<Place> {
     INSTALLED.iter().map(|place| Place::Installed(root.join(place.trim_start_matches('/')))).collect()

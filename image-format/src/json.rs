@@ -3,6 +3,7 @@
 //! A document is read twice. The first pass walks *everything*, unknown fields included, and keeps nothing; the second fills the typed
 //! structures and may then ignore unknown fields safely.
 
+use std::cell::Cell;
 use std::collections::HashSet;
 use std::fmt;
 use std::marker::PhantomData;
@@ -28,7 +29,10 @@ pub enum JsonError {
     /// Something behind the object, other than one newline.
     #[error("it has bytes behind the object, other than one final newline")]
     Trailing,
-    /// Syntax, a duplicate key, a number out of range, nesting too deep, a missing field or one of the wrong type, and where.
+    /// A key stands twice in one object, which two readers could understand differently; which key, and where.
+    #[error(transparent)]
+    DuplicateKey(serde_json::Error),
+    /// Syntax, a number out of range, nesting too deep, a missing field or one of the wrong type, and where.
     #[error(transparent)]
     Syntax(serde_json::Error),
 }
@@ -45,27 +49,31 @@ pub(crate) fn parse_object<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, JsonE
         return Err(JsonError::Trailing);
     }
     let mut walker = serde_json::Deserializer::from_str(text);
-    Strict { depth: 0 }.deserialize(&mut walker).and_then(|()| walker.end()).map_err(JsonError::Syntax)?;
+    let twice = Cell::new(false);
+    let walked = Strict { depth: 0, twice: &twice }.deserialize(&mut walker).and_then(|()| walker.end());
+    walked.map_err(|error| if twice.get() { JsonError::DuplicateKey(error) } else { JsonError::Syntax(error) })?;
     serde_json::from_str::<Object<T>>(text).map(|object| object.0).map_err(JsonError::Syntax)
 }
 
 /// Walks a value and accepts it or not; `depth` is how many arrays and objects are open around it.
 #[derive(Clone, Copy)]
-struct Strict {
+struct Strict<'a> {
     depth: u32,
+    /// Set when the walk ends because of a duplicate key.
+    twice: &'a Cell<bool>,
 }
 
-impl Strict {
+impl Strict<'_> {
     fn inside<E: serde::de::Error>(self) -> Result<Self, E> {
         let depth = self.depth + 1;
         if depth > MAX_DEPTH {
             return Err(E::custom(format_args!("nested deeper than {MAX_DEPTH}")));
         }
-        Ok(Self { depth })
+        Ok(Self { depth, ..self })
     }
 }
 
-impl<'de> DeserializeSeed<'de> for Strict {
+impl<'de> DeserializeSeed<'de> for Strict<'_> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<(), D::Error> {
@@ -73,7 +81,7 @@ impl<'de> DeserializeSeed<'de> for Strict {
     }
 }
 
-impl<'de> Visitor<'de> for Strict {
+impl<'de> Visitor<'de> for Strict<'_> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -111,8 +119,9 @@ impl<'de> Visitor<'de> for Strict {
         let mut seen = HashSet::new();
         while let Some(key) = entries.next_key::<String>()? {
             entries.next_value_seed(inside)?;
-            if let Some(twice) = seen.replace(key) {
-                return Err(A::Error::custom(format_args!("duplicate key {twice:?}")));
+            if let Some(key) = seen.replace(key) {
+                self.twice.set(true);
+                return Err(A::Error::custom(format_args!("duplicate key {key:?}")));
             }
         }
         Ok(())

@@ -42,6 +42,22 @@ pub struct Policy {
     pub max_epoch_step: u32,
 }
 
+impl Policy {
+    /// With the settings of a file's text over these.
+    ///
+    /// # Errors
+    /// Not TOML, a key that is not known, or a value that none can have.
+    pub fn overlaid(self, text: &str) -> Result<Policy, toml::de::Error> {
+        let file: File = toml::from_str(text)?;
+        Ok(Policy {
+            os_id: file.os_id.or(self.os_id),
+            hardware: file.hardware.unwrap_or(self.hardware),
+            threshold: file.threshold.unwrap_or(self.threshold),
+            max_epoch_step: file.max_epoch_step.unwrap_or(self.max_epoch_step),
+        })
+    }
+}
+
 impl Default for Policy {
     fn default() -> Self {
         Policy {
@@ -104,14 +120,7 @@ pub fn load_policy(dirs: &[&Path]) -> Result<Policy, ConfigError> {
             Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
             Err(source) => return Err(ConfigError::Read { path, source }),
         };
-        let file: File =
-            toml::from_str(&text).map_err(|e| ConfigError::Syntax { path: path.clone(), source: Box::new(e) })?;
-        policy = Policy {
-            os_id: file.os_id.or(policy.os_id),
-            hardware: file.hardware.unwrap_or(policy.hardware),
-            threshold: file.threshold.unwrap_or(policy.threshold),
-            max_epoch_step: file.max_epoch_step.unwrap_or(policy.max_epoch_step),
-        };
+        policy = policy.overlaid(&text).map_err(|e| ConfigError::Syntax { path, source: Box::new(e) })?;
     }
     Ok(policy)
 }

@@ -20,7 +20,7 @@ pub mod vitals;
 
 #[cfg(feature = "apply")]
 pub mod apply;
-#[cfg(feature = "apply")]
+#[cfg(feature = "config")]
 pub mod config;
 #[cfg(feature = "apply")]
 pub mod doctor;
@@ -32,6 +32,8 @@ mod plan;
 mod preflight;
 #[cfg(feature = "apply")]
 pub mod progress;
+#[cfg(feature = "apply")]
+pub mod reason;
 #[cfg(feature = "apply")]
 pub mod refuse;
 #[cfg(feature = "apply")]

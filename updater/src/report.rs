@@ -2,14 +2,9 @@
 
 use std::io::Write;
 
-use boot_entries::ChangeError;
-use disk_layout::{BootedError, Clash, LockError};
 use serde_json::{Map, Value, json};
-use updater::apply::ApplyError;
 use updater::exit::Exit;
-use updater::host::HostError;
-use updater::refuse::Refusal;
-use updater::session::SessionError;
+use updater::reason;
 
 /// What a command has to say when it did not fail.
 #[derive(Debug)]
@@ -55,9 +50,12 @@ pub fn tell(json: bool, outcome: anyhow::Result<Answer>) -> Exit {
     let (exit, text, mut fields) = match outcome {
         Ok(answer) => (answer.exit, answer.text, answer.fields),
         Err(error) => {
-            let (exit, reason) = classify(&error);
+            let (exit, reason) = reason::classify(&error);
             let message = format!("{error:#}");
-            let fields = object(json!({ "reason": reason, "message": message }));
+            let mut fields = object(json!({ "reason": reason, "message": message }));
+            if let Some(cause) = reason::cause(&error) {
+                fields.insert("cause".to_owned(), json!(cause));
+            }
             // With --json, too: whoever reads the journal has no standard output.
             let _ = writeln!(std::io::stderr(), "ralph-update: {message}");
             (exit, String::new(), fields)
@@ -87,53 +85,4 @@ fn result_name(exit: Exit) -> &'static str {
         Exit::Busy => "busy",
         Exit::Endangered => "endangered",
     }
-}
-
-/// The stable reason of an error, and how the process ends.
-fn classify(error: &anyhow::Error) -> (Exit, &'static str) {
-    for cause in error.chain() {
-        if let Some(refusal) = cause.downcast_ref::<Refusal>() {
-            return (Exit::Refused, refusal.reason());
-        }
-        if let Some(LockError::Busy { .. }) = cause.downcast_ref() {
-            return (Exit::Busy, "busy");
-        }
-        match cause.downcast_ref() {
-            Some(ApplyError::Untrusted(_)) => return (Exit::Refused, "untrusted"),
-            Some(ApplyError::Head(_)) => return (Exit::Refused, "not-an-image"),
-            Some(ApplyError::NotFenced { .. }) => return (Exit::Failure, "not-fenced"),
-            Some(ApplyError::Fenced { .. }) => return (Exit::Failure, "fenced"),
-            Some(ApplyError::Uncertain { .. }) => return (Exit::Failure, "uncertain"),
-            _ => {}
-        }
-        match cause.downcast_ref() {
-            Some(SessionError::NoFallback { .. }) => return (Exit::Refused, "no-fallback"),
-            Some(SessionError::UnprovenFallback { .. }) => return (Exit::Refused, "unproven-fallback"),
-            Some(SessionError::NoEntry { .. } | SessionError::OtherSystem { .. }) => {
-                return (Exit::Refused, "not-our-entry");
-            }
-            Some(SessionError::NothingCommitted) => return (Exit::Refused, "nothing-committed"),
-            Some(SessionError::Change(ChangeError::OlderEntries { .. })) => return (Exit::Refused, "older-entries"),
-            _ => {}
-        }
-        match cause.downcast_ref() {
-            Some(BootedError::CommandLine { .. }) => return (Exit::Refused, "command-line-disagrees"),
-            Some(BootedError::OtherEsp { .. }) => return (Exit::Refused, "other-esp"),
-            _ => {}
-        }
-        if is_read_only(cause) {
-            return (Exit::Refused, "esp-read-only");
-        }
-        if cause.is::<Clash>() {
-            return (Exit::Refused, "two-disks");
-        }
-    }
-    (Exit::Failure, "failed")
-}
-
-/// The errors around it show it as their own, so it is no cause of theirs.
-fn is_read_only(cause: &(dyn std::error::Error + 'static)) -> bool {
-    let session = |error: &SessionError| matches!(error, SessionError::Host(HostError::ReadOnly(_)));
-    cause.downcast_ref().is_some_and(|error| matches!(error, ApplyError::Session(error) if session(error)))
-        || cause.downcast_ref().is_some_and(session)
 }

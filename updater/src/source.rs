@@ -1,6 +1,6 @@
 //! Where an image comes from: a file, standard input, or HTTP. All give one forward stream of bytes.
 //!
-//! A body is read by a thread of its own, so that a server that stalls is noticed (no byte within [`STALL`]) even
+//! A body is read by a thread of its own, so that a server that stalls is noticed (no byte within [`Patience::stall`]) even
 //! though the HTTP library has no time limit between two reads, and so that fetching overlaps writing.
 
 use std::fs::File;
@@ -9,10 +9,19 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
-/// A body that brings nothing for so long is given up.
-pub const STALL: Duration = Duration::from_secs(60);
-/// A body that brings less than this in a [`STALL`] is given up, too: it would hold the update lock for days.
-const LEAST: u64 = 256 * 1024;
+/// How long a server may keep an apply waiting (THR-9).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Patience {
+    /// A body that brings nothing for so long is given up.
+    pub stall: Duration,
+    /// A body that brings fewer bytes than this while we wait for `stall` in all is given up, too: it would hold the update
+    /// lock for days.
+    pub least: u64,
+}
+
+/// What [`Source::open`] has.
+pub const PATIENCE: Patience = Patience { stall: Duration::from_secs(60), least: 256 * 1024 };
+
 const MAX_REDIRECTS: u32 = 5;
 const BLOCK: usize = 256 * 1024;
 /// Blocks fetched ahead: 4 MiB.
@@ -87,6 +96,77 @@ pub enum SourceError {
     },
 }
 
+/// What a body did wrong while it came. Inside an [`io::Error`], because readers of images know no other.
+#[derive(Debug, thiserror::Error)]
+pub enum BodyError {
+    /// No byte within [`Patience::stall`].
+    #[error("{url} sent nothing for {} s after {received}: try again, or use another mirror", waited.as_secs())]
+    Silent {
+        /// Whom we asked.
+        url: String,
+        /// How many bytes had come, and of how many.
+        received: Received,
+        /// How long we waited.
+        waited: Duration,
+    },
+    /// Fewer bytes than [`Patience::least`].
+    #[error("{url} sent less than {least} bytes in {} s after {received}: try again, or use another mirror", waited.as_secs())]
+    Trickle {
+        /// Whom we asked.
+        url: String,
+        /// How many bytes had come, and of how many.
+        received: Received,
+        /// What should have come.
+        least: u64,
+        /// In what time.
+        waited: Duration,
+    },
+    /// More than the length promised.
+    #[error("{url} sent more than it promised: {received}: use another mirror")]
+    TooLong {
+        /// Whom we asked.
+        url: String,
+        /// How many bytes had come, and of how many.
+        received: Received,
+    },
+    /// Less than the length promised.
+    #[error("{url} ended early after {received}: try again, or use another mirror")]
+    EndedEarly {
+        /// Whom we asked.
+        url: String,
+        /// How many bytes had come, and of how many.
+        received: Received,
+    },
+    /// The connection broke, or what came is not HTTP.
+    #[error("{url} broke off after {received}: try again, or use another mirror")]
+    Broken {
+        /// Whom we asked.
+        url: String,
+        /// How many bytes had come, and of how many.
+        received: Received,
+        /// What went wrong.
+        source: io::Error,
+    },
+}
+
+/// How much of a body has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Received {
+    /// Bytes that came.
+    pub bytes: u64,
+    /// Bytes that were promised.
+    pub of: Option<u64>,
+}
+
+impl std::fmt::Display for Received {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.of {
+            Some(of) => write!(f, "{} of {of} bytes", self.bytes),
+            None => write!(f, "{} bytes", self.bytes),
+        }
+    }
+}
+
 /// An open source: a stream, and its length where that is known.
 pub struct Stream {
     /// The bytes, in order, once.
@@ -104,10 +184,15 @@ impl std::fmt::Debug for Stream {
 impl Source {
     /// Opens the source. Errors name it and say what to do.
     pub fn open(&self) -> Result<Stream, SourceError> {
+        self.open_with(PATIENCE)
+    }
+
+    /// Opens the source, with another patience for servers.
+    pub fn open_with(&self, patience: Patience) -> Result<Stream, SourceError> {
         match self {
             Source::File(path) => open_file(path),
             Source::Stdin => Ok(Stream { reader: Box::new(io::stdin()), length: None }),
-            Source::Url(url) => fetch(url, STALL),
+            Source::Url(url) => fetch(url, patience),
         }
     }
 }
@@ -123,7 +208,7 @@ fn open_file(path: &Path) -> Result<Stream, SourceError> {
     Ok(Stream { reader: Box::new(file), length })
 }
 
-fn fetch(url: &str, stall: Duration) -> Result<Stream, SourceError> {
+fn fetch(url: &str, patience: Patience) -> Result<Stream, SourceError> {
     let shown = without_credentials(url);
     let agent: ureq::Agent = ureq::Agent::config_builder()
         .max_redirects(MAX_REDIRECTS)
@@ -131,7 +216,7 @@ fn fetch(url: &str, stall: Duration) -> Result<Stream, SourceError> {
         // moment we ask again, and the fetch would fail for nothing.
         .max_idle_connections(0)
         .timeout_connect(Some(Duration::from_secs(30)))
-        .timeout_recv_response(Some(stall))
+        .timeout_recv_response(Some(patience.stall))
         .user_agent(concat!("ralph-update/", env!("CARGO_PKG_VERSION")))
         .build()
         .into();
@@ -146,7 +231,7 @@ fn fetch(url: &str, stall: Duration) -> Result<Stream, SourceError> {
     }
     let length = response.headers().get("content-length").and_then(|v| v.to_str().ok()?.parse().ok());
     let body = response.into_body().into_reader();
-    let reader = Watched::start(body, shown, length, stall);
+    let reader = Watched::start(body, shown, length, patience);
     Ok(Stream { reader: Box::new(reader), length })
 }
 
@@ -160,80 +245,86 @@ fn without_credentials(url: &str) -> String {
     }
 }
 
-/// A reader fed by a thread, with a limit on the silence between two blocks and a check of the promised length.
+/// A reader fed by a thread, with limits on the server's silence and slowness and a check of the promised length.
 struct Watched {
     blocks: Receiver<io::Result<Vec<u8>>>,
     current: io::Cursor<Vec<u8>>,
     url: String,
-    promised: Option<u64>,
-    received: u64,
-    stall: Duration,
+    received: Received,
+    patience: Patience,
     ended: bool,
-    /// When the present stretch of time began, and how much had come by then.
-    stretch: (Instant, u64),
+    /// How long we waited for the server since the last judgement, and how much had come by then. Only waiting counts: the
+    /// server can do nothing about the minutes in which a slot is flushed or read back.
+    waited: Duration,
+    judged: u64,
 }
 
 impl Watched {
-    fn start(body: impl Read + Send + 'static, url: String, promised: Option<u64>, stall: Duration) -> Self {
+    fn start(body: impl Read + Send + 'static, url: String, promised: Option<u64>, patience: Patience) -> Self {
         let (sender, blocks) = sync_channel(AHEAD);
         std::thread::spawn(move || pump(body, &sender));
         Watched {
             blocks,
             current: io::Cursor::new(Vec::new()),
             url,
-            promised,
-            received: 0,
-            stall,
+            received: Received { bytes: 0, of: promised },
+            patience,
             ended: false,
-            stretch: (Instant::now(), 0),
+            waited: Duration::ZERO,
+            judged: 0,
         }
     }
 
-    fn next_block(&mut self) -> io::Result<Vec<u8>> {
-        match self.blocks.recv_timeout(self.stall) {
+    fn next_block(&mut self) -> Result<Vec<u8>, BodyError> {
+        let began = Instant::now();
+        let came = self.blocks.recv_timeout(self.patience.stall);
+        self.waited += began.elapsed();
+        let url = self.url.clone();
+        match came {
             Ok(Ok(block)) => {
-                self.received += block.len() as u64;
-                if self.promised.is_some_and(|promised| self.received > promised) {
-                    return Err(self.broken("sent more than it promised"));
+                self.received.bytes += block.len() as u64;
+                let received = self.received;
+                if received.of.is_some_and(|promised| received.bytes > promised) {
+                    return Err(BodyError::TooLong { url, received });
                 }
-                if self.is_a_trickle() {
-                    return Err(self.broken(&format!("sent less than {LEAST} bytes in {} s", self.stall.as_secs())));
+                if let Some(waited) = self.trickled() {
+                    return Err(BodyError::Trickle { url, received, least: self.patience.least, waited });
                 }
                 Ok(block)
             }
-            Ok(Err(error)) => Err(self.broken(&format!("broke off ({error})"))),
-            Err(RecvTimeoutError::Timeout) => Err(self.broken(&format!("sent nothing for {} s", self.stall.as_secs()))),
-            Err(RecvTimeoutError::Disconnected) => match self.promised {
-                Some(promised) if self.received < promised => Err(self.broken("ended early")),
+            Ok(Err(source)) if source.kind() == io::ErrorKind::UnexpectedEof => {
+                Err(BodyError::EndedEarly { url, received: self.received })
+            }
+            Ok(Err(source)) => Err(BodyError::Broken { url, received: self.received, source }),
+            Err(RecvTimeoutError::Timeout) => {
+                Err(BodyError::Silent { url, received: self.received, waited: self.patience.stall })
+            }
+            Err(RecvTimeoutError::Disconnected) => match self.received.of {
+                Some(promised) if self.received.bytes < promised => {
+                    Err(BodyError::EndedEarly { url, received: self.received })
+                }
                 _ => Ok(Vec::new()),
             },
         }
     }
 
-    /// Judges stretches in which we waited for the server; when writing takes longer than fetching, blocks lie ready.
-    fn is_a_trickle(&mut self) -> bool {
-        let (since, before) = self.stretch;
-        if since.elapsed() < self.stall {
-            return false;
+    /// Each time we have waited for [`Patience::stall`] in all: how long, if too little came in it.
+    fn trickled(&mut self) -> Option<Duration> {
+        if self.waited < self.patience.stall {
+            return None;
         }
-        self.stretch = (Instant::now(), self.received);
-        self.received - before < LEAST
-    }
-
-    fn broken(&self, what: &str) -> io::Error {
-        let promised = self.promised.map_or(String::new(), |n| format!(" of {n}"));
-        // Not `UnexpectedEof`: readers of the image would call that a truncated file and drop this message.
-        io::Error::other(format!(
-            "{} {what} after {}{promised} bytes: try again, or use another mirror",
-            self.url, self.received
-        ))
+        let came = self.received.bytes - self.judged;
+        self.judged = self.received.bytes;
+        let waited = std::mem::take(&mut self.waited);
+        (came < self.patience.least).then_some(waited)
     }
 }
 
 impl Read for Watched {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         if !self.ended && self.current.position() == self.current.get_ref().len() as u64 {
-            let block = self.next_block()?;
+            // `other` and not `UnexpectedEof`: readers of the image would call that a truncated file and drop the message.
+            let block = self.next_block().map_err(io::Error::other)?;
             self.ended = block.is_empty();
             self.current = io::Cursor::new(block);
         }

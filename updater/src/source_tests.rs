@@ -4,6 +4,8 @@ use super::*;
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
 
+const IMPATIENT: Patience = Patience { stall: Duration::from_secs(1), least: 1000 };
+
 /// Answers every connection with `answer(path)` and closes it, without having said so: servers do. Returns the server's base address.
 fn serve(answer: impl Fn(&str) -> Vec<u8> + Send + 'static) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -34,13 +36,13 @@ fn ok(length: usize, body: &[u8]) -> Vec<u8> {
 
 fn read_all(url: &str) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    fetch(url, Duration::from_secs(1)).unwrap().reader.read_to_end(&mut bytes).map(|_| bytes)
+    fetch(url, IMPATIENT).unwrap().reader.read_to_end(&mut bytes).map(|_| bytes)
 }
 
 #[test]
 fn a_whole_body_arrives_with_its_length() {
     let base = serve(|_| ok(5, b"hello"));
-    assert_eq!(fetch(&base, STALL).unwrap().length, Some(5));
+    assert_eq!(fetch(&base, PATIENCE).unwrap().length, Some(5));
     assert_eq!(read_all(&base).unwrap(), b"hello");
 }
 
@@ -58,17 +60,60 @@ fn a_body_that_stalls_is_given_up() {
     assert!(error.contains("sent nothing for 1 s"), "{error}");
 }
 
+/// Brings some bytes each time it is asked, after a pause.
+struct Dripping {
+    pause: Duration,
+    bytes: usize,
+    times: u32,
+}
+
+impl Read for Dripping {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        if self.times == 0 {
+            return Ok(0);
+        }
+        self.times -= 1;
+        std::thread::sleep(self.pause);
+        Ok(self.bytes.min(buf.len()))
+    }
+}
+
+#[test]
+fn thr_9_a_body_that_drips_is_given_up_and_a_slow_one_is_not() {
+    let patience = Patience { stall: Duration::from_millis(200), least: 1000 };
+    let read = |bytes| {
+        let body = Dripping { pause: Duration::from_millis(20), bytes, times: 30 };
+        Watched::start(body, "url".to_owned(), None, patience).read_to_end(&mut Vec::new())
+    };
+    let error = read(10).unwrap_err();
+    let body = error.get_ref().and_then(|inside| inside.downcast_ref());
+    assert!(matches!(body, Some(BodyError::Trickle { least: 1000, .. })), "{error}");
+    assert_eq!(read(400).unwrap(), 30 * 400);
+}
+
+#[test]
+fn thr_9_our_own_slowness_is_not_the_servers() {
+    let patience = Patience { stall: Duration::from_millis(50), least: 1000 };
+    let body = Dripping { pause: Duration::ZERO, bytes: 10, times: 12 };
+    let mut watched = Watched::start(body, "url".to_owned(), Some(120), patience);
+    for _ in 0..12 {
+        // As when a slot is flushed or read back.
+        std::thread::sleep(Duration::from_millis(60));
+        assert_eq!(watched.read(&mut [0; 10]).unwrap(), 10);
+    }
+}
+
 #[test]
 fn a_404_is_an_error_that_says_so() {
     let base = serve(|_| b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n".to_vec());
-    let error = fetch(&base, STALL).unwrap_err();
+    let error = fetch(&base, PATIENCE).unwrap_err();
     assert!(matches!(error, SourceError::Status { status: 404, .. }), "{error}");
 }
 
 #[test]
 fn a_partial_answer_is_not_an_image() {
     let base = serve(|_| b"HTTP/1.1 206 Partial Content\r\nContent-Length: 1\r\n\r\nx".to_vec());
-    assert!(matches!(fetch(&base, STALL).unwrap_err(), SourceError::Status { status: 206, .. }));
+    assert!(matches!(fetch(&base, PATIENCE).unwrap_err(), SourceError::Status { status: 206, .. }));
 }
 
 #[test]
@@ -79,7 +124,7 @@ fn a_redirect_is_followed_and_a_loop_is_not() {
         _ => b"HTTP/1.1 302 Found\r\nLocation: /loop\r\nContent-Length: 0\r\n\r\n".to_vec(),
     });
     assert_eq!(read_all(&format!("{base}/moved")).unwrap(), b"ok");
-    let error = fetch(&format!("{base}/loop"), STALL).unwrap_err();
+    let error = fetch(&format!("{base}/loop"), PATIENCE).unwrap_err();
     assert!(matches!(error, SourceError::Redirects { .. }), "{error:?}");
 }
 
@@ -88,7 +133,7 @@ fn a_server_that_is_not_there_is_an_error_with_its_address() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}/x", listener.local_addr().unwrap());
     drop(listener);
-    let error = fetch(&url, STALL).unwrap_err();
+    let error = fetch(&url, PATIENCE).unwrap_err();
     assert!(matches!(&error, SourceError::Fetch { .. }) && error.to_string().contains(&url), "{error}");
 }
 

@@ -290,17 +290,29 @@ impl<T: Read + Seek> Volume<T> {
         })
     }
 
-    /// Follows a chain. A chain that is not whole holds the clusters up to where it breaks.
+    /// Follows a chain. A chain that is not whole holds the clusters up to where it breaks, or, where it runs in a circle, all
+    /// of them, some more than once.
+    ///
+    /// A circle is noticed within a few times its length (after Brent), however many clusters the boot sector claims: to hold
+    /// them all would take a gigabyte (THR-11).
     pub(crate) fn chain(&mut self, first: u32) -> Result<Chain, FatError> {
         let mut clusters = Vec::new();
         let mut at = first;
+        let (mut marked, mut steps, mut patience) = (first, 0_u32, 1_u32);
         loop {
-            if !self.geometry.is_cluster(at) || clusters.len() as u64 >= u64::from(self.geometry.clusters) {
+            if !self.geometry.is_cluster(at) {
                 return Ok(Chain { clusters, whole: false });
             }
             clusters.push(at);
             match self.next(at)? {
-                Next::Cluster(next) => at = next,
+                Next::Cluster(next) if next == marked => return Ok(Chain { clusters, whole: false }),
+                Next::Cluster(next) => {
+                    at = next;
+                    steps += 1;
+                    if steps == patience {
+                        (marked, steps, patience) = (next, 0, patience * 2);
+                    }
+                }
                 Next::End => return Ok(Chain { clusters, whole: true }),
                 Next::Free | Next::Nonsense => return Ok(Chain { clusters, whole: false }),
             }

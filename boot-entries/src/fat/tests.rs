@@ -331,3 +331,27 @@ fn ent27_a_torn_file_reads_as_empty() {
     let state = crate::EspState::read(&mut esp).unwrap();
     assert!(matches!(&state.ours[..], [one] if one.entry.is_err() && !one.is_live()), "{:?}", state.ours);
 }
+
+/// A chain in a circle, on a volume that claims as many clusters as FAT32 can have.
+#[test]
+fn thr_11_a_circle_is_noticed_soon() {
+    let mut memory = Cursor::new(vec![0; 40 << 20]);
+    let options = fatfs::FormatVolumeOptions::new().fat_type(fatfs::FatType::Fat32).bytes_per_cluster(512);
+    fatfs::format_volume(&mut memory, options).unwrap();
+    let mut bytes = memory.into_inner();
+    let fat = usize::from(u16::from_le_bytes([bytes[14], bytes[15]])) * 512;
+    bytes[32..36].copy_from_slice(&(u32::MAX >> 4).to_le_bytes());
+    bytes[36..40].copy_from_slice(&(2_u32 << 20).to_le_bytes());
+    for (cluster, next) in [(10_u32, 11_u32), (11, 12), (12, 13), (13, 11), (20, 20)] {
+        let at = fat + 4 * cluster as usize;
+        bytes[at..at + 4].copy_from_slice(&next.to_le_bytes());
+    }
+    let mut volume = Volume::open(Cursor::new(bytes)).unwrap();
+    assert!(volume.geometry.clusters > 200_000_000);
+    for first in [10, 11, 13, 20] {
+        let chain = volume.chain(first).unwrap();
+        assert!(!chain.whole && chain.clusters.len() < 16, "{chain:?}");
+        let circle: &[u32] = if first == 20 { &[20] } else { &[11, 12, 13] };
+        assert!(circle.iter().all(|cluster| chain.clusters.contains(cluster)), "{chain:?}");
+    }
+}

@@ -31,7 +31,7 @@ pub fn run(http: &Http, limit: Limit) -> Finding {
 }
 
 /// Is this answer as it must be?
-fn judge(http: &Http, answer: &Answer) -> Finding {
+pub fn judge(http: &Http, answer: &Answer) -> Finding {
     let told = if answer.status == http.status {
         expect::judge(http, &answer.body)
     } else {

@@ -108,7 +108,7 @@ fn upd2_to_upd6_apply_to_a_slot_that_was_never_used() {
 }
 
 /// Tidy, then the act on the entry that stands for slot B.
-fn on_slot_b(
+pub(super) fn on_slot_b(
     esp: &mut dyn Esp,
     act: impl FnOnce(&UpdateLock, &mut dyn Esp, &OurEntry) -> Result<(), ChangeError>,
 ) -> Result<(), ChangeError> {

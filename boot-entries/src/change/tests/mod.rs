@@ -3,6 +3,8 @@
 mod choice;
 mod faults;
 mod flows;
+mod more_flows;
+mod sequences;
 mod tidying;
 
 use disk_layout::{Slot, UpdateLock};

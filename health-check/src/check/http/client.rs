@@ -138,6 +138,17 @@ pub fn ask(server: &Server, request: &Request<'_>, within: Duration) -> Result<A
     }
 }
 
+/// Asks over a stream that is there already and needs no time limits, for tests of what answers may hold.
+pub fn ask_over<S: Read + Write>(
+    stream: S,
+    server: &Server,
+    request: &Request<'_>,
+    within: Duration,
+) -> Result<Answer, AskError> {
+    let mut exchange = Exchange { server, within, until: Instant::now() + within, bytes: Vec::new() };
+    exchange.run(stream, request, |_, _| Ok(()))
+}
+
 /// Connects without ever blocking: a server that takes no connections any more has a queue that is full, and `connect` would wait for it
 /// for ever.
 pub(super) fn connect_unix(path: &Path, until: Instant) -> io::Result<UnixStream> {
@@ -265,7 +276,9 @@ impl Exchange<'_> {
         if body.is_some_and(|body| body > LARGEST - ends.min(LARGEST)) {
             return Err(AskError::TooLarge);
         }
-        Ok(Some(Head { status: response.code.ok_or(AskError::NotHttp)?, ends, body }))
+        // RFC 9110, section 15: three digits, of which the first is no 0.
+        let status = response.code.filter(|code| *code >= 100).ok_or(AskError::NotHttp)?;
+        Ok(Some(Head { status, ends, body }))
     }
 
     fn left(&self) -> Result<Duration, AskError> {

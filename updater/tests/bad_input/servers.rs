@@ -1,0 +1,292 @@
+//! Hostile HTTP servers (THR-9): each is given up in bounded time, and what it sent counts for no more than any file's bytes.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
+use std::thread::{self, sleep};
+use std::time::{Duration, Instant};
+
+use updater::apply::Outcome;
+use updater::config::Policy;
+use updater::progress::Silent;
+use updater::source::{Patience, Source};
+
+use crate::lab::{Lab, good_spec, specification};
+use crate::parts::{Parts, Plain, key, trust};
+
+const PATIENCE: Patience = Patience { stall: Duration::from_millis(600), least: 4000 };
+/// A server is given up when it was silent once, or slow for two stretches; the rest is this machine being busy.
+const GIVEN_UP: Duration = Duration::from_secs(20);
+
+/// What a server does with a connection: its number from 0, the head of the request, and the stream.
+type Script = dyn Fn(usize, &str, &mut TcpStream) + Send + Sync;
+
+struct Server {
+    url: String,
+    /// The heads of the requests that came.
+    asked: Arc<Mutex<Vec<String>>>,
+}
+
+fn serve(script: impl Fn(usize, &str, &mut TcpStream) + Send + Sync + 'static) -> Server {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/image.zst", listener.local_addr().unwrap());
+    let asked: Arc<Mutex<Vec<String>>> = Arc::default();
+    let heads = Arc::clone(&asked);
+    let script: Arc<Script> = Arc::new(script);
+    thread::spawn(move || {
+        for (number, stream) in listener.incoming().enumerate() {
+            let (mut stream, heads, script) = (stream.unwrap(), Arc::clone(&heads), Arc::clone(&script));
+            thread::spawn(move || {
+                let lines = BufReader::new(stream.try_clone().unwrap()).lines();
+                let head: Vec<String> = lines.map_while(Result::ok).take_while(|line| !line.is_empty()).collect();
+                let head = head.join("\n").to_ascii_lowercase();
+                heads.lock().unwrap().push(head.clone());
+                script(number, &head, &mut stream);
+                let _ = stream.shutdown(Shutdown::Both);
+            });
+        }
+    });
+    Server { url, asked }
+}
+
+/// Whoever asked may be gone by now.
+fn send(stream: &mut TcpStream, bytes: &[u8]) {
+    let _ = stream.write_all(bytes);
+}
+
+fn ok(length: usize) -> Vec<u8> {
+    format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n").into_bytes()
+}
+
+/// One piece after the other, for ten seconds at most.
+fn drip(stream: &mut TcpStream, bytes: &[u8], piece: usize, pause: u64) {
+    let began = Instant::now();
+    for piece in bytes.chunks(piece) {
+        if stream.write_all(piece).is_err() || began.elapsed() > Duration::from_secs(10) {
+            return;
+        }
+        sleep(Duration::from_millis(pause));
+    }
+}
+
+fn apply(lab: &Lab, url: &str) -> anyhow::Result<Outcome> {
+    let stream = Source::Url(url.to_owned()).open_with(PATIENCE)?;
+    lab.apply_from(stream.reader, &trust(&[1], 1), &Policy::default(), &mut Silent)
+}
+
+/// What the server is called in the rule book, how the apply ends, and the server.
+fn hostile(image: &[u8]) -> Vec<(&'static str, &'static str, Server)> {
+    let head = image.len() - Parts::of(image).data.len();
+    let with = |script: &dyn Fn(Vec<u8>) -> Server| script(image.to_vec());
+    vec![
+        (
+            "promises more than it sends",
+            "fenced/http-ended-early",
+            with(&|image| serve(move |_, _, stream| send(stream, &[ok(image.len() + 100), image.clone()].concat()))),
+        ),
+        (
+            "promises less than the image",
+            "fenced/truncated",
+            with(&|image| serve(move |_, _, stream| send(stream, &[ok(image.len() - 100), image.clone()].concat()))),
+        ),
+        (
+            "sends more than the image",
+            "fenced/trailing-data",
+            with(&|image| {
+                serve(move |_, _, stream| send(stream, &[ok(image.len() + 1), image.clone(), vec![0]].concat()))
+            }),
+        ),
+        (
+            "never ends",
+            "not-an-image/no-frame",
+            with(&|_| {
+                serve(|_, _, stream| {
+                    send(stream, b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n");
+                    while stream.write_all(&[0; 65536]).is_ok() {}
+                })
+            }),
+        ),
+        (
+            "never ends behind the image",
+            "fenced/trailing-data",
+            with(&|image| {
+                serve(move |_, _, stream| {
+                    send(stream, &[b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n", &image[..]].concat());
+                    while stream.write_all(&[0; 65536]).is_ok() {}
+                })
+            }),
+        ),
+        (
+            "breaks off within the head",
+            "source/http-ended-early",
+            with(&|image| {
+                serve(move |_, _, stream| send(stream, &[ok(image.len()), image[..head - 10].to_vec()].concat()))
+            }),
+        ),
+        (
+            "breaks off and would send another file then",
+            "fenced/http-ended-early",
+            with(&|image| {
+                serve(move |number, _, stream| match number {
+                    0 => send(stream, &[ok(image.len()), image[..head + 5000].to_vec()].concat()),
+                    _ => send(stream, &[ok(image.len()), vec![7; image.len()]].concat()),
+                })
+            }),
+        ),
+        ("does not answer", "source/http-fetch", with(&|_| serve(|_, _, _| sleep(Duration::from_secs(10))))),
+        (
+            "drips its answer's head",
+            "source/http-fetch",
+            with(&|_| {
+                serve(|_, _, stream| drip(stream, &[b"HTTP/1.1 200 OK\r\nX: ", &[b'a'; 1000][..]].concat(), 1, 50))
+            }),
+        ),
+        (
+            "sends headers without end",
+            "source/http-fetch",
+            with(&|_| {
+                serve(|_, _, stream| {
+                    send(stream, b"HTTP/1.1 200 OK\r\n");
+                    while stream.write_all(&b"X-Header: value\r\n".repeat(1000)).is_ok() {}
+                })
+            }),
+        ),
+        (
+            "speaks something else",
+            "source/http-fetch",
+            with(&|_| serve(|_, _, stream| send(stream, b"220 smtp ready\r\n"))),
+        ),
+        (
+            "stalls within the head",
+            "source/http-silent",
+            with(&|image| {
+                serve(move |_, _, stream| {
+                    send(stream, &[ok(image.len()), image[..100].to_vec()].concat());
+                    sleep(Duration::from_secs(10));
+                })
+            }),
+        ),
+        (
+            "stalls within the data",
+            "fenced/http-silent",
+            with(&|image| {
+                serve(move |_, _, stream| {
+                    send(stream, &[ok(image.len()), image[..head + 5000].to_vec()].concat());
+                    sleep(Duration::from_secs(10));
+                })
+            }),
+        ),
+        (
+            "drips the head",
+            "source/http-trickle",
+            with(&|image| {
+                serve(move |_, _, stream| {
+                    send(stream, &ok(image.len()));
+                    drip(stream, &image, 10, 100);
+                })
+            }),
+        ),
+        (
+            "drips the data",
+            "fenced/http-trickle",
+            with(&|image| {
+                serve(move |_, _, stream| {
+                    send(stream, &[ok(image.len()), image[..head + 5000].to_vec()].concat());
+                    drip(stream, &image[head + 5000..], 10, 100);
+                })
+            }),
+        ),
+        (
+            "has no such file",
+            "source/http-status",
+            with(&|_| serve(|_, _, stream| send(stream, b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n"))),
+        ),
+        (
+            "answers with a part that nobody asked for",
+            "source/http-status",
+            with(&|image| {
+                serve(move |_, _, stream| {
+                    send(
+                        stream,
+                        format!("HTTP/1.1 206 Partial Content\r\nContent-Length: {}\r\n\r\n", image.len()).as_bytes(),
+                    );
+                    send(stream, &image);
+                })
+            }),
+        ),
+        (
+            "redirects in a circle",
+            "source/http-redirects",
+            with(&|_| {
+                serve(|_, _, stream| {
+                    send(stream, b"HTTP/1.1 302 Found\r\nLocation: /image.zst\r\nContent-Length: 0\r\n\r\n")
+                })
+            }),
+        ),
+        (
+            "redirects to a file of this machine",
+            "source/http-redirects",
+            with(&|_| {
+                serve(|_, _, stream| {
+                    send(stream, b"HTTP/1.1 302 Found\r\nLocation: file:///etc/passwd\r\nContent-Length: 0\r\n\r\n");
+                })
+            }),
+        ),
+    ]
+}
+
+fn image() -> Vec<u8> {
+    // A root that fills some blocks of the network, so that a server can stop within it.
+    Plain { root: crate::parts::program_like(40 * 4096, 5), ..Plain::small() }.build(&good_spec(), &[key(1)])
+}
+
+#[test]
+fn thr_9_hostile_servers_are_given_up_and_change_nothing() {
+    let lab = Lab::new();
+    for (name, expected, server) in hostile(&image()) {
+        println!("a server that {name}");
+        let began = Instant::now();
+        let ending = lab.ending(name, apply(&lab, &server.url));
+        assert!(began.elapsed() < GIVEN_UP, "{name}: {:?}", began.elapsed());
+        assert_eq!(ending.told(), expected, "{name}");
+        assert_eq!(ending.exit, if ending.reason == "not-an-image" { 3 } else { 1 }, "{name}");
+        let asked = server.asked.lock().unwrap();
+        assert!(asked.iter().all(|head| !head.contains("\nrange:")), "{name}: we never resume: {asked:?}");
+        assert!(asked.len() == 1 || name.starts_with("redirects"), "{name}: asked {} times", asked.len());
+    }
+}
+
+/// There is no resuming: the second apply takes the other file from its beginning, or nothing.
+#[test]
+fn thr_9_a_second_try_mixes_no_two_files() {
+    let lab = Lab::new();
+    let first = image();
+    let second =
+        Plain::small().build(&image_format::ImageSpec { version: "5.0.0".to_owned(), ..good_spec() }, &[key(1)]);
+    let server = serve(move |number, _, stream| match number {
+        0 => send(stream, &[ok(first.len()), first[..first.len() / 2].to_vec()].concat()),
+        _ => send(stream, &[ok(second.len()), second.clone()].concat()),
+    });
+    assert!(apply(&lab, &server.url).is_err());
+    let Outcome::Staged(summary) = apply(&lab, &server.url).unwrap() else { panic!("not staged") };
+    assert_eq!(summary.entry.os_version(), "5.0.0");
+}
+
+#[test]
+fn thr_9_the_table_in_the_rule_book_is_this_one() {
+    let text = specification("threat-model.md");
+    let rows: BTreeMap<&str, String> = text
+        .lines()
+        .skip_while(|line| !line.starts_with("| a server that | reason/cause |"))
+        .skip(2)
+        .take_while(|line| line.starts_with('|'))
+        .map(|line| {
+            let mut cells = line.trim_matches('|').split('|').map(str::trim);
+            (cells.next().unwrap(), cells.next().unwrap().replace('`', ""))
+        })
+        .collect();
+    let ours: BTreeMap<&str, String> =
+        hostile(&image()).into_iter().map(|(name, expected, _)| (name, expected.to_owned())).collect();
+    assert_eq!(rows, ours);
+}
