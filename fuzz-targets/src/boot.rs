@@ -85,7 +85,7 @@ pub fn boot_entry(data: &[u8]) {
 /// LDR-1 to LDR-4: loader.conf, a variable, then names and contents of entries, each ended by a byte 0xFF.
 pub fn loader(data: &[u8]) {
     let mut parts = data.split(|byte| *byte == 0xFF);
-    let conf = LoaderConf::parse(&String::from_utf8_lossy(parts.next().unwrap_or_default()));
+    let conf = LoaderConf::parse(parts.next().unwrap_or_default());
     let default = parse_efi_string(parts.next().unwrap_or_default()).ok();
     let mut files: Vec<EntryFile> = Vec::new();
     while let (Some(name), Some(content)) = (parts.next(), parts.next()) {

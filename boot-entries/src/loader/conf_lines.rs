@@ -1,6 +1,7 @@
 //! The lines of `loader.conf` that choose an entry, and where they stand: one byte makes a line a comment.
 
-use super::lines::key_values;
+use super::Release;
+use super::lines::{key_values, text};
 
 /// A line that chooses.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,17 +16,24 @@ pub struct ConfLine {
     pub byte: u8,
 }
 
-/// The `default` and `preferred` lines that the loader reads (`LDR-1`, `LDR-4`), in the order of the file.
+/// The `default` and `preferred` lines that the loader reads (`LDR-1`, `LDR-4`), in the order of the file, as its newest
+/// release reads them.
 pub fn choosing_lines(content: &[u8]) -> Vec<ConfLine> {
     let end = content.iter().position(|b| *b == 0).unwrap_or(content.len());
     let mut found = Vec::new();
     let mut start = 0;
     for line in content[..end].split(|b| matches!(b, b'\n' | b'\r')) {
         let indent = line.iter().take_while(|b| matches!(b, b' ' | b'\t')).count();
-        let ignored = |value: &str| value.starts_with('@') && !value.eq_ignore_ascii_case("@saved");
-        for (key, value) in key_values(line) {
-            if matches!(key.as_str(), "default" | "preferred") && !ignored(&value) {
-                found.push(ConfLine { key, value, offset: (start + indent) as u64, byte: line[indent] });
+        let ignored = |value: &[u8]| value.starts_with(b"@") && !value.eq_ignore_ascii_case(b"@saved");
+        for (key, value) in key_values(line, Release::V257Stripped.quotes()) {
+            let key = match key {
+                b"default" => "default",
+                b"preferred" => "preferred",
+                _ => continue,
+            };
+            if let Some(value) = text(value).filter(|_| !ignored(value)) {
+                let (key, offset) = (key.to_owned(), (start + indent) as u64);
+                found.push(ConfLine { key, value, offset, byte: line[indent] });
             }
         }
         start += line.len() + 1;
@@ -50,6 +58,6 @@ mod tests {
             text[line.offset as usize] = b'#';
         }
         assert_eq!(choosing_lines(&text), []);
-        assert_eq!(LoaderConf::parse(&String::from_utf8_lossy(&text)).default, None);
+        assert_eq!(LoaderConf::parse(&text).default, None);
     }
 }

@@ -283,8 +283,8 @@ pub(crate) fn candidate(
 
 /// True when an `efi` line is the one that counts in this entry (`LDR-1`).
 pub(crate) fn uses_efi_key(content: &[u8]) -> bool {
-    let starts = key_values(content).filter(|(key, _)| key == "linux" || key == "efi");
-    starts.last().is_some_and(|(key, _)| key == "efi")
+    let lines = key_values(content, Release::V257Stripped.quotes());
+    lines.filter(|(key, _)| [&b"linux"[..], b"efi"].contains(key)).last().is_some_and(|(key, _)| key == b"efi")
 }
 
 /// The loader leaves out an entry that starts the loader itself, which lies in the place that firmware looks at.

@@ -2,17 +2,14 @@
 
 use super::EspState;
 use crate::entry::EntryArchitecture;
-use crate::loader::{self, Candidate};
+use crate::loader::{self, Release};
 
 impl EspState {
-    /// The loader's list in its order (`LDR-1`, `LDR-3`): what it would show, foreign entries too.
-    pub fn candidates(&self, architecture: EntryArchitecture) -> Vec<Candidate> {
-        loader::candidates(&self.files, &|kernel| self.kernels.contains(kernel), architecture)
-    }
-
-    /// The name of a candidate's file, as it is stored.
-    pub fn file_of(&self, candidate: &Candidate) -> &str {
-        &self.files[candidate.index].name
+    /// True when some release of the loader would show the entry in this file (`LDR-1`, `LDR-9`).
+    pub fn is_shown(&self, file_name: &str, architecture: EntryArchitecture) -> bool {
+        let shown =
+            |release| self.candidates(release, architecture).iter().any(|c| self.files[c.index].name == file_name);
+        Release::ALL.into_iter().any(shown)
     }
 
     /// True when the entry in this file is one with an `efi` key, which newer loaders do not count (`ENT-12`).

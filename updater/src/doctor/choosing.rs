@@ -215,8 +215,7 @@ fn preferred(c: &Choosing<'_>) -> Vec<Finding> {
 
 fn foreign(c: &Choosing<'_>, name: &str) -> Finding {
     let state = c.asked.state;
-    let seen = state.candidates(c.asked.architecture).iter().any(|candidate| state.file_of(candidate) == name);
-    let danger = seen && endangers(c, Misleading::Foreign(name));
+    let danger = state.is_shown(name, c.asked.architecture) && endangers(c, Misleading::Foreign(name));
     let remedy = format!("if nobody needs it, remove loader/entries/{name} from the EFI partition");
     if looks_counted(name) {
         return Finding::new(
@@ -236,7 +235,7 @@ fn foreign(c: &Choosing<'_>, name: &str) -> Finding {
         )
         .remedy(remedy);
     }
-    let (severity, why) = match (danger, seen) {
+    let (severity, why) = match (danger, state.is_shown(name, c.asked.architecture)) {
         (true, _) => (Severity::Danger, "it boots where an entry of ours should, and no counter ends it"),
         (false, true) => (Severity::Warning, "it boots when no entry of ours can, and counts as no fallback"),
         (false, false) => (Severity::Note, "the loader does not show it; it only takes room"),
