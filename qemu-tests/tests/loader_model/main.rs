@@ -81,6 +81,9 @@ fn all_states(lab: &Lab, loader: PathBuf) -> Result<()> {
     Ok(())
 }
 
+/// What ESPs were before and where they lie, in the order of the states; and what the loaders did, by the state's name.
+type Runs = (Vec<(Before, Place)>, BTreeMap<String, Ran>);
+
 struct Rig<'a> {
     lab: &'a Lab,
     loader: Vec<u8>,
@@ -117,7 +120,7 @@ impl<'a> Rig<'a> {
     }
 
     /// Runs states in one machine. Gives what their ESPs were before, and what the loaders did.
-    fn run(&self, states: &[State]) -> Result<(Vec<(Before, Place)>, BTreeMap<String, Ran>)> {
+    fn run(&self, states: &[State]) -> Result<Runs> {
         let dir = self.lab.machine("machine")?;
         let mut loaders = Loaders::new(&dir)?;
         let (beside, alone): (Vec<&State>, Vec<&State>) = states.iter().partition(|state| state.beside.is_some());
