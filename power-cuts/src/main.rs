@@ -71,7 +71,7 @@ struct Source {
     /// States in all.
     #[arg(long, default_value_t = 20_000)]
     max_states: u64,
-    /// An interval of at most so many states is enumerated whole.
+    /// Of an interval that is not enumerated whole, all combinations of metadata sectors are taken where they are at most so many.
     #[arg(long, default_value_t = 1024)]
     few: u64,
 }

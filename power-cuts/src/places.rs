@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::fmt;
 use std::io::{Read, Seek};
+use std::iter;
 use std::ops::Range;
 
 use boot_entries::fat::{FatError, Volume};
@@ -84,7 +85,7 @@ impl Places {
         let volume = Volume::open(esp)?;
         let geometry = volume.geometry();
         let slots = Slot::ALL.map(|slot| layout.slot(slot).start..layout.slot(slot).end());
-        let parts = || slots.iter().cloned().chain([layout.esp.start..layout.esp.end()]).chain(var(layout));
+        let parts = || slots.iter().cloned().chain(iter::once(layout.esp.start..layout.esp.end())).chain(var(layout));
         let start = layout.esp.start;
         Ok(Places {
             disk: 0..layout.disk_len,

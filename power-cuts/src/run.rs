@@ -27,7 +27,7 @@ pub struct Bounds {
     pub seed: u64,
     /// States in all.
     pub max_states: u64,
-    /// An interval of at most so many states is enumerated whole.
+    /// Of a larger interval, all combinations of metadata sectors are taken where they are at most so many.
     pub few: u64,
 }
 
@@ -250,7 +250,7 @@ pub fn run<B: ReadAt, L: ReadAt>(
         }
         let choices = interval.choices(&start);
         let source = Source { disk, interval, start: &start, choices: &choices, places: &places };
-        let whole = count(&choices) <= bounds.few.min(share);
+        let whole = count(&choices) <= share;
         report.whole_intervals += usize::from(whole);
         let mut line = IntervalLine {
             number: interval.number,

@@ -1,6 +1,7 @@
 //! Where files and directories lie on the volume.
 
 use std::io::{Read, Seek};
+use std::iter;
 use std::ops::Range;
 
 use super::{FatError, Geometry, Root, Volume};
@@ -73,7 +74,9 @@ impl<T: Read + Seek> Volume<T> {
     pub fn root_extents(&mut self) -> Result<Extents, FatError> {
         match self.geometry.root {
             Root::Cluster(first) => self.extents(first),
-            Root::Region { start, len } => Ok(Extents { ranges: vec![start..start + len], whole: true }),
+            Root::Region { start, len } => {
+                Ok(Extents { ranges: iter::once(start..start + len).collect(), whole: true })
+            }
         }
     }
 }

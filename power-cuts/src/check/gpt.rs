@@ -62,7 +62,7 @@ pub(super) fn layout_of<B: ReadAt, L: ReadAt>(disk: &Disk<B, L>, state: &State) 
         let path = "the base".into();
         LayoutError::Open { path, source }
     })?;
-    Ok(DiskLayout::from_table(PartitionTable::read(&file)?)?)
+    DiskLayout::from_table(PartitionTable::read(&file)?)
 }
 
 /// A disk image that has these sectors and nothing else.
