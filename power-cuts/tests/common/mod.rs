@@ -178,18 +178,13 @@ impl Bench {
 
     /// Runs `act` and checks every state that is taken of what it wrote.
     pub fn check(&self, flow: &Flow, bounds: Bounds, act: &dyn Fn(&Bench)) -> Report {
-        let (mut disk, log) = self.record(act);
-        power_cuts::run(&mut disk, &log, flow, bounds, &mut |_, _, _| Ok(())).unwrap()
-    }
-
-    pub fn record(&self, act: &dyn Fn(&Bench)) -> (Disk<Vec<u8>, Vec<u8>>, Log<Vec<u8>>) {
         let bench = self.again();
         let base = bench.recorder.bytes();
         act(&bench);
         let log = bench.recorder.log();
-        let disk = Disk::new(base, log.clone()).unwrap();
+        let mut disk = Disk::new(base, log.clone()).unwrap();
         let log = Log::read(log, disk.bytes()).unwrap();
-        (disk, log)
+        power_cuts::run(&mut disk, &log, flow, bounds, &mut |_, _, _| Ok(())).unwrap()
     }
 }
 
