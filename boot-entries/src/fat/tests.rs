@@ -322,8 +322,8 @@ fn ent27_a_torn_file_reads_as_empty() {
     for name in [entry, short] {
         tear(&mut esp, name);
     }
-    assert_eq!(esp.read(&path(entry), 4096).unwrap(), []);
-    assert_eq!(esp.read_head(&path(entry), 64).unwrap(), []);
+    assert!(esp.read(&path(entry), 4096).unwrap().is_empty());
+    assert!(esp.read_head(&path(entry), 64).unwrap().is_empty());
     assert_eq!(esp.hash_file(&path(entry)).unwrap().1, 0);
     // All of it lies in the one cluster that is there: nobody asks what comes behind.
     assert_eq!(esp.read(&path(short), 4096).unwrap(), [b'y'; 512]);
