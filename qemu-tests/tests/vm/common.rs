@@ -10,6 +10,10 @@ use serde_json::Value;
 /// The entry of the healthy 1.0.0 in slot A.
 pub const A: &str = "ralphos-a-g1.conf";
 
+/// A unit that never comes to an end, and keeps the system from going on.
+pub const HANG: &str = "[Unit]\nDefaultDependencies=no\nBefore=sysinit.target\n\
+    [Service]\nType=oneshot\nExecStart=/usr/bin/sleep infinity\nTimeoutStartSec=infinity\n";
+
 /// A machine whose trial of slot B, generation 2, has ended, and that is back on slot A.
 #[derive(Debug)]
 pub struct Fallen {

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use crate::common::{self, A, committed, fallen};
+use crate::common::{self, A, HANG, committed, fallen};
 use anyhow::{Context, Result, ensure};
 use qemu_tests::guest::{Initrd, Release};
 use qemu_tests::lab::scenario;
@@ -22,9 +22,7 @@ fn an_initrd_that_hangs_is_ended_by_the_deadline_grd_21() -> Result<()> {
 
 #[test]
 fn an_init_that_hangs_before_the_health_check_is_ended_by_the_deadline_grd_21() -> Result<()> {
-    let hang = "[Unit]\nDefaultDependencies=no\nBefore=sysinit.target\n\
-        [Service]\nType=oneshot\nExecStart=/usr/bin/sleep infinity\nTimeoutStartSec=infinity\n";
-    let release = Release::new("2.0.0").with_unit("hang.service", "sysinit.target", hang).with_option(DEADLINE);
+    let release = Release::new("2.0.0").with_unit("hang.service", "sysinit.target", HANG).with_option(DEADLINE);
     deadline_ends("init-hangs", &release)
 }
 

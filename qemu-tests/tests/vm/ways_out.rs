@@ -2,7 +2,7 @@
 //! was killed, an initrd whose systemd ends what is left of its services. One try each, with the shortest deadline that
 //! leaves time for what is to be shown.
 
-use crate::common::{self, A, Fallen, commits, fallen};
+use crate::common::{self, A, Fallen, HANG, commits, fallen};
 use anyhow::Result;
 use qemu_tests::guest::{Initrd, Release};
 use qemu_tests::lab::scenario;
@@ -91,11 +91,9 @@ fn a_trial_with_systemd_in_its_initrd_is_committed_grd_20() -> Result<()> {
 
 #[test]
 fn the_guard_of_an_initrd_with_systemd_outlives_it_and_ends_a_hang_grd_20() -> Result<()> {
-    let hang = "[Unit]\nDefaultDependencies=no\nBefore=sysinit.target\n\
-        [Service]\nType=oneshot\nExecStart=/usr/bin/sleep infinity\nTimeoutStartSec=infinity\n";
     let release = Release::new("2.0.0")
         .with_initrd(Initrd::Systemd)
-        .with_unit("hang.service", "sysinit.target", hang)
+        .with_unit("hang.service", "sysinit.target", HANG)
         .with_option("ralph.deadline=60");
     scenario("systemd-initrd-hangs", |lab| {
         let (fallen, said) = ends(Off::new(lab)?, &release)?;
