@@ -42,6 +42,8 @@ pub struct Flow {
     pub after: Vec<System>,
     /// Cut renames of the firmware are there or may come (`ENT-22`).
     pub firmware_renames: bool,
+    /// What `loader/loader.conf` may hold besides what it holds in the base (`CUT-37`).
+    pub loader_conf: Option<String>,
     /// What the loader finds in its variables.
     pub vars: LoaderVars,
 }
@@ -98,6 +100,7 @@ impl Flow {
             before: systems("before", wire.before)?,
             after: systems("after", wire.after)?,
             firmware_renames: wire.firmware_renames,
+            loader_conf: wire.loader_conf,
             vars: LoaderVars { one_shot: vars.one_shot, default: vars.default, last_booted: vars.last_booted },
         })
     }
@@ -117,6 +120,7 @@ impl Flow {
             before: systems(&self.before),
             after: systems(&self.after),
             firmware_renames: self.firmware_renames,
+            loader_conf: self.loader_conf.clone(),
             vars: Some(vars),
         };
         let mut bytes = serde_json::to_vec_pretty(&wire).expect("strings and numbers are JSON");
@@ -135,6 +139,8 @@ struct WireFlow {
     after: Vec<WireSystem>,
     #[serde(default)]
     firmware_renames: bool,
+    #[serde(default)]
+    loader_conf: Option<String>,
     #[serde(default)]
     vars: Option<WireVars>,
 }
@@ -176,7 +182,7 @@ mod tests {
         let flow = Flow::parse(SHORT.as_bytes()).unwrap();
         assert_eq!(flow.before, [System { slot: Slot::A, generation: Generation::FIRST }]);
         assert_eq!(flow.after[0].to_string(), "b-g2");
-        assert!(!flow.firmware_renames);
+        assert!(!flow.firmware_renames && flow.loader_conf.is_none());
         assert_eq!(Flow::parse(&flow.render()).unwrap(), flow);
         assert!(flow.after[0].is_named("ralphos-b-g2+3-0.conf".parse().unwrap()));
     }

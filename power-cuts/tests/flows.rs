@@ -6,11 +6,11 @@ mod common;
 use std::io::{Read, Seek, SeekFrom, Write};
 
 use boot_entries::fat::Volume;
-use boot_entries::{Esp, Generation, Liveness, PayloadKind, PayloadName};
+use boot_entries::{Esp, EspPath, Generation, Liveness, PayloadKind, PayloadName};
 use common::*;
 use disk_layout::Slot;
-use power_cuts::Bounds;
 use power_cuts::check::Name;
+use power_cuts::{Bounds, Flow};
 
 fn bounds(max_states: u64) -> Bounds {
     Bounds { max_states, ..Bounds::default() }
@@ -181,6 +181,24 @@ fn cut37_a_damaged_loader_is_caught() {
         bench.esp().overwrite_byte(&"EFI/BOOT/BOOTX64.EFI".parse().unwrap(), 0, b't', b'T').unwrap();
     });
     assert!(report.found(Name::Loader), "{report}");
+}
+
+#[test]
+fn cut37_loader_conf_holds_what_it_held_or_what_the_flow_makes_of_it() {
+    let a = system(Slot::A, 1);
+    let path: EspPath = "loader/loader.conf".parse().unwrap();
+    for allowed in [true, false] {
+        let bench = Bench::new();
+        let old = bench.esp().read_head(&path, 4096).unwrap();
+        let mut new = String::from_utf8(old.clone()).unwrap();
+        new.replace_range(..1, "#");
+        let flow = Flow { loader_conf: allowed.then_some(new), ..flow("conf", &[a], &[a]) };
+        let report = bench.check(&flow, bounds(500), &|bench| {
+            bench.esp().overwrite_byte(&path, 0, old[0], b'#').unwrap();
+        });
+        assert_eq!(report.passed(), allowed, "{report}");
+        assert_eq!(report.found(Name::Loader), !allowed, "{report}");
+    }
 }
 
 /// A machine whose `loader/entries` has room for no name more, and whose free clusters lie far behind it.

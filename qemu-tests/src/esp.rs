@@ -70,6 +70,15 @@ impl Esp {
         Ok(())
     }
 
+    /// Removes a file.
+    ///
+    /// # Errors
+    /// When mtools fails.
+    pub fn remove(&self, path: &str) -> Result<()> {
+        setup::run(self.mtools("mdel").arg(format!("::/{path}")))?;
+        Ok(())
+    }
+
     /// Renames a file within its folder.
     ///
     /// # Errors

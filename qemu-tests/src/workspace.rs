@@ -39,6 +39,8 @@ pub struct StaticPrograms {
     pub health_check: PathBuf,
     /// What works through the states of a power-cut proof.
     pub cuts_guest: PathBuf,
+    /// What makes and checks them, on the host.
+    pub power_cuts: PathBuf,
 }
 
 /// The root of the workspace's sources.
@@ -128,10 +130,11 @@ pub fn static_programs() -> Result<StaticPrograms> {
 fn build_static() -> Result<StaticPrograms> {
     let target = target_dir();
     let mut linked = static_build(&target);
-    for package in ["image-tools", "updater", "boot-guard", "health-check", "qemu-tests"] {
+    for package in ["image-tools", "updater", "boot-guard", "health-check", "power-cuts", "qemu-tests"] {
         linked.args(["--package", package]);
     }
-    for program in ["ralph-image", "ralph-update", "ralph-boot-guard", "ralph-health-check", "cuts-guest"] {
+    for program in ["ralph-image", "ralph-update", "ralph-boot-guard", "ralph-health-check", "power-cuts", "cuts-guest"]
+    {
         linked.args(["--bin", program]);
     }
     run(&mut linked)?;
@@ -145,21 +148,8 @@ fn build_static() -> Result<StaticPrograms> {
         boot_guard: bin("ralph-boot-guard")?,
         health_check: bin("ralph-health-check")?,
         cuts_guest: bin("cuts-guest")?,
+        power_cuts: bin("power-cuts")?,
     })
-}
-
-/// Builds `power-cuts`, which makes the states of a power-cut proof.
-///
-/// # Errors
-/// When cargo fails.
-pub fn power_cuts() -> Result<PathBuf> {
-    static BUILT: OnceLock<std::result::Result<PathBuf, String>> = OnceLock::new();
-    let build = || {
-        let target = target_dir();
-        run(static_build(&target).args(["--package", "power-cuts", "--bin", "power-cuts"]))?;
-        Ok::<_, anyhow::Error>(target.join(TARGET).join("debug/power-cuts"))
-    };
-    BUILT.get_or_init(|| build().map_err(|e| format!("{e:#}"))).clone().map_err(|e| anyhow!(e))
 }
 
 /// `cargo build` of static programs.

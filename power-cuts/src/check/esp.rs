@@ -8,6 +8,7 @@ use boot_entries::fat::{ClusterFault, FatError, RawItem, cluster_faults};
 use boot_entries::names::{entries_dir, payload_dir};
 use boot_entries::{EntryName, EspError, EspState, ImageEsp, OurEntry, PayloadKind, Prediction, RawEsp};
 use disk_layout::Slot;
+use sha2::{Digest, Sha256};
 
 use super::boots::{self, Boots};
 use super::files::medium;
@@ -115,20 +116,20 @@ impl<B: ReadAt, L: ReadAt> Checker<'_, B, L> {
         raw: &mut RawEsp<View<'_, B, L>>,
         verdict: &mut Verdict,
     ) -> io::Result<()> {
-        for (path, sha256) in self.loader.clone() {
+        for (path, allowed) in self.loader.clone() {
             let found = match find(raw, &path)? {
                 Some(item) => self.files.sha256(self.disk, state, raw.volume(), &item)?,
                 None => None,
             };
-            if found != Some(sha256) {
+            if !found.is_some_and(|sha256| allowed.contains(&sha256)) {
                 verdict.fail(Name::Loader, format!("{path} is not what it was"));
             }
         }
         Ok(())
     }
 
-    /// Paths and digests of the loader's files in the base.
-    pub(super) fn loader_files(&mut self, base: &State) -> Result<Vec<(String, [u8; 32])>, CheckError> {
+    /// Paths of the loader's files, and the digests that each may have: the base's, and the flow's own.
+    pub(super) fn loader_files(&mut self, base: &State) -> Result<Vec<(String, Vec<[u8; 32]>)>, CheckError> {
         let mut raw = RawEsp::open(self.esp(base))?;
         let items = raw.volume().list(LOADER_DIR)?.unwrap_or_default();
         let in_dir = items.into_iter().filter(|item| !item.is_dir).map(|item| format!("{LOADER_DIR}/{}", item.name));
@@ -136,7 +137,9 @@ impl<B: ReadAt, L: ReadAt> Checker<'_, B, L> {
         for path in in_dir.chain([LOADER_CONF.to_owned()]) {
             let Some(item) = find(&mut raw, &path)? else { continue };
             if let Some(sha256) = self.files.sha256(self.disk, base, raw.volume(), &item)? {
-                found.push((path, sha256));
+                let flow = self.flow.loader_conf.as_ref().filter(|_| path == LOADER_CONF);
+                let flow = flow.map(|text| Sha256::digest(text).into());
+                found.push((path, [sha256].into_iter().chain(flow).collect()));
             }
         }
         Ok(found)

@@ -81,8 +81,8 @@ pub struct Checker<'a, B, L> {
     tables: Tables,
     files: Files,
     slots: Slots,
-    /// SHA-256 of the loader's own files in the base.
-    loader: Vec<(String, [u8; 32])>,
+    /// What the loader's own files may hold, as SHA-256.
+    loader: Vec<(String, Vec<[u8; 32]>)>,
     /// Systems of `before` may not boot any more.
     committed: bool,
 }

@@ -199,6 +199,7 @@ pub fn flow(name: &str, before: &[System], after: &[System]) -> Flow {
         before: before.to_vec(),
         after: after.to_vec(),
         firmware_renames: false,
+        loader_conf: None,
         vars: boot_entries::LoaderVars::default(),
     }
 }

@@ -1,5 +1,7 @@
 //! The disks that flows start from: small ones, made by the real programs.
 
+use std::fs::File;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -10,6 +12,7 @@ use serde_json::json;
 use super::flow::{COUNTS_FIVE, Flow, Prepare, flow};
 use super::record::{self, Recording};
 use super::tiny::{Tiny, plain_disk};
+use super::twins::{self, Chain};
 use crate::esp::Esp;
 use crate::guest;
 use crate::lab::{Keys, Lab};
@@ -36,6 +39,8 @@ pub struct Bench<'l> {
 /// Kernel options of the images: what a boot that is looked at needs.
 const OPTIONS: &str = "console=ttyS0 quiet panic=1 mitigations=off cryptomgr.notests no_timer_check tsc=reliable \
     random.trust_cpu=on apparmor=0 selinux=0 nokaslr";
+/// The loader's own configuration.
+pub const LOADER_CONF: &str = "loader/loader.conf";
 const ROOT_LEN: usize = 256 << 10;
 
 impl<'l> Bench<'l> {
@@ -141,11 +146,27 @@ impl<'l> Bench<'l> {
                 Prepare::Rename(from, to) => {
                     Esp::of_disk(&disk)?.rename(&format!("loader/entries/{from}"), to)?;
                 }
+                Prepare::Twin(from, to) => twins::plant(&disk, from, to, Chain::Own, dir)?,
+                Prepare::Conf(line) => Self::add_line(&disk, line, dir)?,
+                Prepare::Remove(path) => Esp::of_disk(&disk)?.remove(path)?,
+                Prepare::NoBackupHeader => {
+                    let file = File::options().write(true).open(&disk)?;
+                    file.write_all_at(&[0; 512], file.metadata()?.len() - 512)?;
+                }
                 Prepare::GuardCountsFive => Self::count_five_boots(&disk, dir)?,
                 Prepare::Cut(name, thousandths) => self.cut(&disk, name, *thousandths)?,
             }
         }
         Ok(disk)
+    }
+
+    fn add_line(disk: &Path, line: &str, dir: &Path) -> Result<()> {
+        let esp = Esp::of_disk(disk)?;
+        let mut text = esp.read(LOADER_CONF)?;
+        text.extend(format!("{line}\n").bytes());
+        let path = dir.join("loader.conf");
+        std::fs::write(&path, text)?;
+        esp.copy_in(&path, LOADER_CONF)
     }
 
     fn count_five_boots(disk: &Path, dir: &Path) -> Result<()> {

@@ -11,6 +11,14 @@ pub enum Prepare {
     Commit,
     /// Gives an entry another name.
     Rename(&'static str, &'static str),
+    /// Gives an entry a second name, with clusters of its own (LDR-7).
+    Twin(&'static str, &'static str),
+    /// Adds a line to loader.conf.
+    Conf(&'static str),
+    /// Removes a file of the ESP.
+    Remove(&'static str),
+    /// Clears the header of the partition table's backup.
+    NoBackupHeader,
     /// Lets the boot guard count five boots of slot B, in the tiny guest.
     GuardCountsFive,
     /// Power is cut in another flow, after this many thousandths of what it writes.
@@ -47,6 +55,8 @@ pub struct Flow {
     pub before: (&'static str, u32),
     /// and after it.
     pub after: (&'static str, u32),
+    /// It makes a comment of this line of loader.conf.
+    pub comments: Option<&'static str>,
     /// What is recorded.
     pub op: Op,
     /// What is repeated where slot A boots after a cut.
@@ -59,6 +69,9 @@ const APPLY: &[&str] = &["/bin/ralph-update", "apply", "--trust", "/job/release.
 const COMMIT: &[&str] = &["/bin/ralph-update", "commit"];
 const ROLLBACK: &[&str] = &["/bin/ralph-update", "rollback"];
 const REJECT_B: &[&str] = &["/bin/ralph-update", "reject", "b"];
+const DOCTOR: &[&str] = &["/bin/ralph-update", "doctor", "--fix"];
+/// Holds the loader on slot A.
+const PIN: &str = "default ralphos-a-*";
 const GUARD: &[&str] = &["/bin/ralph-boot-guard", "start"];
 const HEALTH: &[&str] = &["/bin/ralph-health-check", "run"];
 
@@ -97,6 +110,7 @@ const fn apply_to_b(name: &'static str, prepare: &'static [Prepare], applies: u3
         applies,
         before: ("a", 1),
         after: ("b", generation),
+        comments: None,
         op: op(APPLY, &[0], COMMITTED, &["staged"]),
         on_a: op(APPLY, &[0, 4], COMMITTED, &["staged"]),
         on_b: op(APPLY, &[4], COMMITTED, &["trial"]),
@@ -113,6 +127,7 @@ pub const FLOWS: &[Flow] = &[
         applies: 3,
         before: ("b", 2),
         after: ("a", 3),
+        comments: None,
         op: op(APPLY, &[0], &["staged"], COMMITTED),
         on_a: op(APPLY, &[4], &["trial"], COMMITTED),
         on_b: op(APPLY, &[0, 4], &["staged"], COMMITTED),
@@ -131,6 +146,7 @@ pub const FLOWS: &[Flow] = &[
         applies: 0,
         before: ("b", 2),
         after: ("b", 2),
+        comments: None,
         op: op(COMMIT, &[0], COMMITTED, COMMITTED),
         on_a: op(COMMIT, &[4], COMMITTED, COMMITTED),
         on_b: op(COMMIT, &[0, 4], COMMITTED, COMMITTED),
@@ -142,6 +158,7 @@ pub const FLOWS: &[Flow] = &[
         applies: 0,
         before: ("b", 2),
         after: ("a", 1),
+        comments: None,
         op: restarting(HEALTH, COMMITTED, GIVEN_UP),
         on_a: op(COMMIT, &[4], COMMITTED, BAD),
         on_b: restarting(HEALTH, COMMITTED, GIVEN_UP),
@@ -153,6 +170,7 @@ pub const FLOWS: &[Flow] = &[
         applies: 0,
         before: ("b", 2),
         after: ("a", 1),
+        comments: None,
         op: op(ROLLBACK, &[0], COMMITTED, GIVEN_UP),
         on_a: op(COMMIT, &[4], COMMITTED, BAD),
         on_b: op(ROLLBACK, &[0], COMMITTED, GIVEN_UP),
@@ -164,6 +182,7 @@ pub const FLOWS: &[Flow] = &[
         applies: 0,
         before: ("b", 2),
         after: ("a", 1),
+        comments: None,
         op: op(REJECT_B, &[0], COMMITTED, BAD),
         on_a: op(REJECT_B, &[0, 4], COMMITTED, BAD),
         on_b: op(REJECT_B, &[0], COMMITTED, GIVEN_UP),
@@ -175,6 +194,7 @@ pub const FLOWS: &[Flow] = &[
         applies: 0,
         before: ("b", 2),
         after: ("b", 2),
+        comments: None,
         op: restarting(GUARD, COMMITTED, &["trial"]),
         on_a: restarting(GUARD, COMMITTED, &["trial"]),
         on_b: restarting(GUARD, COMMITTED, &["trial"]),
@@ -186,11 +206,34 @@ pub const FLOWS: &[Flow] = &[
         applies: 0,
         before: ("b", 2),
         after: ("a", 1),
+        comments: None,
         op: restarting(GUARD, COMMITTED, GIVEN_UP),
         on_a: restarting(GUARD, COMMITTED, BAD),
         on_b: restarting(GUARD, COMMITTED, &["bad", "trial", "committed"]),
     },
+    DOCTOR_FIX,
 ];
+
+/// All that `doctor --fix` repairs on a disk (DOC-21): a staged system that a line of loader.conf keeps from its trial, a twin
+/// of its entry, half a partition table, and no room for the guard's count.
+const DOCTOR_FIX: Flow = Flow {
+    name: "doctor-fix",
+    prepare: &[
+        Prepare::Apply(2),
+        Prepare::Twin("ralphos-b-g2+3-0.conf", "ralphos-b-g2+2-1.conf"),
+        Prepare::Conf(PIN),
+        Prepare::Remove("ralphos/guard"),
+        Prepare::NoBackupHeader,
+    ],
+    runs: "a",
+    applies: 0,
+    before: ("a", 1),
+    after: ("b", 2),
+    comments: Some(PIN),
+    op: op(DOCTOR, &[0], COMMITTED, &["staged"]),
+    on_a: op(DOCTOR, &[0], COMMITTED, &["staged"]),
+    on_b: op(DOCTOR, &[0], COMMITTED, &["trial"]),
+};
 
 /// The firmware counts a try: it renames the entry of what it starts. What comes after it is the commit of that trial.
 /// Recorded with real firmware, not in the tiny guest.
@@ -201,6 +244,7 @@ pub const FIRMWARE: Flow = Flow {
     applies: 0,
     before: ("b", 2),
     after: ("b", 2),
+    comments: None,
     op: op(COMMIT, &[0], COMMITTED, COMMITTED),
     on_a: op(COMMIT, &[4], COMMITTED, COMMITTED),
     on_b: op(COMMIT, &[0], COMMITTED, COMMITTED),

@@ -26,7 +26,7 @@ const CHOSEN_FROM: &str = "3000";
 /// # Errors
 /// When it does not build, or a state fails.
 pub fn select(recording: &Recording, count: usize, out: &Path) -> Result<PathBuf> {
-    let mut select = Command::new(workspace::power_cuts()?);
+    let mut select = Command::new(workspace::static_programs()?.power_cuts);
     select.arg("select").arg("--base").arg(&recording.base).arg("--log").arg(&recording.log);
     select.arg("--flow").arg(&recording.about).args(["--seed", &SEED.to_string(), "--count", &count.to_string()]);
     let said = run(select.args(["--max-states", CHOSEN_FROM]).arg("--output").arg(out))?;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
 
-use super::bench::Bench;
+use super::bench::{Bench, LOADER_CONF};
 use super::boots;
 use super::flow::{FIRMWARE, Flow};
 use super::tiny::{Tiny, logged_disk};
@@ -80,6 +80,7 @@ fn about(flow: &Flow, base: &Path, disk: &Path, dir: &Path) -> Result<PathBuf> {
         ensure!(so, "{}: {booted:?} would boot, and not slot {slot}, generation {generation}", flow.name);
     }
     let system = |(slot, generation): (&str, u32)| json!([{ "slot": slot, "generation": generation }]);
+    let conf = flow.comments.map(|line| commented(base, line)).transpose()?;
     let text = json!({
         "format": "power-cuts flow 1",
         "name": flow.name,
@@ -87,10 +88,18 @@ fn about(flow: &Flow, base: &Path, disk: &Path, dir: &Path) -> Result<PathBuf> {
         "before": system(flow.before),
         "after": system(flow.after),
         "firmware-renames": flow.name == FIRMWARE.name,
+        "loader-conf": conf,
     });
     let path = dir.join("flow.json");
     std::fs::write(&path, format!("{text:#}\n")).with_context(|| format!("cannot write {}", path.display()))?;
     Ok(path)
+}
+
+/// The loader.conf of a disk with a comment in place of a line (DOC-24).
+fn commented(disk: &Path, line: &str) -> Result<String> {
+    let text = String::from_utf8(Esp::of_disk(disk)?.read(LOADER_CONF)?).context("loader.conf is text")?;
+    let at = text.find(line).with_context(|| format!("no line {line:?} in {text:?}"))?;
+    Ok(format!("{}#{}", &text[..at], &text[at + 1..]))
 }
 
 /// Replays the first `thousandths` of a log's requests onto a disk (CUT-1).

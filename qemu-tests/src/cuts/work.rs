@@ -11,7 +11,7 @@ use boot_entries::{Esp, EspPath, ImageEsp};
 use disk_layout::{DiskLayout, FileWindow};
 use serde_json::{Map, Value, json};
 
-use super::bench::Bench;
+use super::bench::{Bench, LOADER_CONF};
 use super::flow::{FIRMWARE, Flow};
 use super::states::States;
 use super::tiny::{Tiny, plain_disk};
@@ -86,7 +86,8 @@ fn kept(base: &Path, flow: &Flow) -> Result<Value> {
         kept.insert(path.to_string(), Value::from(hex(&digest)));
         Ok(())
     };
-    for path in ["EFI/BOOT/BOOTX64.EFI", "loader/loader.conf"] {
+    let conf = flow.comments.is_none().then_some(LOADER_CONF);
+    for path in ["EFI/BOOT/BOOTX64.EFI"].into_iter().chain(conf) {
         keep(&mut esp, &path.parse()?)?;
     }
     for slot in ["a", "b"] {
