@@ -233,6 +233,18 @@ fn upd_1_refusals_that_need_the_esp_change_nothing() {
             });
         }),
         ("plan-broken", |host| host.firmware.borrow_mut().as_mut().unwrap().features = Some(0)),
+        ("plan-broken", |host| {
+            host.vitals.borrow_mut().table.as_mut().unwrap().primary = Some("checksum".into());
+        }),
+        ("plan-broken", |host| host.vitals.borrow_mut().table.as_mut().unwrap().differ = true),
+        ("plan-broken", |host| {
+            let firmware = host.firmware.get_mut().as_mut().unwrap();
+            (firmware.loader, firmware.preferred) = (Some("systemd-boot 260".into()), Some("ralphos-a*".into()));
+        }),
+        ("plan-broken", |host| {
+            host.firmware.get_mut().as_mut().unwrap().loader = Some("systemd-boot 260".into());
+            host.with_esp(|esp| esp.put("loader/loader.conf", b"preferred ralphos-a*\n"));
+        }),
         ("esp-too-small", |host| {
             host.with_esp(|esp| esp.set_space(Space { cluster_size: 4096, free_clusters: 256 }));
         }),
@@ -297,6 +309,17 @@ fn an_applied_system_is_not_applied_again() {
     staged(host.apply(bytes.clone()));
     host.take_log();
     assert_eq!(host.apply(bytes).unwrap(), Outcome::AlreadyStaged);
+    assert_eq!(changes(&host.take_log()), Vec::<&String>::new());
+}
+
+#[test]
+fn doc_40_a_staged_system_that_would_not_be_tried_is_not_told_as_well() {
+    let mut host = FakeHost::new();
+    let (bytes, _) = image(&spec("2.0.0"));
+    staged(host.apply(bytes.clone()));
+    host.vars = LoaderVars { default: Some("ralphos-a*".into()), ..LoaderVars::default() };
+    host.take_log();
+    assert_eq!(refusal(host.apply(bytes)).reason(), "plan-broken");
     assert_eq!(changes(&host.take_log()), Vec::<&String>::new());
 }
 

@@ -57,7 +57,13 @@ pub(crate) fn look(
     match decide(manifest, &system.to_string(), &facts, request.downgrade, request.known_bad)? {
         Decision::Apply => {}
         Decision::AlreadyRunning => return Ok(Preflight::AlreadyRunning),
-        Decision::AlreadyStaged => return Ok(Preflight::AlreadyStaged),
+        Decision::AlreadyStaged => {
+            // "Nothing to do" is said of a system that will be tried: what leads the loader away may have come since.
+            if let Some(Ok(entry)) = session.state().live(running.target().slot()).map(|ours| ours.entry.clone()) {
+                loader_agrees(host, &mut session, &running, &entry)?;
+            }
+            return Ok(Preflight::AlreadyStaged);
+        }
     }
     fallback_is_whole(&mut session, &running)?;
     let generation = next_generation(session.state(), host.booted(), &past)
@@ -138,8 +144,9 @@ fn fallback_is_whole(session: &mut Session<'_>, running: &Running) -> Result<(),
     }
 }
 
-/// What would make the trial pointless, before the target slot is touched: a loader that does not count, or one that the
-/// model says would not try the new entry, or not come back (UPD-1). Who is to blame, and what to do, says the doctor.
+/// What would make the trial pointless, before the target slot is touched: a loader that does not count, a partition table
+/// whose disk may not come up again, or a choice that would not try the new entry, or not come back (UPD-1). Who is to
+/// blame, and what to do, says the doctor.
 fn loader_agrees(
     host: &dyn Host,
     session: &mut Session<'_>,
@@ -149,18 +156,22 @@ fn loader_agrees(
     if Entry::parse(&entry.render(Liveness::Live)).map(|(parsed, _)| parsed).as_ref() != Ok(entry) {
         return Err(broken("the image's title or options cannot stand in a boot entry; build it anew".to_owned()));
     }
-    if let Some(finding) = host.firmware().and_then(|firmware| doctor::without_counting(&firmware)) {
+    if let Some(finding) = doctor::against_a_trial(host) {
         return Err(broken(finding.sentence()));
     }
+    let firmware = host.firmware();
     let (vars, architecture) = (session.vars().clone(), session.architecture());
     let (esp, state) = session.esp_and_state();
-    let (what, instead) = match (Asked { state, vars: &vars, architecture }).check(running.name(), entry) {
-        Ok(()) => return Ok(()),
-        Err(Broken::NotTried(instead)) => ("the new system would not be tried", instead),
-        Err(Broken::NotBack(instead)) => ("if the new system failed, the running one would not come back", instead),
+    let instead = |what: &str, choice| format!("{what}; the loader would boot {}", describe(&choice));
+    let mut why = match (Asked { state, vars: &vars, architecture }).check(running.name(), entry) {
+        Ok(()) if !doctor::prefers(esp, firmware.as_ref()).map_err(SessionError::State)? => return Ok(()),
+        Ok(()) => "the loader prefers an entry by its name, so what it would boot cannot be told".to_owned(),
+        Err(Broken::NotTried(choice)) => instead("the new system would not be tried", choice),
+        Err(Broken::NotBack(choice)) => {
+            instead("if the new system failed, the running one would not come back", choice)
+        }
     };
-    let mut why = format!("{what}; the loader would boot {}", describe(&instead));
-    let blame = doctor::who_misleads(esp, state, &vars, (running, entry), &host.command());
+    let blame = doctor::who_misleads(esp, state, (&vars, firmware.as_ref()), (running, entry), &host.command());
     for finding in blame.map_err(SessionError::State)? {
         why.push_str(&format!("; {}", finding.sentence()));
     }

@@ -3,6 +3,7 @@
 //!
 //! The matches over causes name every variant, so that a new one has to be given a word.
 
+use std::error::Error;
 use std::io;
 
 use boot_entries::ChangeError;
@@ -14,6 +15,7 @@ use image_format::{
 
 use crate::apply::{ApplyError, FencedError};
 use crate::config::ConfigError;
+use crate::doctor::fix::{FixError, StepError};
 use crate::exit::Exit;
 use crate::host::HostError;
 use crate::refuse::Refusal;
@@ -26,7 +28,7 @@ const INTERNAL: &str = "internal";
 
 /// The stable reason of an error, and how the process ends.
 pub fn classify(error: &anyhow::Error) -> (Exit, &'static str) {
-    for cause in error.chain() {
+    for cause in links(error) {
         if let Some(refusal) = cause.downcast_ref::<Refusal>() {
             return (Exit::Refused, refusal.reason());
         }
@@ -64,7 +66,7 @@ pub fn classify(error: &anyhow::Error) -> (Exit, &'static str) {
             Some(BootedError::OtherEsp { .. }) => return (Exit::Refused, "other-esp"),
             _ => {}
         }
-        if is_read_only(cause) {
+        if let Some(HostError::ReadOnly(_)) = cause.downcast_ref() {
             return (Exit::Refused, "esp-read-only");
         }
         if cause.is::<Clash>() {
@@ -74,11 +76,35 @@ pub fn classify(error: &anyhow::Error) -> (Exit, &'static str) {
     (Exit::Failure, "failed")
 }
 
-/// The errors around it show it as their own, so it is no cause of theirs.
-fn is_read_only(cause: &(dyn std::error::Error + 'static)) -> bool {
-    let session = |error: &SessionError| matches!(error, SessionError::Host(HostError::ReadOnly(_)));
-    cause.downcast_ref().is_some_and(|error| matches!(error, ApplyError::Session(error) if session(error)))
-        || cause.downcast_ref().is_some_and(session)
+/// An error and its causes, those too that an error around them shows as its own: such a one is no cause of it, and whoever
+/// goes by causes alone never meets it.
+fn links(error: &anyhow::Error) -> impl Iterator<Item = &(dyn Error + 'static)> {
+    error.chain().flat_map(|cause| std::iter::successors(Some(cause), |link| shown(*link)))
+}
+
+/// What an error shows as its own (`#[error(transparent)]`).
+fn shown<'e>(error: &'e (dyn Error + 'static)) -> Option<&'e (dyn Error + 'static)> {
+    if let Some(error) = error.downcast_ref::<ApplyError>() {
+        return match error {
+            ApplyError::Session(error) => Some(error),
+            ApplyError::Lock(error) => Some(error),
+            _ => None,
+        };
+    }
+    if let Some(SessionError::Host(error)) = error.downcast_ref() {
+        return Some(error);
+    }
+    match error.downcast_ref() {
+        Some(FixError::Lock(error)) => return Some(error),
+        Some(FixError::Host(error)) => return Some(error),
+        _ => {}
+    }
+    // A boxed cause is a link of its own kind.
+    let step = error.downcast_ref::<Box<StepError>>().map(Box::as_ref).or_else(|| error.downcast_ref());
+    match step {
+        Some(StepError::Host(error)) => Some(error),
+        _ => None,
+    }
 }
 
 /// What exactly is wrong with the image, its source, or the policy (IFC-3).

@@ -265,22 +265,21 @@ fn an_image_comes_through_a_pipe() {
 fn dsk_40_whoever_comes_second_is_told_to_wait() {
     let lab = Lab::new();
     lab.image("v2.zst", &["--version", "2.0.0"]);
-    let mut first = lab.command(&["apply", "-", "--trust", "key.pub.pem"]);
-    // The first has the head of the image, and waits for the rest with the lock in its hand.
-    let mut first: Child = first.stdin(Stdio::piped()).stderr(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
+    let mut first = lab.command(&["apply", "-", "--trust", "key.pub.pem", "--progress", "json"]);
+    let mut first: Child = first.stdin(Stdio::piped()).stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
     let whole = fs::read(lab.path("v2.zst")).unwrap();
     let mut stdin = first.stdin.take().unwrap();
     stdin.write_all(&whole[..whole.len() - 100]).unwrap();
-    let busy = (0..100).find_map(|_| {
-        std::thread::sleep(std::time::Duration::from_millis(50));
-        let (code, object) = lab.json(&["commit"]);
-        (code == 5).then_some(object)
-    });
+    // It has the head of the image, says that it begins, and waits for the rest with the lock in its hand.
+    let mut steps = BufReader::new(first.stderr.take().unwrap()).lines();
+    steps.find(|line| line.as_ref().unwrap().contains("fence")).expect("it takes the lock").unwrap();
+    for second in [vec!["commit"], vec!["apply", "v2.zst", "--trust", "key.pub.pem"], vec!["doctor", "--fix"]] {
+        let (code, busy) = lab.json(&second);
+        assert_eq!((code, &busy["result"], &busy["reason"]), (5, &"busy".into(), &"busy".into()), "{second:?}: {busy}");
+        assert!(busy["message"].as_str().unwrap().contains(&first.id().to_string()), "{busy}");
+    }
     first.kill().unwrap();
     first.wait().unwrap();
-    let busy = busy.expect("the lock was never seen held");
-    assert_eq!(busy["result"], "busy");
-    assert!(busy["message"].as_str().unwrap().contains(&first.id().to_string()), "{busy}");
     assert_eq!(lab.json(&["commit"]).0, 4, "the lock goes with its holder");
 }
 

@@ -177,11 +177,20 @@ impl Finding {
 /// The first release that knows `preferred`.
 const KNOWS_PREFERRED: u32 = 260;
 
+/// Does this loader obey a preferred entry that is named somewhere? The model knows nothing of it.
+pub(super) fn obeys_preferred(firmware: Option<&Firmware>, conf: &[ConfLine]) -> bool {
+    let named = |firmware: &Firmware| firmware.preferred.is_some() || conf.iter().any(|line| line.key == "preferred");
+    firmware.is_some_and(|firmware| knows_preferred(firmware) && named(firmware))
+}
+
+fn knows_preferred(firmware: &Firmware) -> bool {
+    firmware.release().is_some_and(|release| release >= KNOWS_PREFERRED)
+}
+
 fn preferred(c: &Choosing<'_>) -> Vec<Finding> {
     let mut found = Vec::new();
-    let release = c.firmware.and_then(Firmware::release);
-    let (severity, why) = match release {
-        Some(release) if release >= KNOWS_PREFERRED => (
+    let (severity, why) = match c.firmware {
+        Some(firmware) if knows_preferred(firmware) => (
             Severity::Danger,
             "this loader obeys it before its own order, and what is told here of the next boot does not take it into account",
         ),

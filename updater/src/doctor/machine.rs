@@ -6,10 +6,10 @@ use super::facts::Facts;
 use super::finding::{Finding, Repair, Severity};
 use crate::exit::with_source;
 use crate::host::HostError;
-use crate::vitals::{Firmware, Watchdog};
+use crate::vitals::{Firmware, Vitals, Watchdog};
 
 pub(super) fn find(facts: &Facts) -> Vec<Finding> {
-    let mut found = table(facts);
+    let mut found = table(&facts.vitals, &facts.program);
     found.extend(facts.vitals.clashes.iter().map(|clash| {
         Finding::new(
             "second-disk",
@@ -53,13 +53,14 @@ pub(super) fn find(facts: &Facts) -> Vec<Finding> {
     found
 }
 
-fn table(facts: &Facts) -> Vec<Finding> {
-    let Some(table) = &facts.vitals.table else { return Vec::new() };
+/// Of the copies of the partition table.
+pub(super) fn table(vitals: &Vitals, program: &str) -> Vec<Finding> {
+    let Some(table) = &vitals.table else { return Vec::new() };
     let mut found = Vec::new();
     // Not without anybody's knowing: the table is written where nothing of ours is looked for otherwise.
     let repaired = |finding: Finding| match table.repairable() {
-        Some(which) if facts.vitals.clashes.is_empty() => {
-            finding.remedy("rewrite it from the other copy, which is whole").fix(Repair::Table(which), &facts.program)
+        Some(which) if vitals.clashes.is_empty() => {
+            finding.remedy("rewrite it from the other copy, which is whole").fix(Repair::Table(which), program)
         }
         _ => finding.remedy("see that a copy of the disk exists, then repair the table with `sgdisk`"),
     };
@@ -78,7 +79,7 @@ fn table(facts: &Facts) -> Vec<Finding> {
                 what,
                 "it is found by the first copy only: when that is damaged, neither is found",
             );
-            let disk = facts.vitals.disk_device.as_ref().map_or("FILE".to_owned(), |disk| disk.display().to_string());
+            let disk = vitals.disk_device.as_ref().map_or("FILE".to_owned(), |disk| disk.display().to_string());
             found.push(finding.remedy("move it").run(format!("sgdisk -e {disk}")));
         }
         Some(why) => {

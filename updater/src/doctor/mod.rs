@@ -19,10 +19,10 @@ use crate::host::{Host, HostError};
 use crate::plan::Asked;
 use crate::session::{Running, describe};
 use crate::status::{NextBoot, next_boot};
+use crate::vitals::Firmware;
 use choosing::Choosing;
 use facts::Facts;
 pub use finding::{Finding, Repair, Severity};
-pub(crate) use machine::without_counting;
 
 /// What was found (IFC-50).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -97,11 +97,23 @@ pub fn diagnose_unopened(error: &HostError) -> Option<Diagnosis> {
     Some(Diagnosis { next_boot: None, next_boot_why, findings: vec![finding], left_out })
 }
 
+/// What makes any trial pointless or fatal, whatever the loader would choose (DOC-40).
+pub(crate) fn against_a_trial(host: &dyn Host) -> Option<Finding> {
+    let counting = host.firmware().and_then(|firmware| machine::without_counting(&firmware));
+    let table = || machine::table(&host.vitals(), &host.command());
+    counting.or_else(|| table().into_iter().find(|finding| finding.severity == Severity::Danger))
+}
+
+/// Does the loader prefer an entry by name, which the model knows nothing of?
+pub(crate) fn prefers(esp: &mut dyn Esp, firmware: Option<&Firmware>) -> Result<bool, EspError> {
+    Ok(choosing::obeys_preferred(firmware, &facts::conf_lines(esp)?))
+}
+
 /// Who is to blame when the loader would not carry out the plan for this new entry (DOC-40).
 pub(crate) fn who_misleads(
     esp: &mut dyn Esp,
     state: &EspState,
-    vars: &LoaderVars,
+    (vars, firmware): (&LoaderVars, Option<&Firmware>),
     (running, entry): (&Running, &Entry),
     program: &str,
 ) -> Result<Vec<Finding>, EspError> {
@@ -111,7 +123,7 @@ pub(crate) fn who_misleads(
         asked: Asked { state, vars, architecture: running.entry().architecture },
         conf: &conf,
         next: Some(entry),
-        firmware: None,
+        firmware,
         whole: &whole,
         program,
         writable: true,
