@@ -96,7 +96,9 @@ fn flipped(random: &mut Random) -> Vec<Attack> {
         kinds.extend(flip(start + 18, start + 20, 0));
         reserved.extend(flip(start + 20, start + 24, 0));
     }
-    let records = bodies[1].0 + 8;
+    // IMG-31: count, reserved word, records of 128 bytes (one of each role), reserved bytes.
+    let (body, end) = bodies[1];
+    let records = [body + 8, body + 8 + 128];
     let mut data = Vec::new();
     for chunk in 0..chunks(&parts) {
         let range = parts.encoded(chunk);
@@ -116,16 +118,38 @@ fn flipped(random: &mut Random) -> Vec<Attack> {
         Attack::files("a bit of the manifest flipped", "untrusted/wrong-signature", flip(bodies[0].0, bodies[0].1, 12)),
         Attack::files("a bit of the transport flipped", "untrusted/wrong-signature", flip(bodies[2].0, bodies[2].1, 6)),
         Attack::files("a bit of the table flipped", "untrusted/table-of-another", flip(bodies[3].0, bodies[3].1, 12)),
-        Attack::files("a bit of a key id flipped", "untrusted/unknown-key", flip(records + 32, records + 64, 4)),
+        Attack::files(
+            "a bit of a key id flipped",
+            "untrusted/unknown-key",
+            records.iter().flat_map(|at| flip(at + 32, at + 64, 4)).collect(),
+        ),
         Attack::files(
             "a bit of a signature flipped",
             "untrusted/wrong-signature",
-            flip(records + 128 + 64, records + 256, 6),
+            records.iter().flat_map(|at| flip(at + 64, at + 128, 6)).collect(),
         ),
         Attack::files(
             "a bit of a signature record's padding flipped",
             "not-an-image/signature-frame",
-            flip(records + 2, records + 32, 2),
+            records.iter().flat_map(|at| flip(at + 2, at + 32, 2)).collect(),
+        ),
+        Attack::files(
+            "a bit of a signature's role or of the frame's reserved bytes flipped",
+            "not-an-image/signature-frame",
+            [(body + 4, body + 8), (end - 16, end), (records[0], records[0] + 1), (records[1], records[1] + 1)]
+                .into_iter()
+                .flat_map(|(from, to)| flip(from, to, 2))
+                .collect(),
+        ),
+        Attack::files(
+            "a bit of a signature's algorithm flipped",
+            "untrusted/unknown-key",
+            records.iter().flat_map(|at| flip(at + 1, at + 2, 2)).collect(),
+        ),
+        Attack::files(
+            "a bit of the number of signatures flipped",
+            "not-an-image/signature-frame untrusted/unsigned",
+            flip(body, body + 4, 6),
         ),
         Attack::files("a bit of a chunk flipped", "fenced/chunk-damaged", data),
     ]

@@ -14,7 +14,6 @@ use disk_layout::{Architecture, DiskLayout, FileWindow, NewDisk, Seed, Slot};
 use image_format::{ImageSpec, TrustPolicy};
 use updater::apply::{Outcome, Request, apply};
 use updater::config::Policy;
-use updater::exit::Exit;
 use updater::host::ImageFile;
 use updater::progress::{Progress, Silent};
 use updater::reason;
@@ -120,12 +119,12 @@ impl Lab {
 
     /// Proves that nothing but the target slot was touched, says whether that was, and puts the disk back as it was.
     #[track_caller]
-    pub fn check_unchanged(&self, exit: Exit, told: &str) {
+    pub fn check_unchanged(&self, reason: &str, told: &str) {
         let now = fs::read(&self.disk).unwrap();
         if now == self.pristine {
             return;
         }
-        assert!(exit == Exit::Failure, "{told}: refused, and yet the disk was changed");
+        assert_eq!(reason, "fenced", "{told}: the disk was changed (THR-14)");
         let (esp, target) = (&self.layout.esp, self.layout.slot(Slot::A));
         for (at, (block, before)) in now.chunks(4096).zip(self.pristine.chunks(4096)).enumerate() {
             let at = at as u64 * 4096;
@@ -166,7 +165,7 @@ impl Lab {
     pub fn ending(&self, told: &str, result: anyhow::Result<Outcome>) -> Ending {
         let Err(error) = result else { panic!("{told}: was accepted") };
         let (exit, reason) = reason::classify(&error);
-        self.check_unchanged(exit, told);
+        self.check_unchanged(reason, told);
         assert!(format!("{error:#}").len() > 20, "{told}: {error:#}");
         Ending { exit: exit as u8, reason, cause: reason::cause(&error).unwrap_or_default() }
     }
