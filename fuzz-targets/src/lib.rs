@@ -7,6 +7,7 @@
 mod boot;
 mod config;
 mod disk;
+mod download;
 mod fat;
 mod image;
 pub mod mutate;
@@ -18,6 +19,7 @@ mod sparse;
 pub use boot::{boot_entry, entry_names, guard_record, loader};
 pub use config::{health_config, http_answer, update_config};
 pub use disk::gpt;
+pub use download::download_answer;
 pub use fat::fat;
 pub use image::{chunk_stream, chunk_table, image_head, manifest};
 
@@ -38,7 +40,7 @@ pub struct Target {
 }
 
 /// All of them.
-pub const TARGETS: [Target; 13] = [
+pub const TARGETS: [Target; 14] = [
     Target { name: "image_head", run: image_head, seeds: image::head_seeds, max_len: 16 << 10 },
     Target { name: "chunk_table", run: chunk_table, seeds: image::table_seeds, max_len: 4 << 10 },
     Target { name: "chunk_stream", run: chunk_stream, seeds: image::stream_seeds, max_len: 16 << 10 },
@@ -52,6 +54,7 @@ pub const TARGETS: [Target; 13] = [
     Target { name: "health_config", run: health_config, seeds: config::health_seeds, max_len: 4 << 10 },
     Target { name: "update_config", run: update_config, seeds: config::update_seeds, max_len: 1 << 10 },
     Target { name: "http_answer", run: http_answer, seeds: config::http_seeds, max_len: 4 << 10 },
+    Target { name: "download_answer", run: download_answer, seeds: download::download_seeds, max_len: 4 << 10 },
 ];
 
 /// The target of this name.
