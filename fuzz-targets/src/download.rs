@@ -100,7 +100,11 @@ fn fetch(answer: &[u8], step: usize) -> Option<(Option<u64>, Vec<u8>)> {
 fn shown(error: &(dyn Error + 'static)) {
     for error in iter::successors(Some(error), |error| (*error).source()) {
         let text = error.to_string();
-        assert!(!text.chars().any(char::is_control), "a control character reaches the terminal: {text:?}");
+        // HTTP lets a tab stand in a header, and nothing else that moves a cursor.
+        assert!(
+            !text.chars().any(|c| c.is_control() && c != '\t'),
+            "a control character reaches the terminal: {text:?}"
+        );
         assert!(!text.contains("secret"), "a password reaches the terminal: {text}");
     }
 }
