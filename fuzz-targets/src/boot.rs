@@ -144,7 +144,7 @@ pub fn guard_record(data: &[u8]) {
     }
 }
 
-fn entry() -> Entry {
+pub fn entry() -> Entry {
     Entry {
         title: "RalphOS 1.2.0".into(),
         architecture: EntryArchitecture::X64,

@@ -7,15 +7,20 @@
 mod boot;
 mod config;
 mod disk;
+mod download;
+mod fat;
 mod image;
 pub mod mutate;
 // How an image is taken apart, changed and signed again.
 #[path = "../../image-format/tests/common/mod.rs"]
 mod parts;
+mod sparse;
 
 pub use boot::{boot_entry, entry_names, guard_record, loader};
 pub use config::{health_config, http_answer, update_config};
-pub use disk::{fat, gpt};
+pub use disk::gpt;
+pub use download::download_answer;
+pub use fat::fat;
 pub use image::{chunk_stream, chunk_table, image_head, manifest};
 
 /// A named seed.
@@ -35,7 +40,7 @@ pub struct Target {
 }
 
 /// All of them.
-pub const TARGETS: [Target; 13] = [
+pub const TARGETS: [Target; 14] = [
     Target { name: "image_head", run: image_head, seeds: image::head_seeds, max_len: 16 << 10 },
     Target { name: "chunk_table", run: chunk_table, seeds: image::table_seeds, max_len: 4 << 10 },
     Target { name: "chunk_stream", run: chunk_stream, seeds: image::stream_seeds, max_len: 16 << 10 },
@@ -45,10 +50,11 @@ pub const TARGETS: [Target; 13] = [
     Target { name: "loader", run: loader, seeds: boot::loader_seeds, max_len: 4 << 10 },
     Target { name: "guard_record", run: guard_record, seeds: boot::guard_seeds, max_len: 600 },
     Target { name: "gpt", run: gpt, seeds: disk::gpt_seeds, max_len: 2 << 10 },
-    Target { name: "fat", run: fat, seeds: disk::fat_seeds, max_len: 16 << 10 },
+    Target { name: "fat", run: fat, seeds: fat::fat_seeds, max_len: 16 << 10 },
     Target { name: "health_config", run: health_config, seeds: config::health_seeds, max_len: 4 << 10 },
     Target { name: "update_config", run: update_config, seeds: config::update_seeds, max_len: 1 << 10 },
     Target { name: "http_answer", run: http_answer, seeds: config::http_seeds, max_len: 4 << 10 },
+    Target { name: "download_answer", run: download_answer, seeds: download::download_seeds, max_len: 4 << 10 },
 ];
 
 /// The target of this name.

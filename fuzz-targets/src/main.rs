@@ -17,8 +17,11 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Names the targets, with the longest input of each
-    List,
+    /// Names targets, with the longest input of each
+    List {
+        /// The targets; none: all
+        targets: Vec<String>,
+    },
     /// Writes the seeds that the builders give to fuzz/seeds; keeps what else is there
     Seeds,
     /// Runs a target on files
@@ -55,7 +58,9 @@ fn main() -> ExitCode {
 
 fn run(command: Command) -> Result<(), String> {
     match command {
-        Command::List => TARGETS.iter().for_each(|target| println!("{} {}", target.name, target.max_len)),
+        Command::List { targets } => {
+            mutate::named(&targets)?.iter().for_each(|target| println!("{} {}", target.name, target.max_len));
+        }
         Command::Seeds => TARGETS.iter().try_for_each(write_seeds).map_err(|error| error.to_string())?,
         Command::Replay { target, files } => {
             let [target] = mutate::named(&[target])?[..] else { return Err("one target".to_owned()) };
@@ -70,7 +75,7 @@ fn run(command: Command) -> Result<(), String> {
             let seed = seed.unwrap_or(now);
             println!("--seed {seed}");
             for target in mutate::named(&targets)? {
-                let runs = mutate::shake(&target, seed, Duration::from_secs(seconds), u64::MAX);
+                let runs = mutate::shake(&target, seed, Duration::from_secs(seconds), 0..u64::MAX);
                 println!("{}: {runs} runs, {} in a second", target.name, runs / seconds.max(1));
             }
         }

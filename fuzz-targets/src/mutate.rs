@@ -1,6 +1,7 @@
 //! Blind mutation: what can be had without a fuzzer. It finds what lies near the seeds; `../fuzz` finds the rest.
 
 use std::cell::RefCell;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use std::{env, fs, panic};
@@ -147,16 +148,17 @@ pub fn run(target: &Target, input: &[u8]) {
     TRIED.set(("", Vec::new()));
 }
 
-/// Runs a target on its kept inputs, then on mutations of them until the time or the number is over. How many runs it were.
-pub fn shake(target: &Target, seed: u64, time: Duration, most: u64) -> u64 {
-    let (began, mut random, seeds) = (Instant::now(), Random::new(seed), read_kept(target));
+/// Runs a target on its kept inputs, then on mutations of them until the time is over; but not fewer than `runs.start`, however slow the
+/// machine is, and not more than `runs.end`. How many mutations it were.
+pub fn shake(target: &Target, seed: u64, time: Duration, runs: Range<u64>) -> u64 {
+    let (mut random, seeds) = (Random::new(seed), read_kept(target));
     seeds.iter().for_each(|seed| run(target, seed));
-    let mut runs = 0;
-    while runs < most && began.elapsed() < time {
+    let (began, mut done) = (Instant::now(), 0);
+    while done < runs.start || done < runs.end && began.elapsed() < time {
         run(target, &mutated(&seeds, target.max_len, &mut random));
-        runs += 1;
+        done += 1;
     }
-    runs
+    done
 }
 
 /// The targets of these names; all of them for none.

@@ -1,13 +1,14 @@
 //! What is kept in `fuzz/seeds` holds, and so do some blind mutations of it, in every run of the tests.
 
 use std::fs;
+use std::ops::Range;
 use std::path::Path;
 use std::time::Duration;
 
 use fuzz_targets::{TARGETS, mutate};
 
-/// Of each target, or as many as can be had in the time.
-const RUNS: u64 = 3000;
+/// Of each target: as many as can be had in the time, but some on every machine.
+const RUNS: Range<u64> = 50..3000;
 const TIME: Duration = Duration::from_secs(4);
 
 #[test]
@@ -17,7 +18,6 @@ fn every_target_holds_on_what_is_kept_and_on_mutations_of_it() {
     for target in TARGETS {
         let runs = mutate::shake(&target, days, TIME, RUNS);
         println!("{}: {runs} runs, seed {days}", target.name);
-        assert!(runs > 10, "{}: {runs} runs are too few to be worth it", target.name);
     }
 }
 

@@ -208,9 +208,9 @@ fn open_file(path: &Path) -> Result<Stream, SourceError> {
     Ok(Stream { reader: Box::new(file), length })
 }
 
-fn fetch(url: &str, patience: Patience) -> Result<Stream, SourceError> {
-    let shown = without_credentials(url);
-    let agent: ureq::Agent = ureq::Agent::config_builder()
+/// How servers are asked.
+pub fn client(patience: Patience) -> ureq::config::Config {
+    ureq::Agent::config_builder()
         .max_redirects(MAX_REDIRECTS)
         // A redirect may lead back to the same server. A connection kept for it may be closed by the server in the very
         // moment we ask again, and the fetch would fail for nothing.
@@ -219,7 +219,19 @@ fn fetch(url: &str, patience: Patience) -> Result<Stream, SourceError> {
         .timeout_recv_response(Some(patience.stall))
         .user_agent(concat!("ralph-update/", env!("CARGO_PKG_VERSION")))
         .build()
-        .into();
+}
+
+fn fetch(url: &str, patience: Patience) -> Result<Stream, SourceError> {
+    fetch_over(&ureq::Agent::new_with_config(client(patience)), url, patience)
+}
+
+/// As [`Source::open_with`] does with an address, over connections of the caller's own kind: for who wants to see what becomes of an
+/// answer without a server.
+///
+/// # Errors
+/// As [`Source::open_with`].
+pub fn fetch_over(agent: &ureq::Agent, url: &str, patience: Patience) -> Result<Stream, SourceError> {
+    let shown = without_credentials(url);
     // Compressed transfer would only hide the length: the image is compressed already.
     let response = agent.get(url).header("Accept-Encoding", "identity").call().map_err(|error| match error {
         ureq::Error::StatusCode(status) => SourceError::Status { url: shown.clone(), status },

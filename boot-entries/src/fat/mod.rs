@@ -170,7 +170,8 @@ impl Geometry {
             } else {
                 Root::Region { start: bytes(root_start), len: u64::from(root_entries) * 32 }
             },
-            info: (fat32 && info != 0 && info != 0xffff).then(|| bytes(u64::from(info))),
+            // Elsewhere than in front of the FATs it would lie in somebody's data, and it is written.
+            info: (fat32 && info != 0 && info < reserved).then(|| bytes(u64::from(info))),
         })
     }
 

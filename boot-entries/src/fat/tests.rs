@@ -130,6 +130,18 @@ fn what_is_no_fat_volume_is_refused() {
 }
 
 #[test]
+fn the_information_sector_lies_in_front_of_the_fats() {
+    let good = *volume(FatKind::Fat32, 40, 512).into_inner().into_inner().first_chunk::<512>().unwrap();
+    assert_eq!(Geometry::parse(&good).unwrap().information_sector(), Some(512));
+    let reserved = u16::from_le_bytes([good[14], good[15]]);
+    for sector in [0, reserved, 20_000, 0xffff] {
+        let mut bad = good;
+        bad[48..50].copy_from_slice(&sector.to_le_bytes());
+        assert_eq!(Geometry::parse(&bad).unwrap().information_sector(), None, "sector {sector}");
+    }
+}
+
+#[test]
 fn names_and_free_clusters_agree_with_the_library() {
     for (kind, mib, cluster) in KINDS {
         let mut esp = volume(kind, mib, cluster);
