@@ -140,18 +140,27 @@ pub fn count(choices: &[Choice]) -> u64 {
     choices.iter().fold(1, |states: u64, choice| states.saturating_mul(choice.contents.len() as u64))
 }
 
-/// How many states of each interval are taken (`CUT-16`): small ones whole, the rest spread evenly.
-pub fn share(counts: &[u64], total: u64) -> Vec<u64> {
-    let mut order: Vec<usize> = (0..counts.len()).collect();
-    order.sort_by_key(|index| counts[*index]);
-    let mut left = total;
-    let mut shares = vec![0; counts.len()];
+/// How many states of each interval are taken, by how many it has and whether it decides what is read (`CUT-16`): those that
+/// do first, and a tenth is kept for the others. Of each group small intervals are taken whole and the rest is spread evenly.
+pub fn share(intervals: &[(u64, bool)], total: u64) -> Vec<u64> {
+    let mut shares = vec![0; intervals.len()];
+    let group = |wanted: bool| (0..intervals.len()).filter(move |index| intervals[*index].1 == wanted);
+    let others = group(false).fold(0u64, |all, index| all.saturating_add(intervals[index].0));
+    let left = spread(intervals, group(true).collect(), total - others.min(total / 10), &mut shares);
+    spread(intervals, group(false).collect(), left + others.min(total / 10), &mut shares);
+    shares
+}
+
+/// Shares `total` out among the intervals of `order`; what is left.
+fn spread(intervals: &[(u64, bool)], mut order: Vec<usize>, total: u64, shares: &mut [u64]) -> u64 {
+    order.sort_by_key(|index| intervals[*index].0);
+    let (mut left, all) = (total, order.len());
     for (done, index) in order.into_iter().enumerate() {
-        let share = counts[index].min(left / (counts.len() - done) as u64);
+        let share = intervals[index].0.min(left / (all - done) as u64);
         shares[index] = share;
         left -= share;
     }
-    shares
+    left
 }
 
 #[cfg(test)]

@@ -7,13 +7,13 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand};
-use power_cuts::Flow;
 use power_cuts::check::Checker;
 use power_cuts::disk::{Disk, Layer, State};
 use power_cuts::log::Log;
-use power_cuts::run::{Bounds, Report, run};
+use power_cuts::run::{Bounds, run};
 use power_cuts::save::Saver;
 use power_cuts::select::Selection;
+use power_cuts::{Flow, Report};
 
 /// Checks every disk that a power cut could have left, from a record of what reached the disk.
 #[derive(Debug, Parser)]
@@ -74,6 +74,9 @@ struct Source {
     /// Of an interval that is not enumerated whole, all combinations of metadata sectors are taken where they are at most so many.
     #[arg(long, default_value_t = 1024)]
     few: u64,
+    /// Write the report to this file, too, as JSON.
+    #[arg(long, value_name = "FILE")]
+    report: Option<PathBuf>,
 }
 
 struct Opened {
@@ -118,8 +121,11 @@ fn main() -> ExitCode {
     }
 }
 
-fn print(flow: &Flow, bounds: Bounds, report: &Report) {
+/// Prints the report, and writes it to the file that was asked for (`CUT-60`).
+fn tell(source: &Source, flow: &Flow, bounds: Bounds, report: &Report) -> Result<()> {
     print!("{}: seed {}; {report}", flow.name, bounds.seed);
+    let Some(path) = &source.report else { return Ok(()) };
+    std::fs::write(path, report.json(flow, bounds)).with_context(|| format!("cannot write {}", path.display()))
 }
 
 fn check(source: &Source, save: Option<&Path>, intervals: bool) -> Result<bool> {
@@ -135,7 +141,7 @@ fn check(source: &Source, save: Option<&Path>, intervals: bool) -> Result<bool> 
     if intervals {
         report.lines.iter().for_each(|line| println!("{line}"));
     }
-    print(&flow, bounds, &report);
+    tell(source, &flow, bounds, &report)?;
     for file in failing {
         println!("power-cuts reproduce {}", file.display());
     }
@@ -169,7 +175,7 @@ fn select(source: &Source, count: usize, output: &Path) -> Result<bool> {
         selection.see(found, places, allowed);
         Ok(())
     })?;
-    print(&flow, bounds, &report);
+    tell(source, &flow, bounds, &report)?;
     let file = File::create(output).with_context(|| format!("cannot create {}", output.display()))?;
     let states = selection
         .write(&disk, &flow.name, bounds.seed, count, &mut BufWriter::new(file))

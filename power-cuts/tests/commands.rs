@@ -58,6 +58,21 @@ fn cut60_a_flow_that_passes() {
 }
 
 #[test]
+fn cut60_the_report_is_json_and_the_bound_is_one_of_different_states() {
+    let (a, b) = (system(Slot::A, 1), system(Slot::B, 2));
+    let dir = files(&flow("apply", &[a], &[b]), &Bench::new(), &|bench| bench.apply(Slot::B, 2));
+    let done = power_cuts(dir.path(), "check", &["--report", "report.json"]);
+    let report: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(dir.path().join("report.json")).unwrap()).unwrap();
+    assert_eq!((report["flow"].as_str(), report["seed"].as_u64()), (Some("apply"), Some(3)), "{}", text(&done));
+    // CUT-16: an apply has far more states than the bound, so all of it is used.
+    let number = |name: &str| report[name].as_u64().unwrap();
+    assert!((580..=601).contains(&number("distinct")), "{report}");
+    assert!(number("enumerated") > number("distinct") && number("checked") >= number("distinct"), "{report}");
+    assert!(number("flushes") > 5 && number("requests") > number("flushes"), "{report}");
+}
+
+#[test]
 fn cut61_a_failing_state_is_kept_and_reproduced_by_the_command_that_is_printed() {
     let a = system(Slot::A, 1);
     let dir = files(&flow("removed", &[a], &[a]), &Bench::new(), &|bench| {

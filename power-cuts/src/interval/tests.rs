@@ -91,8 +91,16 @@ fn cut15_equal_disks_have_equal_fingerprints() {
 
 #[test]
 fn cut16_small_intervals_come_first_and_the_rest_is_spread() {
-    assert_eq!(share(&[4, 1_000_000, 8, u64::MAX], 112), [4, 50, 8, 50]);
-    assert_eq!(share(&[4, 8], 100), [4, 8]);
+    let deciding = |counts: &[u64]| counts.iter().map(|count| (*count, true)).collect::<Vec<_>>();
+    assert_eq!(share(&deciding(&[4, 1_000_000, 8, u64::MAX]), 112), [4, 50, 8, 50]);
+    assert_eq!(share(&deciding(&[4, 8]), 100), [4, 8]);
     assert_eq!(share(&[], 100), Vec::<u64>::new());
-    assert_eq!(share(&[10, 10], 0), [0, 0]);
+    assert_eq!(share(&deciding(&[10, 10]), 0), [0, 0]);
+}
+
+#[test]
+fn cut16_what_nothing_refers_to_gets_a_tenth_and_what_the_others_leave() {
+    assert_eq!(share(&[(u64::MAX, false), (u64::MAX, true), (4, true)], 100), [10, 86, 4]);
+    assert_eq!(share(&[(u64::MAX, false), (30, true)], 100), [70, 30]);
+    assert_eq!(share(&[(2, false), (u64::MAX, true)], 100), [2, 98]);
 }
