@@ -32,6 +32,8 @@ pub struct Interval {
     pub writes: Vec<Write>,
     /// Request and sector of the writes that are durable when they are finished.
     pub fua: Vec<(usize, u64)>,
+    /// A flush ends it, and not the end of the log.
+    pub flushed: bool,
 }
 
 /// The contents that one sector may have at the end of an interval, what was durable first.
@@ -57,10 +59,11 @@ impl Choice {
 /// When base or log cannot be read.
 pub fn intervals<B: ReadAt, L: ReadAt>(disk: &mut Disk<B, L>, log: &Log<impl ReadAt>) -> io::Result<Vec<Interval>> {
     let mut found = Vec::new();
-    let mut open = Interval { number: 0, requests: 0..0, writes: Vec::new(), fua: Vec::new() };
+    let mut open = Interval { number: 0, requests: 0..0, writes: Vec::new(), fua: Vec::new(), flushed: false };
     for (number, request) in log.requests().iter().enumerate() {
         if request.flush {
             open.requests.end = number + 1;
+            open.flushed = true;
             close(&mut found, &mut open, number + 1);
         }
         if request.changes_the_disk() {
@@ -73,9 +76,10 @@ pub fn intervals<B: ReadAt, L: ReadAt>(disk: &mut Disk<B, L>, log: &Log<impl Rea
 }
 
 fn close(found: &mut Vec<Interval>, open: &mut Interval, next: usize) {
-    let fresh = Interval { number: found.len() + 1, requests: next..next, writes: Vec::new(), fua: Vec::new() };
+    let fresh =
+        Interval { number: found.len() + 1, requests: next..next, writes: Vec::new(), fua: Vec::new(), flushed: false };
     if open.writes.is_empty() {
-        open.requests = next..next;
+        *open = Interval { number: found.len(), ..fresh };
     } else {
         found.push(std::mem::replace(open, fresh));
     }
@@ -116,13 +120,25 @@ impl Interval {
         sectors.into_values().filter(|choice| choice.contents.len() > 1).collect()
     }
 
-    /// What is durable at its end.
+    /// What the disk holds at its end.
     pub fn end<B: ReadAt, L: ReadAt>(&self, disk: &Disk<B, L>, start: &Rc<Layer>) -> Rc<Layer> {
         let mut end = Layer::clone(start);
         for write in &self.writes {
             end.put(disk, write.sector, write.content);
         }
         Rc::new(end)
+    }
+
+    /// What is durable at its end: all of it where a flush ends it, and else only what the disk was told to write through.
+    pub fn durable<B: ReadAt, L: ReadAt>(&self, disk: &Disk<B, L>, start: &Rc<Layer>) -> Rc<Layer> {
+        if self.flushed {
+            return self.end(disk, start);
+        }
+        let mut durable = Layer::clone(start);
+        for write in self.writes.iter().filter(|write| self.fua.contains(&(write.request, write.sector))) {
+            durable.put(disk, write.sector, write.content);
+        }
+        Rc::new(durable)
     }
 
     /// The disk when every request before `request` has reached it and no other.

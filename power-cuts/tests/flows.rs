@@ -127,6 +127,42 @@ fn cut33_going_back_is_caught() {
     assert!(report.found(Name::WentBack) && report.found(Name::End), "{report}");
 }
 
+/// What was not flushed when the program said that it is done may never arrive.
+#[test]
+fn cut33_a_flow_without_its_last_flush_is_caught() {
+    let (a, b) = (system(Slot::A, 1), system(Slot::B, 2));
+    let bench = Bench::new();
+    let apply = flow("apply", &[a], &[b]);
+    let live = |bench: &Bench, flush: bool| {
+        bench.write_slot(Slot::B, 2);
+        put_payloads(bench, Slot::B, 2);
+        bench.recorder.flush();
+        bench.recorder.flushes(flush);
+        put_live_entry(bench, Slot::B, 2);
+    };
+    let report = bench.check(&apply, bounds(500), &|bench| live(bench, true));
+    assert!(!report.found(Name::End), "{report}");
+    let report = bench.check(&apply, bounds(500), &|bench| live(bench, false));
+    assert!(report.examples[&Name::End].contains("what is durable at the end"), "{report}");
+}
+
+/// Where the same system boots before and after, the names in `loader/entries` tell whether anything was done.
+#[test]
+fn cut33_a_commit_without_its_last_flush_is_caught_by_its_entries() {
+    let bench = Bench::new();
+    bench.apply(Slot::B, 2);
+    let (bench, b) = (bench.again(), system(Slot::B, 2));
+    let names = ["ralphos-a-g1.conf", "ralphos-b-g2.conf"].map(str::to_owned).to_vec();
+    let flow = Flow { entries: Some(names), ..flow("commit", &[b], &[b]) };
+    let report = bench.check(&flow, bounds(500), &|bench| bench.commit("ralphos-b-g2+3-0.conf"));
+    assert!(!report.found(Name::End), "{report}");
+    let done = bench.again();
+    done.commit("ralphos-b-g2+3-0.conf");
+    let report = check_log(bench.recorder.bytes(), without_last_flush(done.recorder.log()), &flow, bounds(500));
+    assert!(report.found(Name::End), "{report}");
+    assert!(report.examples[&Name::End].contains("ralphos-b-g2+3-0.conf"), "{report}");
+}
+
 /// What the firmware's counting does to a directory (`ENT-22`): the new name is there before the old one goes.
 fn count_as_the_firmware_does(bench: &Bench) {
     let (old, new) = ("loader/entries/ralphos-b-g2+3-0.conf", "loader/entries/ralphos-b-g2+2-1.conf");

@@ -154,6 +154,37 @@ impl<'a, B: ReadAt, L: ReadAt> Checker<'a, B, L> {
         Ok(verdict)
     }
 
+    /// Checks the base, and that it boots a system of `before` (`base`).
+    ///
+    /// # Errors
+    /// As [`Checker::check`].
+    pub fn check_base(&mut self, state: &State) -> io::Result<Verdict> {
+        let mut verdict = self.check(state)?;
+        if !verdict.system().is_some_and(|system| self.flow.before.contains(&system)) {
+            verdict.fail(Name::Base, "the base boots no system of before");
+        }
+        Ok(verdict)
+    }
+
+    /// Checks what the flow leaves: it boots a system of `after`, and has the entries that the flow names (`end`).
+    ///
+    /// # Errors
+    /// As [`Checker::check`].
+    pub fn check_end(&mut self, state: &State) -> io::Result<Verdict> {
+        let mut verdict = self.check(state)?;
+        if !verdict.system().is_some_and(|system| self.flow.after.contains(&system)) {
+            verdict.fail(Name::End, "the end boots no system of after");
+        }
+        if let Some(mut wanted) = self.flow.entries.clone() {
+            wanted.sort();
+            if wanted != verdict.entries {
+                let (found, wanted) = (verdict.entries.join(", "), wanted.join(", "));
+                verdict.fail(Name::End, format!("loader/entries holds {found} at the end, and not {wanted}"));
+            }
+        }
+        Ok(verdict)
+    }
+
     fn check_system(&self, system: System, verdict: &mut Verdict) {
         let (before, after) = self.allowed(system);
         if !before && !after {

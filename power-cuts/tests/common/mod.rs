@@ -181,11 +181,25 @@ impl Bench {
         let bench = self.again();
         let base = bench.recorder.bytes();
         act(&bench);
-        let log = bench.recorder.log();
-        let mut disk = Disk::new(base, log.clone()).unwrap();
-        let log = Log::read(log, disk.bytes()).unwrap();
-        power_cuts::run(&mut disk, &log, flow, bounds, &mut |_, _, _| Ok(())).unwrap()
+        check_log(base, bench.recorder.log(), flow, bounds)
     }
+}
+
+/// Checks every state that is taken of a log.
+pub fn check_log(base: Vec<u8>, log: Vec<u8>, flow: &Flow, bounds: Bounds) -> Report {
+    let mut disk = Disk::new(base, log.clone()).unwrap();
+    let log = Log::read(log, disk.bytes()).unwrap();
+    power_cuts::run(&mut disk, &log, flow, bounds, &mut |_, _, _| Ok(())).unwrap()
+}
+
+/// A log that ends with a flush, without it.
+pub fn without_last_flush(mut log: Vec<u8>) -> Vec<u8> {
+    let requests = u64::from_le_bytes(log[16..24].try_into().unwrap());
+    let last = log.len() - 512;
+    assert_eq!(log[last..last + 24], [[0; 16].as_slice(), &1u64.to_le_bytes()].concat(), "the log ends with a flush");
+    log.truncate(last);
+    log[16..24].copy_from_slice(&(requests - 1).to_le_bytes());
+    log
 }
 
 pub fn put(esp: &mut dyn Esp, path: &str, mut bytes: &[u8]) {
@@ -200,6 +214,8 @@ pub fn flow(name: &str, before: &[System], after: &[System]) -> Flow {
         after: after.to_vec(),
         firmware_renames: false,
         loader_conf: None,
+        entries: None,
+        fallback: true,
         vars: boot_entries::LoaderVars::default(),
     }
 }
