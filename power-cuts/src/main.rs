@@ -1,17 +1,19 @@
-//! `power-cuts`: checks every disk that a power cut could have left (`specs/power-cuts.md`, CUT-60 to CUT-62).
+//! `power-cuts`: checks every disk that a power cut could have left (`specs/power-cuts.md`, CUT-60 to CUT-63).
 
 use std::fs::File;
 use std::io::BufWriter;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, Parser, Subcommand};
 use power_cuts::check::Checker;
 use power_cuts::disk::{Disk, Layer, State};
 use power_cuts::log::Log;
+use power_cuts::patch::PatchReader;
 use power_cuts::run::{Bounds, run};
-use power_cuts::save::Saver;
+use power_cuts::save::{Saver, write_image};
 use power_cuts::select::Selection;
 use power_cuts::{Flow, Report};
 
@@ -40,6 +42,21 @@ enum Command {
     Reproduce {
         /// The file `ID.json`; the disk image lies beside it.
         file: PathBuf,
+    },
+    /// Makes the disk of one state of a state file.
+    Export {
+        /// The state file.
+        #[arg(long)]
+        states: PathBuf,
+        /// The state's name.
+        #[arg(long)]
+        id: String,
+        /// The disk before the flow.
+        #[arg(long)]
+        base: PathBuf,
+        /// The disk image to be made; one that is there is not overwritten.
+        #[arg(long, short)]
+        output: PathBuf,
     },
     /// Writes the states most worth setting up on a real disk.
     Select {
@@ -109,6 +126,7 @@ fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Check { source, save, intervals } => check(&source, save.as_deref(), intervals),
         Command::Reproduce { file } => reproduce(&file),
+        Command::Export { states, id, base, output } => export(&states, &id, &base, &output),
         Command::Select { source, count, output } => select(&source, count, &output),
     };
     match done {
@@ -164,6 +182,27 @@ fn reproduce(file: &Path) -> Result<bool> {
     Ok(verdict.failures.is_empty())
 }
 
+/// `CUT-63`
+fn export(states: &Path, id: &str, base: &Path, output: &Path) -> Result<bool> {
+    let mut reader = PatchReader::open(open(states)?).with_context(|| format!("cannot use {}", states.display()))?;
+    let number = reader.position(id).with_context(|| format!("{} has no state {id}", states.display()))?;
+    let (disk, wanted) = (Disk::new(open(base)?, Vec::new())?, reader.header().disk_bytes);
+    ensure!(
+        disk.bytes() == wanted,
+        "{} has {} bytes, and the states are of a disk of {wanted}",
+        base.display(),
+        disk.bytes()
+    );
+    let context = || format!("cannot write {}", output.display());
+    let image = File::create_new(output).with_context(context)?;
+    write_image(&disk, &State::of(Layer::default().into()), &image).with_context(context)?;
+    reader.apply(number, &mut |offset, bytes| image.write_all_at(bytes, offset)).with_context(context)?;
+    image.sync_data().with_context(context)?;
+    let boots = &reader.header().states[number].boots;
+    println!("{}: {} boots {}-g{}", output.display(), boots.file, boots.slot, boots.generation);
+    Ok(true)
+}
+
 fn select(source: &Source, count: usize, output: &Path) -> Result<bool> {
     let Opened { mut disk, log, flow, bounds } = source.open()?;
     let mut selection = Selection::new(bounds.seed);
@@ -181,5 +220,8 @@ fn select(source: &Source, count: usize, output: &Path) -> Result<bool> {
         .write(&disk, &flow.name, bounds.seed, count, &mut BufWriter::new(file))
         .with_context(|| format!("cannot write {}", output.display()))?;
     println!("{states} states in {}", output.display());
+    if states == 0 {
+        bail!("no state of {} is worth setting up: nothing that is read at a boot changes in it", flow.name);
+    }
     Ok(report.passed())
 }

@@ -54,7 +54,7 @@ impl Saver {
             return Ok(None);
         }
         let path = |ending: &str| self.dir.join(format!("{}.{ending}", found.id));
-        write_image(disk, &found.state, &path("raw"))?;
+        write_image(disk, &found.state, &File::create(path("raw"))?)?;
         let mut text = File::create(path("txt"))?;
         writeln!(text, "{}\n{}", found.id, found.made())?;
         for failure in &found.verdict.failures {
@@ -74,12 +74,11 @@ impl Saver {
     }
 }
 
-/// Writes a state as a disk image with holes.
+/// Writes a state to an empty file, as a disk image with holes.
 ///
 /// # Errors
 /// When base or log cannot be read, or the image cannot be written.
-pub fn write_image<B: ReadAt, L: ReadAt>(disk: &Disk<B, L>, state: &State, path: &Path) -> io::Result<()> {
-    let image = File::create(path)?;
+pub fn write_image<B: ReadAt, L: ReadAt>(disk: &Disk<B, L>, state: &State, image: &File) -> io::Result<()> {
     image.set_len(disk.bytes())?;
     let mut buffer = vec![0; PIECE];
     let mut at = 0;
