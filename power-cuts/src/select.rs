@@ -145,11 +145,12 @@ fn places(boots: &[PatchBoots], count: usize) -> BTreeSet<usize> {
         systems.entry((&boots.slot, boots.generation)).or_insert(index);
         files.entry(&boots.file).or_insert(index);
     }
-    // The first and the last, and what lies evenly between them.
     let last = boots.len() - 1;
     let even = (0..count).map(|i| i * last / count.saturating_sub(1).max(1));
     let mut wanted = BTreeSet::new();
-    for index in systems.into_values().chain(files.into_values()).chain(even).chain(0..boots.len()) {
+    // The first and the last, and what lies evenly between them.
+    let ends = [0, last].into_iter();
+    for index in systems.into_values().chain(files.into_values()).chain(ends).chain(even).chain(0..boots.len()) {
         if wanted.len() < count {
             wanted.insert(index);
         }
@@ -193,7 +194,7 @@ mod tests {
             wanted.contains(&0) && wanted.contains(&57) && wanted.iter().any(|i| (20..40).contains(i)),
             "{wanted:?}"
         );
-        assert!(places(&all, 11).contains(&58));
+        assert!(wanted.contains(&58), "{wanted:?}");
         assert_eq!(places(&all, 2), [0, 57].into());
         assert_eq!(places(&all, 1), [0].into());
         assert_eq!(places(&all, 0), [].into());

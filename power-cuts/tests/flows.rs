@@ -163,6 +163,46 @@ fn cut33_a_commit_without_its_last_flush_is_caught_by_its_entries() {
     assert!(report.examples[&Name::End].contains("ralphos-b-g2+3-0.conf"), "{report}");
 }
 
+/// While a trial may boot, what the loader falls back to is whole, whatever boots first.
+#[test]
+fn cut39_a_fallback_that_is_not_whole_while_a_trial_boots_is_caught() {
+    let b = system(Slot::B, 2);
+    let bench = Bench::new();
+    bench.apply(Slot::B, 2);
+    let bench = bench.again();
+    let flow = flow("trial", &[b], &[b]);
+    let acts: [(&str, &dyn Fn(&Bench)); 4] = [
+        ("initrd is missing", &|bench| {
+            bench
+                .esp()
+                .remove(&PayloadName { slot: Slot::A, generation: Generation::FIRST, kind: PayloadKind::Initrd }.path())
+                .unwrap();
+        }),
+        ("slot a: its data has another root hash", &|bench| bench.write_slot(Slot::A, 7)),
+        ("nothing-boots: the loader finds nothing to boot", &|bench| {
+            bench.esp().remove(&"loader/entries/ralphos-a-g1.conf".parse().unwrap()).unwrap();
+        }),
+        ("a-g7 boots, which is not foreseen", &|bench| {
+            put_payloads(bench, Slot::A, 7);
+            put_live_entry(bench, Slot::A, 7);
+            bench.esp().remove(&"loader/entries/ralphos-a-g1.conf".parse().unwrap()).unwrap();
+        }),
+    ];
+    for (said, act) in acts {
+        let report = bench.check(&flow, bounds(400), act);
+        assert!(report.found(Name::Fallback), "{said}: {report}");
+        assert!(report.examples[&Name::Fallback].contains(said), "{said}: {report}");
+        let without = Flow { fallback: false, ..flow.clone() };
+        assert!(!bench.check(&without, bounds(400), act).found(Name::Fallback));
+    }
+    // What is committed needs none.
+    let report = bench.check(&flow, bounds(400), &|bench| {
+        bench.commit("ralphos-b-g2+3-0.conf");
+        bench.write_slot(Slot::A, 7);
+    });
+    assert!(report.passed(), "{report}");
+}
+
 /// What the firmware's counting does to a directory (`ENT-22`): the new name is there before the old one goes.
 fn count_as_the_firmware_does(bench: &Bench) {
     let (old, new) = ("loader/entries/ralphos-b-g2+3-0.conf", "loader/entries/ralphos-b-g2+2-1.conf");

@@ -53,7 +53,16 @@ impl<B: ReadAt, L: ReadAt> Checker<'_, B, L> {
         let short = short_names(&mut raw)?;
         self.check_readers(state, &ours, &prediction, whole_directories && short.is_empty(), verdict)?;
         match boots::of(prediction, &mut raw) {
-            Ok(Ok(boots)) => verdict.boots = Some(boots),
+            Ok(Ok(boots)) => {
+                if let Some(name) = boots.name.filter(|_| boots.is_trial()) {
+                    let prediction = ours.predict_if_bad(name, &self.flow.vars, self.flow.architecture);
+                    verdict.fallback = Some(match boots::of(prediction, &mut raw) {
+                        Ok(found) => found,
+                        Err(error) => Err(Failure::error(Name::Entry, &io_of(error)?)),
+                    });
+                }
+                verdict.boots = Some(boots);
+            }
             Ok(Err(failure)) => verdict.failures.push(failure),
             Err(error) => verdict.failures.push(Failure::error(Name::Entry, &io_of(error)?)),
         }

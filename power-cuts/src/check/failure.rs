@@ -1,4 +1,4 @@
-//! What can be wrong with a state, by name (`CUT-30` to `CUT-37`).
+//! What can be wrong with a state, by name (`CUT-30` to `CUT-39`).
 
 use std::fmt;
 
@@ -37,7 +37,30 @@ pub enum Name {
     SharedClusters,
     /// `CUT-37`
     Loader,
+    /// `CUT-39`
+    Fallback,
 }
+
+/// All names.
+pub const NAMES: [Name; 17] = [
+    Name::Gpt,
+    Name::Fat,
+    Name::Readers,
+    Name::NothingBoots,
+    Name::Unpredictable,
+    Name::ForeignBoots,
+    Name::NotAllowed,
+    Name::WentBack,
+    Name::Base,
+    Name::End,
+    Name::Entry,
+    Name::Kernel,
+    Name::Initrd,
+    Name::Slot,
+    Name::SharedClusters,
+    Name::Loader,
+    Name::Fallback,
+];
 
 impl Name {
     /// As the report and the specification say it.
@@ -59,6 +82,7 @@ impl Name {
             Name::Slot => "slot",
             Name::SharedClusters => "shared-clusters",
             Name::Loader => "loader",
+            Name::Fallback => "fallback",
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What must be true of every state (`CUT-30` to `CUT-38`).
+//! What must be true of every state (`CUT-30` to `CUT-39`).
 
 mod boots;
 mod esp;
@@ -20,7 +20,7 @@ use crate::store::ReadAt;
 use crate::view::View;
 
 pub use boots::Boots;
-pub use failure::{Failure, Name};
+pub use failure::{Failure, NAMES, Name};
 
 use files::Files;
 use gpt::Tables;
@@ -50,6 +50,8 @@ pub struct Verdict {
     pub failures: Vec<Failure>,
     /// What the loader boots, when that could be found.
     pub boots: Option<Boots>,
+    /// Where a trial boots: what boots once it has no tries left, or why nothing of ours does.
+    pub fallback: Option<Result<Boots, Failure>>,
     /// The files in `loader/entries` that the loader reads.
     pub entries: Vec<String>,
     /// The two readers differ, and a rule of the firmware explains it (`CUT-32`).
@@ -83,6 +85,8 @@ pub struct Checker<'a, B, L> {
     slots: Slots,
     /// What the loader's own files may hold, as SHA-256.
     loader: Vec<(String, Vec<[u8; 32]>)>,
+    /// What the base falls back to, when it boots a trial.
+    falls_back_to: Option<System>,
     /// Systems of `before` may not boot any more.
     committed: bool,
 }
@@ -108,8 +112,13 @@ impl<'a, B: ReadAt, L: ReadAt> Checker<'a, B, L> {
             files,
             slots: Slots::default(),
             loader: Vec::new(),
+            falls_back_to: None,
             committed: false,
         };
+        // A base that cannot be read has none of these, and fails as a state.
+        let mut verdict = Verdict::default();
+        checker.check_esp(&base, &mut verdict)?;
+        checker.falls_back_to = verdict.fallback.and_then(Result::ok).map(|boots| boots.system);
         checker.loader = checker.loader_files(&base)?;
         Ok(checker)
     }
@@ -150,8 +159,36 @@ impl<'a, B: ReadAt, L: ReadAt> Checker<'a, B, L> {
         if let Some(boots) = verdict.boots.clone() {
             self.check_system(boots.system, &mut verdict);
             self.check_whole(state, &boots, &mut verdict)?;
+            self.check_fallback(state, &boots, &mut verdict)?;
         }
         Ok(verdict)
+    }
+
+    /// `CUT-39`
+    fn check_fallback(&mut self, state: &State, trial: &Boots, verdict: &mut Verdict) -> io::Result<()> {
+        if !self.flow.fallback {
+            return Ok(());
+        }
+        let other = match verdict.fallback.clone() {
+            None => return Ok(()),
+            Some(Ok(other)) => other,
+            Some(Err(failure)) => {
+                verdict.fail(Name::Fallback, format!("once {} is bad: {failure}", trial.file));
+                return Ok(());
+            }
+        };
+        let (system, (before, after)) = (other.system, self.allowed(other.system));
+        if system.slot == trial.system.slot {
+            verdict.fail(Name::Fallback, format!("once {} is bad, {system} of the same slot boots", trial.file));
+        } else if !before && !after && self.falls_back_to != Some(system) {
+            verdict.fail(Name::Fallback, format!("once {} is bad, {system} boots, which is not foreseen", trial.file));
+        }
+        let mut whole = Verdict::default();
+        self.check_whole(state, &other, &mut whole)?;
+        for failure in whole.failures {
+            verdict.fail(Name::Fallback, format!("once {} is bad, {} boots: {failure}", trial.file, other.file));
+        }
+        Ok(())
     }
 
     /// Checks the base, and that it boots a system of `before` (`base`).
