@@ -5,6 +5,7 @@ mod esp;
 mod failure;
 mod files;
 mod gpt;
+mod readers;
 mod slot;
 
 use std::io;
