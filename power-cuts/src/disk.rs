@@ -205,6 +205,12 @@ impl State {
         fingerprint
     }
 
+    /// Sectors of a range and what they hold, where that is not known to be what the base holds; ascending.
+    pub fn changed_in(&self, sectors: Range<u64>) -> BTreeMap<u64, Content> {
+        let all = self.layer.sectors.range(sectors.clone()).chain(self.delta.range(sectors));
+        all.map(|(sector, content)| (*sector, *content)).collect()
+    }
+
     /// The sectors that differ from the base, ascending.
     pub fn changed(&self) -> Vec<(u64, Content)> {
         let mut all = self.layer.sectors.clone();

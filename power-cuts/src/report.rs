@@ -74,7 +74,11 @@ pub struct Report {
     pub with_broken_names: u64,
     /// States with a cut rename.
     pub with_cut_renames: u64,
-    /// How the first of those was made.
+    /// The most clusters that a state has lost (`CUT-41`).
+    pub lost: u64,
+    /// More may not be.
+    pub lost_bound: Option<u64>,
+    /// How the first explained difference was made.
     pub first_explained: String,
     /// What each interval has and how much of it was taken.
     pub lines: Vec<IntervalLine>,
@@ -97,6 +101,8 @@ struct Summary<'a> {
     enumerated: u64,
     distinct: u64,
     checked: u64,
+    lost: u64,
+    lost_bound: Option<u64>,
     booted: &'a BTreeMap<String, u64>,
     failures: BTreeMap<&'static str, u64>,
     seconds: f64,
@@ -122,6 +128,8 @@ impl Report {
             enumerated: self.enumerated,
             distinct: self.distinct,
             checked: self.checked,
+            lost: self.lost,
+            lost_bound: self.lost_bound,
             booted: &self.booted,
             failures: self.failures.iter().map(|(name, states)| (name.as_str(), *states)).collect(),
             seconds: self.time.as_secs_f64(),
@@ -149,6 +157,7 @@ impl Report {
             }
         }
         self.with_broken_names += u64::from(verdict.broken_names > 0);
+        self.lost = self.lost.max(verdict.lost);
         self.with_cut_renames += u64::from(verdict.cut_renames > 0);
         let names: HashSet<Name> = verdict.failures.iter().map(|failure| failure.name).collect();
         for name in names {
@@ -180,8 +189,13 @@ impl fmt::Display for Report {
         writeln!(f, "boots: {}", booted.join(", "))?;
         writeln!(
             f,
-            "explained differences {}{}, with broken names {}, with cut renames {}",
-            self.explained, self.first_explained, self.with_broken_names, self.with_cut_renames
+            "explained differences {}{}, with broken names {}, with cut renames {}; at most {} clusters lost{}",
+            self.explained,
+            self.first_explained,
+            self.with_broken_names,
+            self.with_cut_renames,
+            self.lost,
+            self.lost_bound.map_or_else(String::new, |bound| format!(" of {bound}"))
         )?;
         for (name, states) in &self.failures {
             let example = self.examples.get(name).map_or("", String::as_str);

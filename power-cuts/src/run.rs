@@ -86,12 +86,14 @@ pub fn run<B: ReadAt, L: ReadAt>(
     let intervals = intervals(disk, log)?;
     let disk = &*disk;
     let base = State::of(Layer::default().into());
-    let checker = Checker::new(disk, flow)?;
+    let mut checker = Checker::new(disk, flow)?;
+    checker.foresee(&base, &intervals)?;
     let places = Places::new(checker.layout(), checker.esp(&base))?;
     let report = Report {
         requests: log.requests().len(),
         flushes: log.requests().iter().filter(|request| request.flush).count(),
         intervals: intervals.len(),
+        lost_bound: checker.lost_bound(),
         ..Report::default()
     };
     let mut run = Run { disk, flow, bounds, checker, places, report, known: HashSet::new(), fresh: HashSet::new() };

@@ -203,6 +203,22 @@ fn cut39_a_fallback_that_is_not_whole_while_a_trial_boots_is_caught() {
     assert!(report.passed(), "{report}");
 }
 
+/// CUT-41: what a flow writes may be lost by a cut, and what it removes; other files' clusters may not.
+#[test]
+fn cut41_lost_clusters_are_counted_and_a_file_that_only_loses_its_name_is_caught() {
+    let (a, b) = (system(Slot::A, 1), system(Slot::B, 2));
+    let bench = Bench::new();
+    let report = bench.check(&flow("apply", &[a], &[b]), bounds(1500), &|bench| bench.apply(Slot::B, 2));
+    assert!(report.lost > 0 && Some(report.lost) <= report.lost_bound, "{report}");
+    assert!(!report.found(Name::Lost), "{report}");
+    put(&mut bench.esp(), "another-file", &[1; 5000]);
+    let report = bench.check(&flow("dropped", &[a], &[a]), bounds(100), &|bench| {
+        bench.esp().drop_name(&"another-file".parse().unwrap()).unwrap();
+    });
+    assert_eq!((report.lost, report.lost_bound), (10, Some(0)), "clusters of 512 bytes: {report}");
+    assert!(report.found(Name::Lost), "{report}");
+}
+
 /// What the firmware's counting does to a directory (`ENT-22`): the new name is there before the old one goes.
 fn count_as_the_firmware_does(bench: &Bench) {
     let (old, new) = ("loader/entries/ralphos-b-g2+3-0.conf", "loader/entries/ralphos-b-g2+2-1.conf");

@@ -1,4 +1,4 @@
-//! What can be wrong with a state, by name (`CUT-30` to `CUT-39`).
+//! What can be wrong with a state, by name (`CUT-30` to `CUT-41`).
 
 use std::fmt;
 
@@ -39,10 +39,12 @@ pub enum Name {
     Loader,
     /// `CUT-39`
     Fallback,
+    /// `CUT-41`
+    Lost,
 }
 
 /// All names.
-pub const NAMES: [Name; 17] = [
+pub const NAMES: [Name; 18] = [
     Name::Gpt,
     Name::Fat,
     Name::Readers,
@@ -60,6 +62,7 @@ pub const NAMES: [Name; 17] = [
     Name::SharedClusters,
     Name::Loader,
     Name::Fallback,
+    Name::Lost,
 ];
 
 impl Name {
@@ -83,6 +86,7 @@ impl Name {
             Name::SharedClusters => "shared-clusters",
             Name::Loader => "loader",
             Name::Fallback => "fallback",
+            Name::Lost => "lost",
         }
     }
 }

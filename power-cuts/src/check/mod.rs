@@ -1,10 +1,11 @@
-//! What must be true of every state (`CUT-30` to `CUT-39`).
+//! What must be true of every state (`CUT-30` to `CUT-41`).
 
 mod boots;
 mod esp;
 mod failure;
 mod files;
 mod gpt;
+mod lost;
 mod readers;
 mod slot;
 
@@ -23,8 +24,10 @@ use crate::view::View;
 pub use boots::Boots;
 pub use failure::{Failure, NAMES, Name};
 
+use boot_entries::RawEsp;
 use files::Files;
 use gpt::Tables;
+use lost::Clusters;
 use slot::Slots;
 
 /// The checks could not be begun.
@@ -59,6 +62,8 @@ pub struct Verdict {
     pub explained: bool,
     /// Names whose chain is broken and that do not boot (`CUT-38`).
     pub broken_names: usize,
+    /// Clusters that no name leads to (`CUT-41`).
+    pub lost: u64,
     /// Two names on one chain, as the firmware's cut rename leaves them.
     pub cut_renames: usize,
 }
@@ -86,6 +91,9 @@ pub struct Checker<'a, B, L> {
     slots: Slots,
     /// What the loader's own files may hold, as SHA-256.
     loader: Vec<(String, Vec<[u8; 32]>)>,
+    clusters: Option<Clusters>,
+    /// More clusters than these may not be lost.
+    lost_bound: Option<u64>,
     /// What the base falls back to, when it boots a trial.
     falls_back_to: Option<System>,
     /// Systems of `before` may not boot any more.
@@ -113,6 +121,8 @@ impl<'a, B: ReadAt, L: ReadAt> Checker<'a, B, L> {
             files,
             slots: Slots::default(),
             loader: Vec::new(),
+            clusters: None,
+            lost_bound: None,
             falls_back_to: None,
             committed: false,
         };
@@ -121,6 +131,8 @@ impl<'a, B: ReadAt, L: ReadAt> Checker<'a, B, L> {
         checker.check_esp(&base, &mut verdict)?;
         checker.falls_back_to = verdict.fallback.and_then(Result::ok).map(|boots| boots.system);
         checker.loader = checker.loader_files(&base)?;
+        let mut raw = RawEsp::open(checker.esp(&base))?;
+        checker.clusters = Clusters::new(disk, &checker.esp, &mut raw, checker.esp(&base))?;
         Ok(checker)
     }
 
@@ -157,6 +169,7 @@ impl<'a, B: ReadAt, L: ReadAt> Checker<'a, B, L> {
             verdict.failures.push(failure);
         }
         self.check_esp(state, &mut verdict)?;
+        self.check_lost(state, &mut verdict)?;
         if let Some(boots) = verdict.boots.clone() {
             self.check_system(boots.system, &mut verdict);
             self.check_whole(state, &boots, &mut verdict)?;
