@@ -9,6 +9,7 @@ pub mod disk;
 pub mod enumerate;
 pub mod flow;
 pub mod interval;
+pub mod kept;
 pub mod log;
 pub mod patch;
 pub mod places;

@@ -8,8 +8,8 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, Parser, Subcommand};
-use power_cuts::check::Checker;
 use power_cuts::disk::{Disk, Layer, State};
+use power_cuts::kept::Kept;
 use power_cuts::log::Log;
 use power_cuts::patch::PatchReader;
 use power_cuts::run::{Bounds, run};
@@ -40,7 +40,7 @@ enum Command {
     },
     /// Checks a state again that was kept.
     Reproduce {
-        /// The file `ID.json`; the disk image lies beside it.
+        /// The file `ID.json`; the disk images lie beside it.
         file: PathBuf,
     },
     /// Makes the disk of one state of a state file.
@@ -166,15 +166,14 @@ fn check(source: &Source, save: Option<&Path>, intervals: bool) -> Result<bool> 
     Ok(report.passed())
 }
 
+/// `CUT-61`
 fn reproduce(file: &Path) -> Result<bool> {
-    let flow = read_flow(file)?;
-    let image = file.with_extension("raw");
-    let disk = Disk::new(open(&image)?, Vec::new())?;
-    let mut checker = Checker::new(&disk, &flow)?;
-    let verdict = checker.check(&State::of(Layer::default().into()))?;
+    let context = || format!("cannot use {}", file.display());
+    let kept = Kept::parse(&std::fs::read(file).with_context(context)?).with_context(context)?;
+    let verdict = kept.check(file.parent().unwrap_or(Path::new(""))).with_context(context)?;
     match &verdict.boots {
-        Some(boots) => println!("{}: {} boots {}", image.display(), boots.file, boots.system),
-        None => println!("{}: nothing of ours boots", image.display()),
+        Some(boots) => println!("{}: {} boots {}", kept.image, boots.file, boots.system),
+        None => println!("{}: nothing of ours boots", kept.image),
     }
     for failure in &verdict.failures {
         println!("FAILED {failure}");

@@ -14,6 +14,7 @@ use crate::disk::{Disk, Fingerprint, Layer, State};
 use crate::enumerate::{How, Source};
 use crate::flow::Flow;
 use crate::interval::{Interval, count, intervals, share};
+use crate::kept::Judged;
 use crate::log::Log;
 use crate::places::Places;
 use crate::report::{IntervalLine, Report};
@@ -42,27 +43,30 @@ impl Default for Bounds {
 pub struct Found<'a> {
     /// Its name: flow, interval, number.
     pub id: String,
-    /// Its interval.
-    pub interval: &'a Interval,
+    /// Its interval; None for the base, and for what the flow leaves.
+    pub interval: Option<&'a Interval>,
+    /// As what it was judged.
+    pub judged: Judged,
+    /// The new system was durable already.
+    pub committed: bool,
+    /// How many clusters it may have lost.
+    pub lost_bound: Option<u64>,
     /// What was durable at the interval's beginning.
     pub start: &'a Rc<Layer>,
     /// What is durable at its end.
     pub end: &'a Rc<Layer>,
-    /// How it was made.
-    pub how: How,
+    /// How it was made, in a sentence.
+    pub made: String,
     /// The state.
     pub state: State,
     /// What was found.
     pub verdict: &'a Verdict,
 }
 
-impl Found<'_> {
-    /// How it was made, in a sentence.
-    pub fn made(&self) -> String {
-        let requests = &self.interval.requests;
-        let last = requests.end.saturating_sub(1);
-        format!("interval {} (requests {} to {last}): {}", self.interval.number, requests.start, self.how)
-    }
+fn made(interval: &Interval, how: &How) -> String {
+    let requests = &interval.requests;
+    let last = requests.end.saturating_sub(1);
+    format!("interval {} (requests {} to {last}): {how}", interval.number, requests.start)
 }
 
 /// Sees every state that is checked.
@@ -97,7 +101,7 @@ pub fn run<B: ReadAt, L: ReadAt>(
         ..Report::default()
     };
     let mut run = Run { disk, flow, bounds, checker, places, report, known: HashSet::new(), fresh: HashSet::new() };
-    run.base(&base)?;
+    run.base(&Rc::default(), observe)?;
     let layers = layers(disk, &intervals);
     let counts = run.counts(&intervals, &layers);
     let mut committed = false;
@@ -118,7 +122,7 @@ pub fn run<B: ReadAt, L: ReadAt>(
     }
     let start = &layers[intervals.len().saturating_sub(1)];
     let durable = intervals.last().map_or_else(|| Rc::clone(start), |last| last.durable(disk, start));
-    run.end(durable, &layers[intervals.len()])?;
+    run.end(durable, &layers[intervals.len()], observe)?;
     let mut report = run.report;
     report.time = begun.elapsed();
     report.processor = processor_time().saturating_sub(processor);
@@ -140,14 +144,39 @@ struct Run<'a, B, L> {
 }
 
 impl<B: ReadAt, L: ReadAt> Run<'_, B, L> {
-    fn base(&mut self, base: &State) -> io::Result<()> {
-        let verdict = self.checker.check_base(base)?;
-        self.report.add(&format!("{}-base", self.flow.name), "the base", &verdict);
+    fn base(&mut self, base: &Rc<Layer>, observe: &mut Observe<'_, B, L>) -> io::Result<()> {
         self.known.insert(base.fingerprint());
         self.fresh.insert(base.fingerprint());
         self.report.enumerated += 1;
         self.report.distinct += 1;
-        Ok(())
+        let verdict = self.checker.check_base(&State::of(Rc::clone(base)))?;
+        self.see("base", "the base", Judged::Base, base, &verdict, observe)
+    }
+
+    /// Reports a state that is no interval's.
+    fn see(
+        &mut self,
+        id: &str,
+        made: &str,
+        judged: Judged,
+        layer: &Rc<Layer>,
+        verdict: &Verdict,
+        observe: &mut Observe<'_, B, L>,
+    ) -> io::Result<()> {
+        let found = Found {
+            id: format!("{}-{id}", self.flow.name),
+            interval: None,
+            judged,
+            committed: self.checker.is_committed(),
+            lost_bound: self.checker.lost_bound(),
+            start: layer,
+            end: layer,
+            made: made.to_owned(),
+            state: State::of(Rc::clone(layer)),
+            verdict,
+        };
+        self.report.add(&found.id, &found.made, verdict);
+        observe(self.disk, &found, &self.places)
     }
 
     /// How many states each interval has, and whether it decides what boots. Learns where things lie at its ends.
@@ -208,8 +237,11 @@ impl<B: ReadAt, L: ReadAt> Run<'_, B, L> {
             number += 1;
             let check = || {
                 let verdict = checker.check(&state)?;
-                let found = Found { id, interval, start, end, how, state, verdict: &verdict };
-                report.add(&found.id, &found.made(), &verdict);
+                let (judged, committed, lost_bound) = (Judged::State, checker.is_committed(), checker.lost_bound());
+                let (interval, made) = (Some(interval), made(interval, &how));
+                let verdict = &verdict;
+                let found = Found { id, interval, judged, committed, lost_bound, start, end, made, state, verdict };
+                report.add(&found.id, &found.made, verdict);
                 observe(disk, &found, places)
             };
             match check() {
@@ -226,15 +258,15 @@ impl<B: ReadAt, L: ReadAt> Run<'_, B, L> {
     }
 
     /// `end`: what the flow left durable, and what the disk holds if the rest arrives, too.
-    fn end(&mut self, durable: Rc<Layer>, end: &Rc<Layer>) -> io::Result<()> {
+    fn end(&mut self, durable: Rc<Layer>, end: &Rc<Layer>, observe: &mut Observe<'_, B, L>) -> io::Result<()> {
         let unflushed = durable.fingerprint() != end.fingerprint();
         let whole = unflushed.then(|| ("end", "the whole log", Rc::clone(end)));
         for (id, made, layer) in [("durable", "what is durable at the end", durable)].into_iter().chain(whole) {
-            let verdict = self.checker.check_end(&State::of(layer))?;
+            let verdict = self.checker.check_end(&State::of(Rc::clone(&layer)))?;
             // The other failures are those of a state that was taken already.
             let failures: Vec<Failure> = verdict.failures.iter().filter(|f| f.name == Name::End).cloned().collect();
             if !failures.is_empty() {
-                self.report.add(&format!("{}-{id}", self.flow.name), made, &Verdict { failures, ..verdict });
+                self.see(id, made, Judged::End, &layer, &Verdict { failures, ..verdict }, observe)?;
             }
         }
         Ok(())

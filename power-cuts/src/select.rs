@@ -5,6 +5,7 @@ use std::io::{self, Write};
 
 use crate::SECTOR;
 use crate::disk::{Disk, State};
+use crate::interval::Interval;
 use crate::patch::{PatchBoots, PatchState, PatchWriter};
 use crate::places::{Kind, Places};
 use crate::rng::Rng;
@@ -37,11 +38,12 @@ impl Selection {
     /// other data of the ESP.
     pub fn see(&mut self, found: &Found<'_>, places: &Places, allowed: (bool, bool)) {
         let Some(boots) = found.verdict.boots.as_ref().filter(|_| found.verdict.failures.is_empty()) else { return };
-        let kinds = torn(found, places);
+        let Some(interval) = found.interval else { return };
+        let kinds = torn(found, interval, places);
         if !kinds.iter().any(|kind| kind.decides() || *kind == Kind::Data) {
             return;
         }
-        let sort = (found.interval.number, kinds, found.verdict.entries.clone(), boots.file.clone());
+        let sort = (interval.number, kinds, found.verdict.entries.clone(), boots.file.clone());
         let (seen, kept) = self.sorts.entry(sort.clone()).or_default();
         *seen += 1;
         // Each of the sort has the same chance to be kept.
@@ -51,7 +53,7 @@ impl Selection {
         }
         let state = PatchState {
             id: found.id.clone(),
-            made: found.made(),
+            made: found.made.clone(),
             kinds: sort.1.iter().map(|kind| kind.as_str().to_owned()).collect(),
             runs: Vec::new(),
             boots: PatchBoots {
@@ -160,8 +162,8 @@ fn places(boots: &[PatchBoots], count: usize) -> BTreeSet<usize> {
 
 /// The kinds of sectors that change in the interval, when the state is not what it begins with: those that are done, and
 /// those that are still missing.
-fn torn(found: &Found<'_>, places: &Places) -> BTreeSet<Kind> {
-    let sectors: BTreeSet<u64> = found.interval.writes.iter().map(|write| write.sector).collect();
+fn torn(found: &Found<'_>, interval: &Interval, places: &Places) -> BTreeSet<Kind> {
+    let sectors: BTreeSet<u64> = interval.writes.iter().map(|write| write.sector).collect();
     let (mut done, mut missing) = (BTreeSet::new(), BTreeSet::new());
     for sector in sectors {
         let content = found.state.get(sector);

@@ -1,43 +1,19 @@
 //! The program, on files (`CUT-60` to `CUT-62`).
 
 mod common;
+mod program;
 
 use std::collections::HashSet;
 use std::fs::File;
-use std::path::Path;
-use std::process::{Command, Output};
 
 use boot_entries::Esp;
 use common::*;
 use disk_layout::Slot;
+use power_cuts::SECTOR;
 use power_cuts::check::Checker;
 use power_cuts::disk::{Disk, Layer, State};
 use power_cuts::patch::PatchReader;
-use power_cuts::{Flow, SECTOR};
-
-fn power_cuts(dir: &Path, command: &str, more: &[&str]) -> Output {
-    let mut run = Command::new(env!("CARGO_BIN_EXE_power-cuts"));
-    run.current_dir(dir).arg(command);
-    if ["check", "select"].contains(&command) {
-        run.args(["--base", "base.raw", "--log", "w.log", "--flow", "flow.json", "--seed", "3", "--max-states", "600"]);
-    }
-    run.args(more).output().unwrap()
-}
-
-/// Base, log and flow as files.
-fn files(flow: &Flow, bench: &Bench, act: &dyn Fn(&Bench)) -> tempfile::TempDir {
-    let dir = tempfile::tempdir().unwrap();
-    let bench = bench.again();
-    std::fs::write(dir.path().join("base.raw"), bench.recorder.bytes()).unwrap();
-    act(&bench);
-    std::fs::write(dir.path().join("w.log"), bench.recorder.log()).unwrap();
-    std::fs::write(dir.path().join("flow.json"), flow.render()).unwrap();
-    dir
-}
-
-fn text(output: &Output) -> String {
-    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
-}
+use program::{files, power_cuts, text};
 
 #[test]
 fn cut60_a_flow_that_passes() {

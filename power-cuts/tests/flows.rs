@@ -3,10 +3,8 @@
 
 mod common;
 
-use std::io::{Read, Seek, SeekFrom, Write};
-
 use boot_entries::fat::Volume;
-use boot_entries::{Esp, EspPath, Generation, Liveness, PayloadKind, PayloadName};
+use boot_entries::{Esp, EspPath, Generation, PayloadKind, PayloadName};
 use common::*;
 use disk_layout::Slot;
 use power_cuts::check::Name;
@@ -14,19 +12,6 @@ use power_cuts::{Bounds, Flow};
 
 fn bounds(max_states: u64) -> Bounds {
     Bounds { max_states, ..Bounds::default() }
-}
-
-fn put_payloads(bench: &Bench, slot: Slot, generation: u32) {
-    for kind in [PayloadKind::Linux, PayloadKind::Initrd] {
-        let name = PayloadName { slot, generation: Generation::new(generation).unwrap(), kind };
-        put(&mut bench.esp(), name.path().as_str(), &payload(slot, generation, kind));
-    }
-}
-
-fn put_live_entry(bench: &Bench, slot: Slot, generation: u32) {
-    let entry = bench.entry(slot, generation);
-    let name = format!("loader/entries/ralphos-{slot}-g{generation}+3-0.conf");
-    put(&mut bench.esp(), &name, &entry.render(Liveness::Live));
 }
 
 #[test]
@@ -217,25 +202,6 @@ fn cut41_lost_clusters_are_counted_and_a_file_that_only_loses_its_name_is_caught
     });
     assert_eq!((report.lost, report.lost_bound), (10, Some(0)), "clusters of 512 bytes: {report}");
     assert!(report.found(Name::Lost), "{report}");
-}
-
-/// What the firmware's counting does to a directory (`ENT-22`): the new name is there before the old one goes.
-fn count_as_the_firmware_does(bench: &Bench) {
-    let (old, new) = ("loader/entries/ralphos-b-g2+3-0.conf", "loader/entries/ralphos-b-g2+2-1.conf");
-    put(&mut bench.esp(), new, b"");
-    let mut part = bench.recorder.part(bench.layout.esp.start..bench.layout.esp.end());
-    let mut volume = Volume::open(&mut part).unwrap();
-    let mut slot_of = |path| *volume.find(path).unwrap().unwrap().slots.last().unwrap();
-    let (from, to) = (slot_of(old), slot_of(new));
-    // The chain and the length.
-    for (at, len) in [(20, 2), (26, 6)] {
-        let mut bytes = vec![0; len];
-        part.seek(SeekFrom::Start(from + at)).unwrap();
-        part.read_exact(&mut bytes).unwrap();
-        part.seek(SeekFrom::Start(to + at)).unwrap();
-        part.write_all(&bytes).unwrap();
-    }
-    bench.esp().drop_name(&old.parse().unwrap()).unwrap();
 }
 
 #[test]

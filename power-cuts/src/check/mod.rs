@@ -154,6 +154,11 @@ impl<'a, B: ReadAt, L: ReadAt> Checker<'a, B, L> {
         self.committed = true;
     }
 
+    /// True from [`Checker::commit`] on.
+    pub fn is_committed(&self) -> bool {
+        self.committed
+    }
+
     /// Whether a system is one of the flow's `before`, and one of its `after`.
     pub fn allowed(&self, system: System) -> (bool, bool) {
         (self.flow.before.contains(&system), self.flow.after.contains(&system))

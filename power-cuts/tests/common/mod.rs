@@ -2,9 +2,9 @@
 
 #![allow(dead_code, reason = "each test file uses a part")]
 
-use std::io::Cursor;
+use std::io::{Cursor, Read, Seek, SeekFrom, Write};
 
-use boot_entries::fat::{FormatOptions, format_esp};
+use boot_entries::fat::{FormatOptions, Volume, format_esp};
 use boot_entries::options::with_default_words;
 use boot_entries::{
     BootOptions, Entry, EntryArchitecture, EntryName, Esp, EspState, Generation, ImageEsp, Liveness, OnCorruption,
@@ -221,4 +221,36 @@ pub fn flow(name: &str, before: &[System], after: &[System]) -> Flow {
         fallback: true,
         vars: boot_entries::LoaderVars::default(),
     }
+}
+
+pub fn put_payloads(bench: &Bench, slot: Slot, generation: u32) {
+    for kind in [PayloadKind::Linux, PayloadKind::Initrd] {
+        let name = PayloadName { slot, generation: Generation::new(generation).unwrap(), kind };
+        put(&mut bench.esp(), name.path().as_str(), &payload(slot, generation, kind));
+    }
+}
+
+pub fn put_live_entry(bench: &Bench, slot: Slot, generation: u32) {
+    let entry = bench.entry(slot, generation);
+    let name = format!("loader/entries/ralphos-{slot}-g{generation}+3-0.conf");
+    put(&mut bench.esp(), &name, &entry.render(Liveness::Live));
+}
+
+/// What the firmware's counting does to a directory (`ENT-22`): the new name is there before the old one goes.
+pub fn count_as_the_firmware_does(bench: &Bench) {
+    let (old, new) = ("loader/entries/ralphos-b-g2+3-0.conf", "loader/entries/ralphos-b-g2+2-1.conf");
+    put(&mut bench.esp(), new, b"");
+    let mut part = bench.recorder.part(bench.layout.esp.start..bench.layout.esp.end());
+    let mut volume = Volume::open(&mut part).unwrap();
+    let mut slot_of = |path| *volume.find(path).unwrap().unwrap().slots.last().unwrap();
+    let (from, to) = (slot_of(old), slot_of(new));
+    // The chain and the length.
+    for (at, len) in [(20, 2), (26, 6)] {
+        let mut bytes = vec![0; len];
+        part.seek(SeekFrom::Start(from + at)).unwrap();
+        part.read_exact(&mut bytes).unwrap();
+        part.seek(SeekFrom::Start(to + at)).unwrap();
+        part.write_all(&bytes).unwrap();
+    }
+    bench.esp().drop_name(&old.parse().unwrap()).unwrap();
 }
