@@ -157,7 +157,7 @@ fn cut39_a_fallback_that_is_not_whole_while_a_trial_boots_is_caught() {
     let bench = bench.again();
     let flow = flow("trial", &[b], &[b]);
     let acts: [(&str, &dyn Fn(&Bench)); 4] = [
-        ("initrd is missing", &|bench| {
+        ("boots: initrd: ralphos/a/g1-initrd", &|bench| {
             bench
                 .esp()
                 .remove(&PayloadName { slot: Slot::A, generation: Generation::FIRST, kind: PayloadKind::Initrd }.path())

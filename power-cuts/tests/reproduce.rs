@@ -97,8 +97,9 @@ fn cut61_every_kind_of_failure_is_reproduced_by_the_command_that_is_printed() {
         }),
         (&["base"], &bench, flow("base", &[b], &[b]), &|_| {}),
         (&["entry"], &bench, stays("entry"), &|bench| {
-            let first = bench.esp().read_head(&path(ENTRY), 1).unwrap()[0];
-            bench.esp().overwrite_byte(&path(ENTRY), 0, first, b'x').unwrap();
+            let text = String::from_utf8(bench.esp().read_head(&path(ENTRY), 4096).unwrap()).unwrap();
+            let at = text.find("title").unwrap() as u64;
+            bench.esp().overwrite_byte(&path(ENTRY), at, b't', b'x').unwrap();
         }),
         (&["kernel", "initrd"], &bench, apply("payload-last"), &|bench| {
             bench.write_slot(Slot::B, 2);

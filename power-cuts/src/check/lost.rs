@@ -28,6 +28,8 @@ pub(super) struct Clusters {
     /// The sectors of the FAT on the disk.
     fat: Range<u64>,
     cluster_size: u64,
+    /// Entries of the FAT: one for each cluster, and two more in front.
+    entries: u64,
     /// Where cluster 2 begins, from the start of the volume.
     data_start: u64,
     /// Clusters that are given away in the base.
@@ -56,11 +58,12 @@ impl Clusters {
         let flags = u16::from_le_bytes([sector[40], sector[41]]);
         let active = if flags & 0x80 == 0 { 0 } else { u64::from(flags & 0x0f) };
         let start = esp.start + fats.start + active * one;
-        // Behind the entry of the last cluster there is nothing to count.
-        let used = ((u64::from(geometry.clusters) + 2) * 4).min(one);
+        let entries = u64::from(geometry.clusters) + 2;
+        let used = (entries * 4).min(one);
         let mut clusters = Clusters {
             fat: sectors(&(start..start + used)),
             cluster_size: u64::from(geometry.cluster_size),
+            entries,
             data_start: fats.end,
             in_base: 0,
             counts: HashMap::new(),
@@ -93,9 +96,10 @@ impl Clusters {
             let entry = u32::from_le_bytes([0, 1, 2, 3].map(|byte| bytes[i * 4 + byte])) & 0x0fff_ffff;
             entry != 0 && entry != BAD
         });
-        if sector == self.fat.start {
-            // The first two belong to no cluster.
-            bits[..2].fill(false);
+        // The first two belong to no cluster, nor do those behind the entry of the last.
+        let first = (sector - self.fat.start) * ENTRIES as u64;
+        for (entry, bit) in (first..).zip(&mut bits) {
+            *bit &= (2..self.entries).contains(&entry);
         }
         Ok(bits)
     }
