@@ -164,7 +164,7 @@ fn cut39_a_fallback_that_is_not_whole_while_a_trial_boots_is_caught() {
                 .unwrap();
         }),
         ("slot a: its data has another root hash", &|bench| bench.write_slot(Slot::A, 7)),
-        ("nothing-boots: the loader finds nothing to boot", &|bench| {
+        ("nothing-boots: the loader finds nothing else to boot", &|bench| {
             bench.esp().remove(&"loader/entries/ralphos-a-g1.conf".parse().unwrap()).unwrap();
         }),
         ("a-g7 boots, which is not foreseen", &|bench| {

@@ -17,6 +17,9 @@ use crate::disk::State;
 use crate::store::ReadAt;
 use crate::view::View;
 
+/// A path, and the SHA-256 digests that the file may have.
+pub(super) type LoaderFile = (String, Vec<[u8; 32]>);
+
 /// Where the loader itself lies.
 const LOADER_DIR: &str = "EFI/BOOT";
 const LOADER_CONF: &str = "loader/loader.conf";
@@ -60,7 +63,9 @@ impl<B: ReadAt, L: ReadAt> Checker<'_, B, L> {
             Ok(Ok(boots)) => {
                 if let Some(name) = boots.name.filter(|_| boots.is_trial()) {
                     let prediction = ours.predict_if_bad(name, &self.flow.vars, self.flow.architecture);
+                    let again = prediction.boots(name);
                     verdict.fallback = Some(match boots::of(prediction, &mut raw) {
+                        _ if again => Err(Failure::new(Name::NothingBoots, "the loader finds nothing else to boot")),
                         Ok(found) => found,
                         Err(error) => Err(Failure::error(Name::Entry, &io_of(error)?)),
                     });
@@ -119,7 +124,7 @@ impl<B: ReadAt, L: ReadAt> Checker<'_, B, L> {
     }
 
     /// Paths of the loader's files, and the digests that each may have: the base's, and the flow's own.
-    pub(super) fn loader_files(&mut self, base: &State) -> Result<Vec<(String, Vec<[u8; 32]>)>, CheckError> {
+    pub(super) fn loader_files(&mut self, base: &State) -> Result<Vec<LoaderFile>, CheckError> {
         let mut raw = RawEsp::open(self.esp(base))?;
         let items = raw.volume().list(LOADER_DIR)?.unwrap_or_default();
         let in_dir = items.into_iter().filter(|item| !item.is_dir).map(|item| format!("{LOADER_DIR}/{}", item.name));

@@ -184,10 +184,10 @@ impl<B: ReadAt, L: ReadAt> Checker<'_, B, L> {
         let mut chains = Vec::new();
         for extents in chains_of(self.disk, state, &mut self.files, &mut raw)? {
             let mut ranges = extents.ranges.clone();
-            if let Some(last) = ranges.last_mut().filter(|_| !extents.whole) {
-                if clusters.is_free(self.disk, state, last.end - clusters.cluster_size)? {
-                    last.end -= clusters.cluster_size;
-                }
+            if let Some(last) = ranges.last_mut().filter(|_| !extents.whole)
+                && clusters.is_free(self.disk, state, last.end - clusters.cluster_size)?
+            {
+                last.end -= clusters.cluster_size;
             }
             chains.append(&mut ranges);
         }

@@ -90,7 +90,7 @@ pub struct Checker<'a, B, L> {
     files: Files,
     slots: Slots,
     /// What the loader's own files may hold, as SHA-256.
-    loader: Vec<(String, Vec<[u8; 32]>)>,
+    loader: Vec<esp::LoaderFile>,
     clusters: Option<Clusters>,
     /// More clusters than these may not be lost.
     lost_bound: Option<u64>,

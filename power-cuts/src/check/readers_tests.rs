@@ -25,7 +25,6 @@ fn volume(conf: &str) -> Memory {
         }
         esp.write_new(&path, content.len() as u64, &mut content.as_bytes()).unwrap();
     }
-    drop(esp);
     memory
 }
 
