@@ -156,7 +156,8 @@ fn cut39_a_fallback_that_is_not_whole_while_a_trial_boots_is_caught() {
     bench.apply(Slot::B, 2);
     let bench = bench.again();
     let flow = flow("trial", &[b], &[b]);
-    let acts: [(&str, &dyn Fn(&Bench)); 4] = [
+    type Act<'a> = &'a dyn Fn(&Bench);
+    let acts: [(&str, Act<'_>); 4] = [
         ("boots: initrd: ralphos/a/g1-initrd", &|bench| {
             bench
                 .esp()

@@ -73,7 +73,8 @@ fn cut61_every_kind_of_failure_is_reproduced_by_the_command_that_is_printed() {
     let initrd = PayloadName { slot: Slot::A, generation: Generation::FIRST, kind: PayloadKind::Initrd }.path();
 
     type Act<'a> = &'a dyn Fn(&Bench);
-    let flows: [(&[&str], &Bench, Flow, Act<'_>); 15] = [
+    type Case<'a> = (&'a [&'a str], &'a Bench, Flow, Act<'a>);
+    let flows: [Case<'_>; 15] = [
         (&["gpt"], &bench, stays("gpt"), &|bench| {
             bench.recorder.write(512, &[0; 512]);
             bench.recorder.write(end, &[0; 512]);
