@@ -146,6 +146,11 @@ impl Layer {
         self.sectors.get(&sector).copied().unwrap_or(Content::Base)
     }
 
+    /// What differs from the base.
+    pub fn fingerprint(&self) -> Fingerprint {
+        self.fingerprint
+    }
+
     /// Puts a content there.
     pub fn put<B: ReadAt, L: ReadAt>(&mut self, disk: &Disk<B, L>, sector: u64, content: Content) {
         let old = match content {
@@ -200,15 +205,16 @@ impl State {
         fingerprint
     }
 
+    /// Sectors of a range and what they hold, where that is not known to be what the base holds; ascending.
+    pub fn changed_in(&self, sectors: Range<u64>) -> BTreeMap<u64, Content> {
+        let all = self.layer.sectors.range(sectors.clone()).chain(self.delta.range(sectors));
+        all.map(|(sector, content)| (*sector, *content)).collect()
+    }
+
     /// The sectors that differ from the base, ascending.
     pub fn changed(&self) -> Vec<(u64, Content)> {
         let mut all = self.layer.sectors.clone();
         all.extend(self.delta.iter().map(|(sector, content)| (*sector, *content)));
         all.into_iter().filter(|(_, content)| *content != Content::Base).collect()
-    }
-
-    /// A state whose layer holds everything, for what comes after it.
-    pub fn flatten(&self) -> Layer {
-        Layer { sectors: self.changed().into_iter().collect(), fingerprint: self.fingerprint }
     }
 }

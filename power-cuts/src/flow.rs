@@ -44,6 +44,10 @@ pub struct Flow {
     pub firmware_renames: bool,
     /// What `loader/loader.conf` may hold besides what it holds in the base (`CUT-37`).
     pub loader_conf: Option<String>,
+    /// The files that are in `loader/entries` when the flow has ended, no more and no less (`CUT-33`), where it says so.
+    pub entries: Option<Vec<String>>,
+    /// Where a trial may boot, what the loader falls back to is whole (`CUT-39`).
+    pub fallback: bool,
     /// What the loader finds in its variables.
     pub vars: LoaderVars,
 }
@@ -101,6 +105,8 @@ impl Flow {
             after: systems("after", wire.after)?,
             firmware_renames: wire.firmware_renames,
             loader_conf: wire.loader_conf,
+            entries: wire.entries,
+            fallback: wire.fallback,
             vars: LoaderVars { one_shot: vars.one_shot, default: vars.default, last_booted: vars.last_booted },
         })
     }
@@ -121,6 +127,8 @@ impl Flow {
             after: systems(&self.after),
             firmware_renames: self.firmware_renames,
             loader_conf: self.loader_conf.clone(),
+            entries: self.entries.clone(),
+            fallback: self.fallback,
             vars: Some(vars),
         };
         let mut bytes = serde_json::to_vec_pretty(&wire).expect("strings and numbers are JSON");
@@ -142,7 +150,15 @@ struct WireFlow {
     #[serde(default)]
     loader_conf: Option<String>,
     #[serde(default)]
+    entries: Option<Vec<String>>,
+    #[serde(default = "yes")]
+    fallback: bool,
+    #[serde(default)]
     vars: Option<WireVars>,
+}
+
+fn yes() -> bool {
+    true
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -183,7 +199,12 @@ mod tests {
         assert_eq!(flow.before, [System { slot: Slot::A, generation: Generation::FIRST }]);
         assert_eq!(flow.after[0].to_string(), "b-g2");
         assert!(!flow.firmware_renames && flow.loader_conf.is_none());
+        assert!(flow.entries.is_none() && flow.fallback);
         assert_eq!(Flow::parse(&flow.render()).unwrap(), flow);
+        let more = SHORT.replacen("\"name\"", "\"entries\": [\"ralphos-b-g2.conf\"], \"fallback\": false, \"name\"", 1);
+        let more = Flow::parse(more.as_bytes()).unwrap();
+        assert_eq!((more.entries.as_deref(), more.fallback), (Some(&["ralphos-b-g2.conf".to_owned()][..]), false));
+        assert_eq!(Flow::parse(&more.render()).unwrap(), more);
         assert!(flow.after[0].is_named("ralphos-b-g2+3-0.conf".parse().unwrap()));
     }
 

@@ -32,6 +32,8 @@ pub struct Interval {
     pub writes: Vec<Write>,
     /// Request and sector of the writes that are durable when they are finished.
     pub fua: Vec<(usize, u64)>,
+    /// A flush ends it, and not the end of the log.
+    pub flushed: bool,
 }
 
 /// The contents that one sector may have at the end of an interval, what was durable first.
@@ -57,10 +59,11 @@ impl Choice {
 /// When base or log cannot be read.
 pub fn intervals<B: ReadAt, L: ReadAt>(disk: &mut Disk<B, L>, log: &Log<impl ReadAt>) -> io::Result<Vec<Interval>> {
     let mut found = Vec::new();
-    let mut open = Interval { number: 0, requests: 0..0, writes: Vec::new(), fua: Vec::new() };
+    let mut open = Interval { number: 0, requests: 0..0, writes: Vec::new(), fua: Vec::new(), flushed: false };
     for (number, request) in log.requests().iter().enumerate() {
         if request.flush {
             open.requests.end = number + 1;
+            open.flushed = true;
             close(&mut found, &mut open, number + 1);
         }
         if request.changes_the_disk() {
@@ -73,9 +76,10 @@ pub fn intervals<B: ReadAt, L: ReadAt>(disk: &mut Disk<B, L>, log: &Log<impl Rea
 }
 
 fn close(found: &mut Vec<Interval>, open: &mut Interval, next: usize) {
-    let fresh = Interval { number: found.len() + 1, requests: next..next, writes: Vec::new(), fua: Vec::new() };
+    let fresh =
+        Interval { number: found.len() + 1, requests: next..next, writes: Vec::new(), fua: Vec::new(), flushed: false };
     if open.writes.is_empty() {
-        open.requests = next..next;
+        *open = Interval { number: found.len(), ..fresh };
     } else {
         found.push(std::mem::replace(open, fresh));
     }
@@ -116,13 +120,25 @@ impl Interval {
         sectors.into_values().filter(|choice| choice.contents.len() > 1).collect()
     }
 
-    /// What is durable at its end.
+    /// What the disk holds at its end.
     pub fn end<B: ReadAt, L: ReadAt>(&self, disk: &Disk<B, L>, start: &Rc<Layer>) -> Rc<Layer> {
         let mut end = Layer::clone(start);
         for write in &self.writes {
             end.put(disk, write.sector, write.content);
         }
         Rc::new(end)
+    }
+
+    /// What is durable at its end: all of it where a flush ends it, and else only what the disk was told to write through.
+    pub fn durable<B: ReadAt, L: ReadAt>(&self, disk: &Disk<B, L>, start: &Rc<Layer>) -> Rc<Layer> {
+        if self.flushed {
+            return self.end(disk, start);
+        }
+        let mut durable = Layer::clone(start);
+        for write in self.writes.iter().filter(|write| self.fua.contains(&(write.request, write.sector))) {
+            durable.put(disk, write.sector, write.content);
+        }
+        Rc::new(durable)
     }
 
     /// The disk when every request before `request` has reached it and no other.
@@ -140,18 +156,27 @@ pub fn count(choices: &[Choice]) -> u64 {
     choices.iter().fold(1, |states: u64, choice| states.saturating_mul(choice.contents.len() as u64))
 }
 
-/// How many states of each interval are taken (`CUT-16`): small ones whole, the rest spread evenly.
-pub fn share(counts: &[u64], total: u64) -> Vec<u64> {
-    let mut order: Vec<usize> = (0..counts.len()).collect();
-    order.sort_by_key(|index| counts[*index]);
-    let mut left = total;
-    let mut shares = vec![0; counts.len()];
+/// How many states of each interval are taken, by how many it has and whether it decides what is read (`CUT-16`): those that
+/// do first, and a tenth is kept for the others. Of each group small intervals are taken whole and the rest is spread evenly.
+pub fn share(intervals: &[(u64, bool)], total: u64) -> Vec<u64> {
+    let mut shares = vec![0; intervals.len()];
+    let group = |wanted: bool| (0..intervals.len()).filter(move |index| intervals[*index].1 == wanted);
+    let others = group(false).fold(0u64, |all, index| all.saturating_add(intervals[index].0));
+    let left = spread(intervals, group(true).collect(), total - others.min(total / 10), &mut shares);
+    spread(intervals, group(false).collect(), left + others.min(total / 10), &mut shares);
+    shares
+}
+
+/// Shares `total` out among the intervals of `order`; what is left.
+fn spread(intervals: &[(u64, bool)], mut order: Vec<usize>, total: u64, shares: &mut [u64]) -> u64 {
+    order.sort_by_key(|index| intervals[*index].0);
+    let (mut left, all) = (total, order.len());
     for (done, index) in order.into_iter().enumerate() {
-        let share = counts[index].min(left / (counts.len() - done) as u64);
+        let share = intervals[index].0.min(left / (all - done) as u64);
         shares[index] = share;
         left -= share;
     }
-    shares
+    left
 }
 
 #[cfg(test)]

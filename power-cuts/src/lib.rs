@@ -9,10 +9,12 @@ pub mod disk;
 pub mod enumerate;
 pub mod flow;
 pub mod interval;
+pub mod kept;
 pub mod log;
 pub mod patch;
 pub mod places;
 pub mod record;
+pub mod report;
 pub mod rng;
 pub mod run;
 pub mod save;
@@ -21,7 +23,8 @@ pub mod store;
 pub mod view;
 
 pub use flow::{Flow, FlowError, System};
-pub use run::{Bounds, Report, run};
+pub use report::Report;
+pub use run::{Bounds, run};
 
 /// What a disk writes whole or not at all, in bytes (`CUT-10`).
 pub const SECTOR: usize = 512;

@@ -69,12 +69,11 @@ pub enum LogError {
     },
 }
 
-/// A log, its data left where it lies.
+/// A log, its data left where it lies. [`Log::read`] takes a file, too.
 #[derive(Debug)]
 pub struct Log<T> {
     store: T,
     requests: Vec<Request>,
-    promised: Option<u64>,
 }
 
 impl<T: ReadAt> Log<T> {
@@ -89,7 +88,7 @@ impl<T: ReadAt> Log<T> {
         let mut at = SECTOR as u64;
         if length < at {
             // Nothing was ever written: QEMU makes sector 0 at the first flush.
-            return Ok(Log { store, requests: Vec::new(), promised: None });
+            return Ok(Log { store, requests: Vec::new() });
         }
         store.read_exact_at(&mut sector, 0)?;
         let promised = parse_super(&sector)?;
@@ -115,7 +114,7 @@ impl<T: ReadAt> Log<T> {
         let found = requests.len() as u64;
         match promised {
             Some(promised) if promised > found => Err(LogError::Short { promised, found }),
-            _ => Ok(Log { store, requests, promised }),
+            _ => Ok(Log { store, requests }),
         }
     }
 
@@ -124,19 +123,27 @@ impl<T: ReadAt> Log<T> {
         &self.requests
     }
 
-    /// The number that sector 0 tells, written at the last flush; None when there was none (`CUT-2`).
-    pub fn promised(&self) -> Option<u64> {
-        self.promised
-    }
-
-    /// The bytes of the log.
-    pub fn store(&self) -> &T {
-        &self.store
-    }
-
-    /// The same requests up to and without this one.
-    pub fn truncate(&mut self, requests: usize) {
-        self.requests.truncate(requests);
+    /// Hands offset on the disk and content of the first `requests` writes, flushes and marks to `put`, in pieces of at most
+    /// 1 MiB: the disk as a cut between two requests leaves it. Discards change nothing (`CUT-13`).
+    ///
+    /// # Errors
+    /// When the log cannot be read, or what `put` says.
+    pub fn replay(&self, requests: usize, put: &mut dyn FnMut(u64, &[u8]) -> io::Result<()>) -> io::Result<()> {
+        let mut buffer = Vec::new();
+        let writes =
+            self.requests.iter().take(requests).filter(|request| request.changes_the_disk() && !request.discard);
+        for request in writes {
+            let length = request.count * SECTOR as u64;
+            let mut done = 0;
+            while done < length {
+                let piece = (length - done).min(1 << 20);
+                buffer.resize(usize::try_from(piece).unwrap_or(SECTOR), 0);
+                self.store.read_exact_at(&mut buffer, request.data + done)?;
+                put(request.sector * SECTOR as u64 + done, &buffer)?;
+                done += piece;
+            }
+        }
+        Ok(())
     }
 }
 

@@ -1,19 +1,21 @@
-//! `power-cuts`: checks every disk that a power cut could have left (`specs/power-cuts.md`, CUT-60 to CUT-62).
+//! `power-cuts`: checks every disk that a power cut could have left (`specs/power-cuts.md`, CUT-60 to CUT-63).
 
 use std::fs::File;
 use std::io::BufWriter;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, Parser, Subcommand};
-use power_cuts::Flow;
-use power_cuts::check::Checker;
 use power_cuts::disk::{Disk, Layer, State};
+use power_cuts::kept::Kept;
 use power_cuts::log::Log;
-use power_cuts::run::{Bounds, Report, run};
-use power_cuts::save::Saver;
+use power_cuts::patch::PatchReader;
+use power_cuts::run::{Bounds, run};
+use power_cuts::save::{Saver, write_image};
 use power_cuts::select::Selection;
+use power_cuts::{Flow, Report};
 
 /// Checks every disk that a power cut could have left, from a record of what reached the disk.
 #[derive(Debug, Parser)]
@@ -38,8 +40,23 @@ enum Command {
     },
     /// Checks a state again that was kept.
     Reproduce {
-        /// The file `ID.json`; the disk image lies beside it.
+        /// The file `ID.json`; the disk images lie beside it.
         file: PathBuf,
+    },
+    /// Makes the disk of one state of a state file.
+    Export {
+        /// The state file.
+        #[arg(long)]
+        states: PathBuf,
+        /// The state's name.
+        #[arg(long)]
+        id: String,
+        /// The disk before the flow.
+        #[arg(long)]
+        base: PathBuf,
+        /// The disk image to be made; one that is there is not overwritten.
+        #[arg(long, short)]
+        output: PathBuf,
     },
     /// Writes the states most worth setting up on a real disk.
     Select {
@@ -74,6 +91,9 @@ struct Source {
     /// Of an interval that is not enumerated whole, all combinations of metadata sectors are taken where they are at most so many.
     #[arg(long, default_value_t = 1024)]
     few: u64,
+    /// Write the report to this file, too, as JSON.
+    #[arg(long, value_name = "FILE")]
+    report: Option<PathBuf>,
 }
 
 struct Opened {
@@ -106,6 +126,7 @@ fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Check { source, save, intervals } => check(&source, save.as_deref(), intervals),
         Command::Reproduce { file } => reproduce(&file),
+        Command::Export { states, id, base, output } => export(&states, &id, &base, &output),
         Command::Select { source, count, output } => select(&source, count, &output),
     };
     match done {
@@ -118,8 +139,11 @@ fn main() -> ExitCode {
     }
 }
 
-fn print(flow: &Flow, bounds: Bounds, report: &Report) {
+/// Prints the report, and writes it to the file that was asked for (`CUT-60`).
+fn tell(source: &Source, flow: &Flow, bounds: Bounds, report: &Report) -> Result<()> {
     print!("{}: seed {}; {report}", flow.name, bounds.seed);
+    let Some(path) = &source.report else { return Ok(()) };
+    std::fs::write(path, report.json(flow, bounds)).with_context(|| format!("cannot write {}", path.display()))
 }
 
 fn check(source: &Source, save: Option<&Path>, intervals: bool) -> Result<bool> {
@@ -135,27 +159,47 @@ fn check(source: &Source, save: Option<&Path>, intervals: bool) -> Result<bool> 
     if intervals {
         report.lines.iter().for_each(|line| println!("{line}"));
     }
-    print(&flow, bounds, &report);
+    tell(source, &flow, bounds, &report)?;
     for file in failing {
         println!("power-cuts reproduce {}", file.display());
     }
     Ok(report.passed())
 }
 
+/// `CUT-61`
 fn reproduce(file: &Path) -> Result<bool> {
-    let flow = read_flow(file)?;
-    let image = file.with_extension("raw");
-    let disk = Disk::new(open(&image)?, Vec::new())?;
-    let mut checker = Checker::new(&disk, &flow)?;
-    let verdict = checker.check(&State::of(Layer::default().into()))?;
+    let context = || format!("cannot use {}", file.display());
+    let kept = Kept::parse(&std::fs::read(file).with_context(context)?).with_context(context)?;
+    let verdict = kept.check(file.parent().unwrap_or(Path::new(""))).with_context(context)?;
     match &verdict.boots {
-        Some(boots) => println!("{}: {} boots {}", image.display(), boots.file, boots.system),
-        None => println!("{}: nothing of ours boots", image.display()),
+        Some(boots) => println!("{}: {} boots {}", kept.image, boots.file, boots.system),
+        None => println!("{}: nothing of ours boots", kept.image),
     }
     for failure in &verdict.failures {
         println!("FAILED {failure}");
     }
     Ok(verdict.failures.is_empty())
+}
+
+/// `CUT-63`
+fn export(states: &Path, id: &str, base: &Path, output: &Path) -> Result<bool> {
+    let mut reader = PatchReader::open(open(states)?).with_context(|| format!("cannot use {}", states.display()))?;
+    let number = reader.position(id).with_context(|| format!("{} has no state {id}", states.display()))?;
+    let (disk, wanted) = (Disk::new(open(base)?, Vec::new())?, reader.header().disk_bytes);
+    ensure!(
+        disk.bytes() == wanted,
+        "{} has {} bytes, and the states are of a disk of {wanted}",
+        base.display(),
+        disk.bytes()
+    );
+    let context = || format!("cannot write {}", output.display());
+    let image = File::create_new(output).with_context(context)?;
+    write_image(&disk, &State::of(Layer::default().into()), &image).with_context(context)?;
+    reader.apply(number, &mut |offset, bytes| image.write_all_at(bytes, offset)).with_context(context)?;
+    image.sync_data().with_context(context)?;
+    let boots = &reader.header().states[number].boots;
+    println!("{}: {} boots {}-g{}", output.display(), boots.file, boots.slot, boots.generation);
+    Ok(true)
 }
 
 fn select(source: &Source, count: usize, output: &Path) -> Result<bool> {
@@ -169,11 +213,14 @@ fn select(source: &Source, count: usize, output: &Path) -> Result<bool> {
         selection.see(found, places, allowed);
         Ok(())
     })?;
-    print(&flow, bounds, &report);
+    tell(source, &flow, bounds, &report)?;
     let file = File::create(output).with_context(|| format!("cannot create {}", output.display()))?;
     let states = selection
         .write(&disk, &flow.name, bounds.seed, count, &mut BufWriter::new(file))
         .with_context(|| format!("cannot write {}", output.display()))?;
     println!("{states} states in {}", output.display());
+    if states == 0 {
+        bail!("no state of {} is worth setting up: nothing that is read at a boot changes in it", flow.name);
+    }
     Ok(report.passed())
 }

@@ -190,6 +190,11 @@ impl<R: Read + Seek> PatchReader<R> {
         &self.header
     }
 
+    /// The number of the state with this id.
+    pub fn position(&self, id: &str) -> Option<usize> {
+        self.header.states.iter().position(|state| state.id == id)
+    }
+
     /// Calls `put` with offset on the disk and content of every run of a state, in pieces of at most 1 MiB.
     ///
     /// # Errors

@@ -40,6 +40,12 @@ impl Kind {
         !matches!(self, Kind::Data | Kind::Slot | Kind::Other)
     }
 
+    /// What names, chains and entries are made of: it decides what boots. Boot and information sector hold marks and hints
+    /// (`CUT-27`).
+    pub fn decides(self) -> bool {
+        matches!(self, Kind::Fat | Kind::Directory | Kind::Entry | Kind::Gpt)
+    }
+
     /// The word in the state file.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -1,9 +1,8 @@
 //! One flow: every state that is taken, each checked once (`CUT-14` to `CUT-16`).
 
 use std::collections::{BTreeMap, HashSet};
-use std::fmt;
 use std::io;
-use std::ops::{ControlFlow, Range};
+use std::ops::ControlFlow;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -11,12 +10,14 @@ use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::{TimeVal, TimeValLike};
 
 use crate::check::{CheckError, Checker, Failure, Name, Verdict};
-use crate::disk::{Disk, Layer, State};
+use crate::disk::{Disk, Fingerprint, Layer, State};
 use crate::enumerate::{How, Source};
 use crate::flow::Flow;
 use crate::interval::{Interval, count, intervals, share};
+use crate::kept::Judged;
 use crate::log::Log;
-use crate::places::{Kind, Places};
+use crate::places::Places;
+use crate::report::{IntervalLine, Report};
 use crate::store::ReadAt;
 use crate::view::View;
 
@@ -42,163 +43,39 @@ impl Default for Bounds {
 pub struct Found<'a> {
     /// Its name: flow, interval, number.
     pub id: String,
-    /// Its interval.
-    pub interval: &'a Interval,
+    /// Its interval; None for the base, and for what the flow leaves.
+    pub interval: Option<&'a Interval>,
+    /// As what it was judged.
+    pub judged: Judged,
+    /// The new system was durable already.
+    pub committed: bool,
+    /// How many clusters it may have lost.
+    pub lost_bound: Option<u64>,
     /// What was durable at the interval's beginning.
     pub start: &'a Rc<Layer>,
     /// What is durable at its end.
     pub end: &'a Rc<Layer>,
-    /// How it was made.
-    pub how: How,
+    /// How it was made, in a sentence.
+    pub made: String,
     /// The state.
     pub state: State,
     /// What was found.
     pub verdict: &'a Verdict,
 }
 
-impl Found<'_> {
-    /// How it was made, in a sentence.
-    pub fn made(&self) -> String {
-        let requests = &self.interval.requests;
-        let last = requests.end.saturating_sub(1);
-        format!("interval {} (requests {} to {last}): {}", self.interval.number, requests.start, self.how)
-    }
+fn made(interval: &Interval, how: &How) -> String {
+    let requests = &interval.requests;
+    let last = requests.end.saturating_sub(1);
+    format!("interval {} (requests {} to {last}): {how}", interval.number, requests.start)
 }
 
-/// An interval in the report.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct IntervalLine {
-    /// Its number.
-    pub number: usize,
-    /// Its requests.
-    pub requests: Range<usize>,
-    /// Sectors that change in it, by what they are for.
-    pub sectors: BTreeMap<Kind, usize>,
-    /// How many states it has, `u64::MAX` for more than can be counted.
-    pub states: u64,
-    /// How many were taken.
-    pub taken: u64,
-}
-
-impl fmt::Display for IntervalLine {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let sectors: Vec<String> = self.sectors.iter().map(|(kind, count)| format!("{kind} {count}")).collect();
-        let states = if self.states == u64::MAX { "countless".to_owned() } else { self.states.to_string() };
-        let last = self.requests.end.saturating_sub(1);
-        let (number, first) = (self.number, self.requests.start);
-        write!(
-            f,
-            "interval {number}, requests {first} to {last}: {}; {} of {states} states",
-            sectors.join(", "),
-            self.taken
-        )
-    }
-}
-
-/// What a run did and found.
-#[derive(Debug, Default)]
-pub struct Report {
-    /// Requests in the log.
-    pub requests: usize,
-    /// Flushes among them.
-    pub flushes: usize,
-    /// Intervals with a write.
-    pub intervals: usize,
-    /// Those of which every state was taken.
-    pub whole_intervals: usize,
-    /// States taken.
-    pub enumerated: u64,
-    /// Different ones, each checked.
-    pub distinct: u64,
-    /// States by what boots in them.
-    pub booted: BTreeMap<String, u64>,
-    /// States with a failure, by its name.
-    pub failures: BTreeMap<Name, u64>,
-    /// The first failure of each name: the state, how it was made, what is wrong.
-    pub examples: BTreeMap<Name, String>,
-    /// States in which the readers differ as the firmware's rules explain.
-    pub explained: u64,
-    /// States with a broken name that does not boot.
-    pub with_broken_names: u64,
-    /// States with a cut rename.
-    pub with_cut_renames: u64,
-    /// How the first of those was made.
-    pub first_explained: String,
-    /// What each interval has and how much of it was taken.
-    pub lines: Vec<IntervalLine>,
-    /// Time for all.
-    pub time: Duration,
-    /// Processor time for all.
-    pub processor: Duration,
-}
-
-impl Report {
-    /// No state failed.
-    pub fn passed(&self) -> bool {
-        self.failures.is_empty()
-    }
-
-    /// True when a state failed by this name.
-    pub fn found(&self, name: Name) -> bool {
-        self.failures.contains_key(&name)
-    }
-
-    fn add(&mut self, id: &str, made: &str, verdict: &Verdict) {
-        self.distinct += 1;
-        let booted = verdict.system().map_or_else(|| "nothing".to_owned(), |system| system.to_string());
-        *self.booted.entry(booted).or_default() += 1;
-        if verdict.explained {
-            self.explained += 1;
-            if self.explained == 1 {
-                self.first_explained = format!(" (the first: {id}, {made})");
-            }
-        }
-        self.with_broken_names += u64::from(verdict.broken_names > 0);
-        self.with_cut_renames += u64::from(verdict.cut_renames > 0);
-        let names: HashSet<Name> = verdict.failures.iter().map(|failure| failure.name).collect();
-        for name in names {
-            *self.failures.entry(name).or_default() += 1;
-        }
-        for failure in &verdict.failures {
-            self.examples.entry(failure.name).or_insert_with(|| format!("{id}, {made}: {}", failure.text));
-        }
-    }
-}
-
-impl fmt::Display for Report {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let seconds = self.processor.as_secs_f64();
-        writeln!(
-            f,
-            "{} requests, {} flushes; {} states enumerated, {} distinct and checked; {} of {} intervals whole; {:.1} s, {seconds:.1} s of a processor ({:.0} states a second)",
-            self.requests,
-            self.flushes,
-            self.enumerated,
-            self.distinct,
-            self.whole_intervals,
-            self.intervals,
-            self.time.as_secs_f64(),
-            self.distinct as f64 / seconds.max(0.001),
-        )?;
-        let booted: Vec<String> = self.booted.iter().map(|(system, states)| format!("{system} {states}")).collect();
-        writeln!(f, "boots: {}", booted.join(", "))?;
-        writeln!(
-            f,
-            "explained differences {}{}, with broken names {}, with cut renames {}",
-            self.explained, self.first_explained, self.with_broken_names, self.with_cut_renames
-        )?;
-        for (name, states) in &self.failures {
-            let example = self.examples.get(name).map_or("", String::as_str);
-            writeln!(f, "FAILED {name} in {states} states; the first: {example}")?;
-        }
-        Ok(())
-    }
-}
-
-/// Sees every distinct state.
+/// Sees every state that is checked.
 pub type Observe<'o, B, L> = dyn FnMut(&Disk<B, L>, &Found<'_>, &Places) -> io::Result<()> + 'o;
 
-/// Takes the states of a flow and checks each; `observe` sees every distinct one.
+/// So many states are made for each one of the share before an interval is given up: the rest is known already.
+const DRAWS: u64 = 20;
+
+/// Takes the states of a flow and checks each; `observe` sees every one that is checked.
 ///
 /// # Errors
 /// When base or log cannot be read, or the base is no disk of ours.
@@ -212,44 +89,122 @@ pub fn run<B: ReadAt, L: ReadAt>(
     let (begun, processor) = (Instant::now(), processor_time());
     let intervals = intervals(disk, log)?;
     let disk = &*disk;
-    let mut report = Report {
+    let base = State::of(Layer::default().into());
+    let mut checker = Checker::new(disk, flow)?;
+    checker.foresee(&base, &intervals)?;
+    let places = Places::new(checker.layout(), checker.esp(&base))?;
+    let report = Report {
         requests: log.requests().len(),
         flushes: log.requests().iter().filter(|request| request.flush).count(),
         intervals: intervals.len(),
+        lost_bound: checker.lost_bound(),
         ..Report::default()
     };
-    let shares = shares(disk, &intervals, bounds.max_states);
-    let mut checker = Checker::new(disk, flow)?;
-    let base = State::of(Layer::default().into());
-    let mut places = Places::new(checker.layout(), checker.esp(&base))?;
-    let mut seen = HashSet::new();
-
-    let mut verdict = checker.check(&base)?;
-    if !verdict.system().is_some_and(|system| flow.before.contains(&system)) {
-        verdict.failures.push(Failure { name: Name::Base, text: "the base boots no system of before".to_owned() });
-    }
-    report.add(&format!("{}-base", flow.name), "the base", &verdict);
-    seen.insert(base.fingerprint());
-    report.enumerated += 1;
-
-    let mut start: Rc<Layer> = Rc::new(Layer::default());
+    let mut run = Run { disk, flow, bounds, checker, places, report, known: HashSet::new(), fresh: HashSet::new() };
+    run.base(&Rc::default(), observe)?;
+    let layers = layers(disk, &intervals);
+    let counts = run.counts(&intervals, &layers);
     let mut committed = false;
-    for (interval, share) in intervals.iter().zip(shares) {
-        let end = interval.end(disk, &start);
-        let esp = checker.layout().esp.start..checker.layout().esp.end();
-        for layer in [&start, &end] {
-            places.learn(View::new(disk, &State::of(Rc::clone(layer)), esp.clone()));
-        }
-        let durable = checker.check(&State::of(Rc::clone(&start)))?;
-        let (before, after) = durable.system().map_or((false, false), |system| checker.allowed(system));
+    for (number, interval) in intervals.iter().enumerate() {
+        let (start, end) = (&layers[number], &layers[number + 1]);
+        let durable = run.checker.check(&State::of(Rc::clone(start)))?;
+        let (before, after) = durable.system().map_or((false, false), |system| run.checker.allowed(system));
         if after && !before && !committed {
             committed = true;
-            checker.commit();
+            run.checker.commit();
             // What was good before may not come back.
-            seen.clear();
+            run.fresh.clear();
         }
-        let choices = interval.choices(&start);
-        let source = Source { disk, interval, start: &start, choices: &choices, places: &places };
+        // What earlier intervals did not use is there for this one and those behind it.
+        let left = bounds.max_states.saturating_sub(run.report.distinct);
+        let share = share(&counts[number..], left)[0];
+        run.interval(interval, start, end, share, observe)?;
+    }
+    let start = &layers[intervals.len().saturating_sub(1)];
+    let durable = intervals.last().map_or_else(|| Rc::clone(start), |last| last.durable(disk, start));
+    run.end(durable, &layers[intervals.len()], observe)?;
+    let mut report = run.report;
+    report.time = begun.elapsed();
+    report.processor = processor_time().saturating_sub(processor);
+    Ok(report)
+}
+
+/// What is known while a flow's states are taken.
+struct Run<'a, B, L> {
+    disk: &'a Disk<B, L>,
+    flow: &'a Flow,
+    bounds: Bounds,
+    checker: Checker<'a, B, L>,
+    places: Places,
+    report: Report,
+    /// Every state so far (`CUT-15`).
+    known: HashSet<Fingerprint>,
+    /// Those that need no other check: all, or since the new system was durable.
+    fresh: HashSet<Fingerprint>,
+}
+
+impl<B: ReadAt, L: ReadAt> Run<'_, B, L> {
+    fn base(&mut self, base: &Rc<Layer>, observe: &mut Observe<'_, B, L>) -> io::Result<()> {
+        self.known.insert(base.fingerprint());
+        self.fresh.insert(base.fingerprint());
+        self.report.enumerated += 1;
+        self.report.distinct += 1;
+        let verdict = self.checker.check_base(&State::of(Rc::clone(base)))?;
+        self.see("base", "the base", Judged::Base, base, &verdict, observe)
+    }
+
+    /// Reports a state that is no interval's.
+    fn see(
+        &mut self,
+        id: &str,
+        made: &str,
+        judged: Judged,
+        layer: &Rc<Layer>,
+        verdict: &Verdict,
+        observe: &mut Observe<'_, B, L>,
+    ) -> io::Result<()> {
+        let found = Found {
+            id: format!("{}-{id}", self.flow.name),
+            interval: None,
+            judged,
+            committed: self.checker.is_committed(),
+            lost_bound: self.checker.lost_bound(),
+            start: layer,
+            end: layer,
+            made: made.to_owned(),
+            state: State::of(Rc::clone(layer)),
+            verdict,
+        };
+        self.report.add(&found.id, &found.made, verdict);
+        observe(self.disk, &found, &self.places)
+    }
+
+    /// How many states each interval has, and whether it decides what boots. Learns where things lie at its ends.
+    fn counts(&mut self, intervals: &[Interval], layers: &[Rc<Layer>]) -> Vec<(u64, bool)> {
+        let esp = self.checker.layout().esp.start..self.checker.layout().esp.end();
+        for layer in layers {
+            self.places.learn(View::new(self.disk, &State::of(Rc::clone(layer)), esp.clone()));
+        }
+        let mut counts = Vec::with_capacity(intervals.len());
+        for (interval, start) in intervals.iter().zip(layers) {
+            let choices = interval.choices(start);
+            let decides = choices.iter().any(|choice| self.places.kind(choice.sector).decides());
+            counts.push((count(&choices), decides));
+        }
+        counts
+    }
+
+    fn interval(
+        &mut self,
+        interval: &Interval,
+        start: &Rc<Layer>,
+        end: &Rc<Layer>,
+        share: u64,
+        observe: &mut Observe<'_, B, L>,
+    ) -> io::Result<()> {
+        let Run { disk, flow, bounds, checker, places, report, known, fresh } = self;
+        let choices = interval.choices(start);
+        let source = Source { disk, interval, start, choices: &choices, places };
         let whole = count(&choices) <= share;
         report.whole_intervals += usize::from(whole);
         let mut line = IntervalLine {
@@ -258,35 +213,38 @@ pub fn run<B: ReadAt, L: ReadAt>(
             sectors: BTreeMap::new(),
             states: count(&choices),
             taken: 0,
+            whole,
         };
         for choice in &choices {
             *line.sectors.entry(places.kind(choice.sector)).or_default() += 1;
         }
-        let mut failed = None;
-        let mut left = share;
-        let mut number = 0;
+        let (mut failed, mut number) = (None, 0);
+        let mut draws = share.saturating_mul(DRAWS);
         let mut take = |state: State, how: How| {
-            if left == 0 {
+            if draws == 0 || line.taken == share {
                 return ControlFlow::Break(());
             }
-            left -= 1;
-            line.taken += 1;
+            draws -= 1;
             report.enumerated += 1;
-            if !seen.insert(state.fingerprint()) {
+            if known.insert(state.fingerprint()) {
+                line.taken += 1;
+                report.distinct += 1;
+            }
+            if !fresh.insert(state.fingerprint()) {
                 return ControlFlow::Continue(());
             }
             let id = format!("{}-i{:03}-s{number:05}", flow.name, interval.number);
             number += 1;
-            let verdict = match checker.check(&state) {
-                Ok(verdict) => verdict,
-                Err(error) => {
-                    failed = Some(error);
-                    return ControlFlow::Break(());
-                }
+            let check = || {
+                let verdict = checker.check(&state)?;
+                let (judged, committed, lost_bound) = (Judged::State, checker.is_committed(), checker.lost_bound());
+                let (interval, made) = (Some(interval), made(interval, &how));
+                let verdict = &verdict;
+                let found = Found { id, interval, judged, committed, lost_bound, start, end, made, state, verdict };
+                report.add(&found.id, &found.made, verdict);
+                observe(disk, &found, places)
             };
-            let found = Found { id, interval, start: &start, end: &end, how, state, verdict: &verdict };
-            report.add(&found.id, &found.made(), &verdict);
-            match observe(disk, &found, &places) {
+            match check() {
                 Ok(()) => ControlFlow::Continue(()),
                 Err(error) => {
                     failed = Some(error);
@@ -295,22 +253,34 @@ pub fn run<B: ReadAt, L: ReadAt>(
             }
         };
         let _ = if whole { source.all(&mut take) } else { source.chosen(bounds.seed, bounds.few, &mut take) };
-        if let Some(error) = failed {
-            return Err(error.into());
-        }
         report.lines.push(line);
-        start = end;
+        failed.map_or(Ok(()), Err)
     }
-    let last = checker.check(&State::of(start))?;
-    if !last.system().is_some_and(|system| flow.after.contains(&system)) {
-        let made = "the whole log";
-        let text = "the end boots no system of after".to_owned();
-        let verdict = Verdict { failures: vec![Failure { name: Name::End, text }], ..last };
-        report.add(&format!("{}-end", flow.name), made, &verdict);
+
+    /// `end`: what the flow left durable, and what the disk holds if the rest arrives, too.
+    fn end(&mut self, durable: Rc<Layer>, end: &Rc<Layer>, observe: &mut Observe<'_, B, L>) -> io::Result<()> {
+        let unflushed = durable.fingerprint() != end.fingerprint();
+        let whole = unflushed.then(|| ("end", "the whole log", Rc::clone(end)));
+        for (id, made, layer) in [("durable", "what is durable at the end", durable)].into_iter().chain(whole) {
+            let verdict = self.checker.check_end(&State::of(Rc::clone(&layer)))?;
+            // The other failures are those of a state that was taken already.
+            let failures: Vec<Failure> = verdict.failures.iter().filter(|f| f.name == Name::End).cloned().collect();
+            if !failures.is_empty() {
+                self.see(id, made, Judged::End, &layer, &Verdict { failures, ..verdict }, observe)?;
+            }
+        }
+        Ok(())
     }
-    report.time = begun.elapsed();
-    report.processor = processor_time().saturating_sub(processor);
-    Ok(report)
+}
+
+/// What the disk holds before each interval, and after the last.
+fn layers<B: ReadAt, L: ReadAt>(disk: &Disk<B, L>, intervals: &[Interval]) -> Vec<Rc<Layer>> {
+    let mut layers = vec![Rc::new(Layer::default())];
+    for interval in intervals {
+        let end = interval.end(disk, &layers[layers.len() - 1]);
+        layers.push(end);
+    }
+    layers
 }
 
 /// What this process has used of processors: on a busy machine the clock tells little.
@@ -318,16 +288,4 @@ fn processor_time() -> Duration {
     let Ok(used) = getrusage(UsageWho::RUSAGE_SELF) else { return Duration::ZERO };
     let micros = |time: TimeVal| u64::try_from(time.num_microseconds()).unwrap_or(0);
     Duration::from_micros(micros(used.user_time()) + micros(used.system_time()))
-}
-
-fn shares<B: ReadAt, L: ReadAt>(disk: &Disk<B, L>, intervals: &[Interval], max_states: u64) -> Vec<u64> {
-    let mut layer = Layer::default();
-    let mut counts = Vec::with_capacity(intervals.len());
-    for interval in intervals {
-        counts.push(count(&interval.choices(&layer)));
-        for write in &interval.writes {
-            layer.put(disk, write.sector, write.content);
-        }
-    }
-    share(&counts, max_states)
 }

@@ -5,11 +5,14 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use crate::SECTOR;
 use crate::check::Name;
 use crate::disk::{Disk, State};
 use crate::flow::Flow;
+use crate::interval::Interval;
+use crate::kept::Kept;
 use crate::run::Found;
 use crate::store::ReadAt;
 
@@ -53,33 +56,50 @@ impl Saver {
         if !wanted {
             return Ok(None);
         }
-        let path = |ending: &str| self.dir.join(format!("{}.{ending}", found.id));
-        write_image(disk, &found.state, &path("raw"))?;
-        let mut text = File::create(path("txt"))?;
-        writeln!(text, "{}\n{}", found.id, found.made())?;
+        let base = format!("{}-base.raw", flow.name);
+        if !self.dir.join(&base).exists() {
+            write_image(disk, &State::of(Rc::default()), &File::create(self.dir.join(&base))?)?;
+        }
+        let name = |ending: &str| format!("{}.{ending}", found.id);
+        let image = name("raw");
+        // The base's own image is there already.
+        if image != base {
+            write_image(disk, &found.state, &File::create(self.dir.join(&image))?)?;
+        }
+        let mut text = File::create(self.dir.join(name("txt")))?;
+        writeln!(text, "{}\n{}", found.id, found.made)?;
         for failure in &found.verdict.failures {
             writeln!(text, "FAILED {failure}")?;
         }
         writeln!(text, "entries: {}", found.verdict.entries.join(" "))?;
-        writeln!(text, "requests of the interval that the state holds, wholly or in part:")?;
-        for request in found.interval.requests.clone() {
-            let own: Vec<_> = found.interval.writes.iter().filter(|write| write.request == request).collect();
-            let there = own.iter().filter(|write| found.state.get(write.sector) == write.content).count();
-            if let Some(first) = own.first() {
-                writeln!(text, "  {request}: {there} of {} sectors from {}", own.len(), first.sector)?;
-            }
+        if let Some(interval) = found.interval {
+            tell_requests(&mut text, interval, &found.state)?;
         }
-        std::fs::write(path("json"), flow.render())?;
-        Ok(Some(path("json")))
+        let mut kept = Kept::new(flow, base, image, found.judged);
+        (kept.committed, kept.lost_bound) = (found.committed, found.lost_bound);
+        let path = self.dir.join(name("json"));
+        std::fs::write(&path, kept.render())?;
+        Ok(Some(path))
     }
 }
 
-/// Writes a state as a disk image with holes.
+fn tell_requests(text: &mut File, interval: &Interval, state: &State) -> io::Result<()> {
+    writeln!(text, "requests of the interval that the state holds, wholly or in part:")?;
+    for request in interval.requests.clone() {
+        let own: Vec<_> = interval.writes.iter().filter(|write| write.request == request).collect();
+        let there = own.iter().filter(|write| state.get(write.sector) == write.content).count();
+        if let Some(first) = own.first() {
+            writeln!(text, "  {request}: {there} of {} sectors from {}", own.len(), first.sector)?;
+        }
+    }
+    Ok(())
+}
+
+/// Writes a state to an empty file, as a disk image with holes.
 ///
 /// # Errors
 /// When base or log cannot be read, or the image cannot be written.
-pub fn write_image<B: ReadAt, L: ReadAt>(disk: &Disk<B, L>, state: &State, path: &Path) -> io::Result<()> {
-    let image = File::create(path)?;
+pub fn write_image<B: ReadAt, L: ReadAt>(disk: &Disk<B, L>, state: &State, image: &File) -> io::Result<()> {
     image.set_len(disk.bytes())?;
     let mut buffer = vec![0; PIECE];
     let mut at = 0;

@@ -3,10 +3,8 @@
 
 mod common;
 
-use std::io::{Read, Seek, SeekFrom, Write};
-
 use boot_entries::fat::Volume;
-use boot_entries::{Esp, EspPath, Generation, Liveness, PayloadKind, PayloadName};
+use boot_entries::{Esp, EspPath, Generation, PayloadKind, PayloadName};
 use common::*;
 use disk_layout::Slot;
 use power_cuts::check::Name;
@@ -14,19 +12,6 @@ use power_cuts::{Bounds, Flow};
 
 fn bounds(max_states: u64) -> Bounds {
     Bounds { max_states, ..Bounds::default() }
-}
-
-fn put_payloads(bench: &Bench, slot: Slot, generation: u32) {
-    for kind in [PayloadKind::Linux, PayloadKind::Initrd] {
-        let name = PayloadName { slot, generation: Generation::new(generation).unwrap(), kind };
-        put(&mut bench.esp(), name.path().as_str(), &payload(slot, generation, kind));
-    }
-}
-
-fn put_live_entry(bench: &Bench, slot: Slot, generation: u32) {
-    let entry = bench.entry(slot, generation);
-    let name = format!("loader/entries/ralphos-{slot}-g{generation}+3-0.conf");
-    put(&mut bench.esp(), &name, &entry.render(Liveness::Live));
 }
 
 #[test]
@@ -127,23 +112,92 @@ fn cut33_going_back_is_caught() {
     assert!(report.found(Name::WentBack) && report.found(Name::End), "{report}");
 }
 
-/// What the firmware's counting does to a directory (`ENT-22`): the new name is there before the old one goes.
-fn count_as_the_firmware_does(bench: &Bench) {
-    let (old, new) = ("loader/entries/ralphos-b-g2+3-0.conf", "loader/entries/ralphos-b-g2+2-1.conf");
-    put(&mut bench.esp(), new, b"");
-    let mut part = bench.recorder.part(bench.layout.esp.start..bench.layout.esp.end());
-    let mut volume = Volume::open(&mut part).unwrap();
-    let mut slot_of = |path| *volume.find(path).unwrap().unwrap().slots.last().unwrap();
-    let (from, to) = (slot_of(old), slot_of(new));
-    // The chain and the length.
-    for (at, len) in [(20, 2), (26, 6)] {
-        let mut bytes = vec![0; len];
-        part.seek(SeekFrom::Start(from + at)).unwrap();
-        part.read_exact(&mut bytes).unwrap();
-        part.seek(SeekFrom::Start(to + at)).unwrap();
-        part.write_all(&bytes).unwrap();
+/// What was not flushed when the program said that it is done may never arrive.
+#[test]
+fn cut33_a_flow_without_its_last_flush_is_caught() {
+    let (a, b) = (system(Slot::A, 1), system(Slot::B, 2));
+    let bench = Bench::new();
+    let apply = flow("apply", &[a], &[b]);
+    let live = |bench: &Bench, flush: bool| {
+        bench.write_slot(Slot::B, 2);
+        put_payloads(bench, Slot::B, 2);
+        bench.recorder.flush();
+        bench.recorder.flushes(flush);
+        put_live_entry(bench, Slot::B, 2);
+    };
+    let report = bench.check(&apply, bounds(500), &|bench| live(bench, true));
+    assert!(!report.found(Name::End), "{report}");
+    let report = bench.check(&apply, bounds(500), &|bench| live(bench, false));
+    assert!(report.examples[&Name::End].contains("what is durable at the end"), "{report}");
+}
+
+/// Where the same system boots before and after, the names in `loader/entries` tell whether anything was done.
+#[test]
+fn cut33_a_commit_without_its_last_flush_is_caught_by_its_entries() {
+    let bench = Bench::new();
+    bench.apply(Slot::B, 2);
+    let (bench, b) = (bench.again(), system(Slot::B, 2));
+    let names = ["ralphos-a-g1.conf", "ralphos-b-g2.conf"].map(str::to_owned).to_vec();
+    let flow = Flow { entries: Some(names), ..flow("commit", &[b], &[b]) };
+    let report = bench.check(&flow, bounds(500), &|bench| bench.commit("ralphos-b-g2+3-0.conf"));
+    assert!(!report.found(Name::End), "{report}");
+    let done = bench.again();
+    done.commit("ralphos-b-g2+3-0.conf");
+    let report = check_log(bench.recorder.bytes(), without_last_flush(done.recorder.log()), &flow, bounds(500));
+    assert!(report.found(Name::End), "{report}");
+    assert!(report.examples[&Name::End].contains("ralphos-b-g2+3-0.conf"), "{report}");
+}
+
+/// While a trial may boot, what the loader falls back to is whole, whatever boots first.
+#[test]
+fn cut39_a_fallback_that_is_not_whole_while_a_trial_boots_is_caught() {
+    let b = system(Slot::B, 2);
+    let bench = Bench::new();
+    bench.apply(Slot::B, 2);
+    let bench = bench.again();
+    let flow = flow("trial", &[b], &[b]);
+    type Act<'a> = &'a dyn Fn(&Bench);
+    let acts: [(&str, Act<'_>); 3] = [
+        ("boots: initrd: ralphos/a/g1-initrd", &|bench| {
+            bench
+                .esp()
+                .remove(&PayloadName { slot: Slot::A, generation: Generation::FIRST, kind: PayloadKind::Initrd }.path())
+                .unwrap();
+        }),
+        ("slot a: its data has another root hash", &|bench| bench.write_slot(Slot::A, 7)),
+        ("nothing-boots: the loader finds nothing else to boot", &|bench| {
+            bench.esp().remove(&"loader/entries/ralphos-a-g1.conf".parse().unwrap()).unwrap();
+        }),
+    ];
+    for (said, act) in acts {
+        let report = bench.check(&flow, bounds(400), act);
+        assert!(report.found(Name::Fallback), "{said}: {report}");
+        assert!(report.examples[&Name::Fallback].contains(said), "{said}: {report}");
+        let without = Flow { fallback: false, ..flow.clone() };
+        assert!(!bench.check(&without, bounds(400), act).found(Name::Fallback));
     }
-    bench.esp().drop_name(&old.parse().unwrap()).unwrap();
+    // What is committed needs none.
+    let report = bench.check(&flow, bounds(400), &|bench| {
+        bench.commit("ralphos-b-g2+3-0.conf");
+        bench.write_slot(Slot::A, 7);
+    });
+    assert!(report.passed(), "{report}");
+}
+
+/// CUT-41: what a flow writes may be lost by a cut, and what it removes; other files' clusters may not.
+#[test]
+fn cut41_lost_clusters_are_counted_and_a_file_that_only_loses_its_name_is_caught() {
+    let (a, b) = (system(Slot::A, 1), system(Slot::B, 2));
+    let bench = Bench::new();
+    let report = bench.check(&flow("apply", &[a], &[b]), bounds(1500), &|bench| bench.apply(Slot::B, 2));
+    assert!(report.lost > 0 && Some(report.lost) <= report.lost_bound, "{report}");
+    assert!(!report.found(Name::Lost), "{report}");
+    put(&mut bench.esp(), "another-file", &[1; 5000]);
+    let report = bench.check(&flow("dropped", &[a], &[a]), bounds(100), &|bench| {
+        bench.esp().drop_name(&"another-file".parse().unwrap()).unwrap();
+    });
+    assert_eq!((report.lost, report.lost_bound), (10, Some(0)), "clusters of 512 bytes: {report}");
+    assert!(report.found(Name::Lost), "{report}");
 }
 
 #[test]

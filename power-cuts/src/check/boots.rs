@@ -1,6 +1,6 @@
 //! What the loader boots in a state.
 
-use boot_entries::{Entry, Esp, EspError, EspPath, Liveness, Prediction, RawEsp};
+use boot_entries::{Entry, EntryName, Esp, EspError, EspPath, Liveness, Prediction, RawEsp};
 
 use super::{Failure, Name};
 use crate::flow::System;
@@ -19,9 +19,16 @@ pub struct Boots {
     pub system: System,
     /// Its content.
     pub entry: Entry,
+    /// Its name, when that is one of ours.
+    pub name: Option<EntryName>,
 }
 
 impl Boots {
+    /// It is on trial: the loader counts its tries, and some are left.
+    pub fn is_trial(&self) -> bool {
+        self.name.and_then(|name| name.counter).is_some_and(|counter| !counter.is_exhausted())
+    }
+
     /// The kernel's command line.
     pub fn options(&self) -> String {
         self.entry.options.to_string()
@@ -47,7 +54,7 @@ pub(super) fn of<B: ReadAt, L: ReadAt>(
     match Entry::parse(&content[..end]) {
         Ok((entry, Liveness::Live)) => {
             let system = System { slot: entry.slot(), generation: entry.generation() };
-            Ok(Ok(Boots { file, system, entry }))
+            Ok(Ok(Boots { file, system, entry, name: named }))
         }
         Ok((_, Liveness::Inert)) => fail(Name::Entry, format!("{file} boots, and it is inert")),
         Err(_) if named.is_none() => fail(Name::ForeignBoots, format!("{file} boots, which is none of ours")),

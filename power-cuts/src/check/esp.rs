@@ -1,28 +1,31 @@
 //! The ESP: two readers, the loader's choice, what boots, and whose clusters are whose (`CUT-31` to `CUT-37`).
 
-use std::collections::BTreeSet;
 use std::io;
 
 use boot_entries::esp::EspPath;
 use boot_entries::fat::{ClusterFault, FatError, RawItem, cluster_faults};
 use boot_entries::names::{entries_dir, payload_dir};
-use boot_entries::{EntryName, EspError, EspState, ImageEsp, OurEntry, PayloadKind, Prediction, RawEsp};
+use boot_entries::{EntryName, EspError, EspState, ImageEsp, PayloadKind, RawEsp};
 use disk_layout::Slot;
 use sha2::{Digest, Sha256};
 
 use super::boots::{self, Boots};
 use super::files::medium;
+use super::readers::{self, Readers};
 use super::{CheckError, Checker, Failure, Name, Verdict};
 use crate::disk::State;
 use crate::store::ReadAt;
 use crate::view::View;
+
+/// A path, and the SHA-256 digests that the file may have.
+pub(super) type LoaderFile = (String, Vec<[u8; 32]>);
 
 /// Where the loader itself lies.
 const LOADER_DIR: &str = "EFI/BOOT";
 const LOADER_CONF: &str = "loader/loader.conf";
 
 /// An error of base or log, and not of what the state holds.
-fn io_of(error: EspError) -> Result<EspError, io::Error> {
+pub(super) fn io_of(error: EspError) -> Result<EspError, io::Error> {
     match error {
         EspError::Fat { source: FatError::Io { source, .. } } => Err(source),
         other => Ok(other),
@@ -39,7 +42,7 @@ impl<B: ReadAt, L: ReadAt> Checker<'_, B, L> {
                 return Ok(());
             }
         };
-        let whole_directories = self.check_clusters(&mut raw, verdict)?;
+        self.check_clusters(&mut raw, verdict)?;
         let ours = match EspState::read(&mut raw) {
             Ok(ours) => ours,
             Err(error) => {
@@ -50,25 +53,40 @@ impl<B: ReadAt, L: ReadAt> Checker<'_, B, L> {
         verdict.entries = ours.ours.iter().map(|entry| entry.file_name.clone()).chain(ours.foreign.clone()).collect();
         verdict.entries.sort();
         let prediction = ours.predict(&self.flow.vars, self.flow.architecture);
-        let short = short_names(&mut raw)?;
-        self.check_readers(state, &ours, &prediction, whole_directories && short.is_empty(), verdict)?;
+        let mut library = ImageEsp::new(self.esp(state));
+        match readers::compare(self.flow, &ours, &prediction, &mut raw, &mut library)? {
+            Readers::Agree => {}
+            Readers::Explained => verdict.explained = true,
+            Readers::Differ(text) => verdict.fail(Name::Readers, text),
+        }
         match boots::of(prediction, &mut raw) {
-            Ok(Ok(boots)) => verdict.boots = Some(boots),
+            Ok(Ok(boots)) => {
+                if let Some(name) = boots.name.filter(|_| boots.is_trial()) {
+                    let prediction = ours.predict_if_bad(name, &self.flow.vars, self.flow.architecture);
+                    let again = prediction.boots(name);
+                    verdict.fallback = Some(match boots::of(prediction, &mut raw) {
+                        _ if again => Err(Failure::new(Name::NothingBoots, "the loader finds nothing else to boot")),
+                        Ok(found) => found,
+                        Err(error) => Err(Failure::error(Name::Entry, &io_of(error)?)),
+                    });
+                }
+                verdict.boots = Some(boots);
+            }
             Ok(Err(failure)) => verdict.failures.push(failure),
             Err(error) => verdict.failures.push(Failure::error(Name::Entry, &io_of(error)?)),
         }
         self.check_loader(state, &mut raw, verdict)
     }
 
-    /// `CUT-36`, `CUT-38`. True when every directory of the volume is a chain.
-    fn check_clusters(&self, raw: &mut RawEsp<View<'_, B, L>>, verdict: &mut Verdict) -> io::Result<bool> {
+    /// `CUT-36`, `CUT-38`
+    fn check_clusters(&self, raw: &mut RawEsp<View<'_, B, L>>, verdict: &mut Verdict) -> io::Result<()> {
         let dirs = [entries_dir(), payload_dir(Slot::A), payload_dir(Slot::B)];
         let faults = match cluster_faults(raw.volume(), &dirs) {
             Ok(faults) => faults,
             Err(FatError::Io { source, .. }) => return Err(source),
             Err(error) => {
                 verdict.failures.push(Failure::error(Name::Fat, &error));
-                return Ok(false);
+                return Ok(());
             }
         };
         for fault in faults {
@@ -82,29 +100,6 @@ impl<B: ReadAt, L: ReadAt> Checker<'_, B, L> {
                     }
                 }
             }
-        }
-        Ok(true)
-    }
-
-    /// `CUT-32`. `plain`: no rule of the firmware explains a difference.
-    fn check_readers(
-        &self,
-        state: &State,
-        ours: &EspState,
-        prediction: &Prediction,
-        plain: bool,
-        verdict: &mut Verdict,
-    ) -> io::Result<()> {
-        let difference = match EspState::read(&mut ImageEsp::new(self.esp(state))) {
-            Ok(library) => {
-                difference(ours, &library, prediction, &library.predict(&self.flow.vars, self.flow.architecture))
-            }
-            Err(error) => Some(Failure::error(Name::Readers, &io_of(error)?).text),
-        };
-        match difference {
-            None => {}
-            Some(_) if !plain => verdict.explained = true,
-            Some(text) => verdict.fail(Name::Readers, text),
         }
         Ok(())
     }
@@ -129,7 +124,7 @@ impl<B: ReadAt, L: ReadAt> Checker<'_, B, L> {
     }
 
     /// Paths of the loader's files, and the digests that each may have: the base's, and the flow's own.
-    pub(super) fn loader_files(&mut self, base: &State) -> Result<Vec<(String, Vec<[u8; 32]>)>, CheckError> {
+    pub(super) fn loader_files(&mut self, base: &State) -> Result<Vec<LoaderFile>, CheckError> {
         let mut raw = RawEsp::open(self.esp(base))?;
         let items = raw.volume().list(LOADER_DIR)?.unwrap_or_default();
         let in_dir = items.into_iter().filter(|item| !item.is_dir).map(|item| format!("{LOADER_DIR}/{}", item.name));
@@ -185,22 +180,6 @@ fn find<B: ReadAt, L: ReadAt>(raw: &mut RawEsp<View<'_, B, L>>, path: &str) -> i
     }
 }
 
-/// Entries whose chain ends before they do: the firmware cannot read them (`CUT-24`), and the library reads a part.
-fn short_names<B: ReadAt, L: ReadAt>(raw: &mut RawEsp<View<'_, B, L>>) -> io::Result<BTreeSet<String>> {
-    let items = match raw.volume().list(entries_dir().as_str()) {
-        Ok(items) => items.unwrap_or_default(),
-        Err(FatError::Directory(_)) => Vec::new(),
-        Err(error) => return Err(medium(error)),
-    };
-    let mut short = BTreeSet::new();
-    for item in items.into_iter().filter(|item| !item.is_dir && item.size > 0) {
-        if raw.volume().extents(item.first_cluster).map_err(medium)?.len() < u64::from(item.size) {
-            short.insert(item.name);
-        }
-    }
-    Ok(short)
-}
-
 fn is_cut_rename(first: &EspPath, second: &EspPath) -> bool {
     let name = |path: &EspPath| match path.split() {
         (Some(dir), name) if dir.as_str().eq_ignore_ascii_case(entries_dir().as_str()) => {
@@ -212,33 +191,4 @@ fn is_cut_rename(first: &EspPath, second: &EspPath) -> bool {
         (Some(first), Some(second)) => first.same_system(second) && first.counter.is_some() && second.counter.is_some(),
         _ => false,
     }
-}
-
-/// What one reader sees and the other does not.
-fn difference(
-    ours: &EspState,
-    library: &EspState,
-    our_choice: &Prediction,
-    their_choice: &Prediction,
-) -> Option<String> {
-    let entries = |state: &EspState| -> Vec<OurEntry> {
-        let mut entries = state.ours.clone();
-        entries.sort_by(|a, b| a.file_name.cmp(&b.file_name));
-        entries
-    };
-    let foreign = |state: &EspState| state.foreign.iter().cloned().collect::<BTreeSet<_>>();
-    let what = if entries(ours) != entries(library) {
-        "entries"
-    } else if foreign(ours) != foreign(library) {
-        "foreign files"
-    } else if ours.payloads != library.payloads {
-        "payload files"
-    } else if ours.conf != library.conf {
-        "loader.conf"
-    } else if our_choice != their_choice {
-        "choice"
-    } else {
-        return None;
-    };
-    Some(format!("the two readers differ in the {what}: {our_choice:?} and {their_choice:?}"))
 }

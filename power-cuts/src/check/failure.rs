@@ -1,4 +1,4 @@
-//! What can be wrong with a state, by name (`CUT-30` to `CUT-37`).
+//! What can be wrong with a state, by name (`CUT-30` to `CUT-41`).
 
 use std::fmt;
 
@@ -37,7 +37,33 @@ pub enum Name {
     SharedClusters,
     /// `CUT-37`
     Loader,
+    /// `CUT-39`
+    Fallback,
+    /// `CUT-41`
+    Lost,
 }
+
+/// All names.
+pub const NAMES: [Name; 18] = [
+    Name::Gpt,
+    Name::Fat,
+    Name::Readers,
+    Name::NothingBoots,
+    Name::Unpredictable,
+    Name::ForeignBoots,
+    Name::NotAllowed,
+    Name::WentBack,
+    Name::Base,
+    Name::End,
+    Name::Entry,
+    Name::Kernel,
+    Name::Initrd,
+    Name::Slot,
+    Name::SharedClusters,
+    Name::Loader,
+    Name::Fallback,
+    Name::Lost,
+];
 
 impl Name {
     /// As the report and the specification say it.
@@ -59,6 +85,8 @@ impl Name {
             Name::Slot => "slot",
             Name::SharedClusters => "shared-clusters",
             Name::Loader => "loader",
+            Name::Fallback => "fallback",
+            Name::Lost => "lost",
         }
     }
 }

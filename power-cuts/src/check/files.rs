@@ -42,15 +42,7 @@ impl Files {
         volume: &mut Volume<View<'_, B, L>>,
         item: &RawItem,
     ) -> io::Result<Option<[u8; 32]>> {
-        let chain_key = (item.first_cluster, state.fingerprint_of(disk, self.fats.clone()));
-        let extents = match self.chains.get(&chain_key) {
-            Some(known) => Rc::clone(known),
-            None => {
-                let found = Rc::new(volume.extents(item.first_cluster).map_err(medium)?);
-                self.chains.insert(chain_key, Rc::clone(&found));
-                found
-            }
-        };
+        let (chain_key, extents) = self.chain(disk, state, volume, item.first_cluster)?;
         let mut content = 0;
         for range in &extents.ranges {
             content ^= state.fingerprint_of(disk, sectors(&self.on_disk(range))).0;
@@ -62,6 +54,33 @@ impl Files {
         let digest = self.digest(disk, state, &extents, u64::from(item.size))?;
         self.digests.insert(key, digest);
         Ok(digest)
+    }
+
+    /// The chain that begins at a cluster.
+    pub(super) fn extents<B: ReadAt, L: ReadAt>(
+        &mut self,
+        disk: &Disk<B, L>,
+        state: &State,
+        volume: &mut Volume<View<'_, B, L>>,
+        first_cluster: u32,
+    ) -> io::Result<Rc<Extents>> {
+        Ok(self.chain(disk, state, volume, first_cluster)?.1)
+    }
+
+    fn chain<B: ReadAt, L: ReadAt>(
+        &mut self,
+        disk: &Disk<B, L>,
+        state: &State,
+        volume: &mut Volume<View<'_, B, L>>,
+        first_cluster: u32,
+    ) -> io::Result<(ChainKey, Rc<Extents>)> {
+        let key = (first_cluster, state.fingerprint_of(disk, self.fats.clone()));
+        if let Some(known) = self.chains.get(&key) {
+            return Ok((key, Rc::clone(known)));
+        }
+        let found = Rc::new(volume.extents(first_cluster).map_err(medium)?);
+        self.chains.insert(key, Rc::clone(&found));
+        Ok((key, found))
     }
 
     fn on_disk(&self, range: &Range<u64>) -> Range<u64> {

@@ -1,10 +1,12 @@
-//! What must be true of every state (`CUT-30` to `CUT-38`).
+//! What must be true of every state (`CUT-30` to `CUT-41`).
 
 mod boots;
 mod esp;
 mod failure;
 mod files;
 mod gpt;
+mod lost;
+mod readers;
 mod slot;
 
 use std::io;
@@ -20,10 +22,12 @@ use crate::store::ReadAt;
 use crate::view::View;
 
 pub use boots::Boots;
-pub use failure::{Failure, Name};
+pub use failure::{Failure, NAMES, Name};
 
+use boot_entries::RawEsp;
 use files::Files;
 use gpt::Tables;
+use lost::Clusters;
 use slot::Slots;
 
 /// The checks could not be begun.
@@ -50,12 +54,16 @@ pub struct Verdict {
     pub failures: Vec<Failure>,
     /// What the loader boots, when that could be found.
     pub boots: Option<Boots>,
+    /// Where a trial boots: what boots once it has no tries left, or why nothing of ours does.
+    pub fallback: Option<Result<Boots, Failure>>,
     /// The files in `loader/entries` that the loader reads.
     pub entries: Vec<String>,
     /// The two readers differ, and a rule of the firmware explains it (`CUT-32`).
     pub explained: bool,
     /// Names whose chain is broken and that do not boot (`CUT-38`).
     pub broken_names: usize,
+    /// Clusters that no name leads to (`CUT-41`).
+    pub lost: u64,
     /// Two names on one chain, as the firmware's cut rename leaves them.
     pub cut_renames: usize,
 }
@@ -82,7 +90,12 @@ pub struct Checker<'a, B, L> {
     files: Files,
     slots: Slots,
     /// What the loader's own files may hold, as SHA-256.
-    loader: Vec<(String, Vec<[u8; 32]>)>,
+    loader: Vec<esp::LoaderFile>,
+    clusters: Option<Clusters>,
+    /// More clusters than these may not be lost.
+    lost_bound: Option<u64>,
+    /// What the base falls back to, when it boots a trial.
+    falls_back_to: Option<System>,
     /// Systems of `before` may not boot any more.
     committed: bool,
 }
@@ -108,9 +121,18 @@ impl<'a, B: ReadAt, L: ReadAt> Checker<'a, B, L> {
             files,
             slots: Slots::default(),
             loader: Vec::new(),
+            clusters: None,
+            lost_bound: None,
+            falls_back_to: None,
             committed: false,
         };
+        // A base that cannot be read has none of these, and fails as a state.
+        let mut verdict = Verdict::default();
+        checker.check_esp(&base, &mut verdict)?;
+        checker.falls_back_to = verdict.fallback.and_then(Result::ok).map(|boots| boots.system);
         checker.loader = checker.loader_files(&base)?;
+        let mut raw = RawEsp::open(checker.esp(&base))?;
+        checker.clusters = Clusters::new(disk, &checker.esp, &mut raw, checker.esp(&base))?;
         Ok(checker)
     }
 
@@ -132,6 +154,11 @@ impl<'a, B: ReadAt, L: ReadAt> Checker<'a, B, L> {
         self.committed = true;
     }
 
+    /// True from [`Checker::commit`] on.
+    pub fn is_committed(&self) -> bool {
+        self.committed
+    }
+
     /// Whether a system is one of the flow's `before`, and one of its `after`.
     pub fn allowed(&self, system: System) -> (bool, bool) {
         (self.flow.before.contains(&system), self.flow.after.contains(&system))
@@ -147,9 +174,69 @@ impl<'a, B: ReadAt, L: ReadAt> Checker<'a, B, L> {
             verdict.failures.push(failure);
         }
         self.check_esp(state, &mut verdict)?;
+        self.check_lost(state, &mut verdict)?;
         if let Some(boots) = verdict.boots.clone() {
             self.check_system(boots.system, &mut verdict);
             self.check_whole(state, &boots, &mut verdict)?;
+            self.check_fallback(state, &boots, &mut verdict)?;
+        }
+        Ok(verdict)
+    }
+
+    /// `CUT-39`
+    fn check_fallback(&mut self, state: &State, trial: &Boots, verdict: &mut Verdict) -> io::Result<()> {
+        if !self.flow.fallback {
+            return Ok(());
+        }
+        let other = match verdict.fallback.clone() {
+            None => return Ok(()),
+            Some(Ok(other)) => other,
+            Some(Err(failure)) => {
+                verdict.fail(Name::Fallback, format!("once {} is bad: {failure}", trial.file));
+                return Ok(());
+            }
+        };
+        let (system, (before, after)) = (other.system, self.allowed(other.system));
+        if system.slot == trial.system.slot {
+            verdict.fail(Name::Fallback, format!("once {} is bad, {system} of the same slot boots", trial.file));
+        } else if !before && !after && self.falls_back_to != Some(system) {
+            verdict.fail(Name::Fallback, format!("once {} is bad, {system} boots, which is not foreseen", trial.file));
+        }
+        let mut whole = Verdict::default();
+        self.check_whole(state, &other, &mut whole)?;
+        for failure in whole.failures {
+            verdict.fail(Name::Fallback, format!("once {} is bad, {} boots: {failure}", trial.file, other.file));
+        }
+        Ok(())
+    }
+
+    /// Checks the base, and that it boots a system of `before` (`base`).
+    ///
+    /// # Errors
+    /// As [`Checker::check`].
+    pub fn check_base(&mut self, state: &State) -> io::Result<Verdict> {
+        let mut verdict = self.check(state)?;
+        if !verdict.system().is_some_and(|system| self.flow.before.contains(&system)) {
+            verdict.fail(Name::Base, "the base boots no system of before");
+        }
+        Ok(verdict)
+    }
+
+    /// Checks what the flow leaves: it boots a system of `after`, and has the entries that the flow names (`end`).
+    ///
+    /// # Errors
+    /// As [`Checker::check`].
+    pub fn check_end(&mut self, state: &State) -> io::Result<Verdict> {
+        let mut verdict = self.check(state)?;
+        if !verdict.system().is_some_and(|system| self.flow.after.contains(&system)) {
+            verdict.fail(Name::End, "the end boots no system of after");
+        }
+        if let Some(mut wanted) = self.flow.entries.clone() {
+            wanted.sort();
+            if wanted != verdict.entries {
+                let (found, wanted) = (verdict.entries.join(", "), wanted.join(", "));
+                verdict.fail(Name::End, format!("loader/entries holds {found} at the end, and not {wanted}"));
+            }
         }
         Ok(verdict)
     }

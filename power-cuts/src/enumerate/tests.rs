@@ -10,8 +10,10 @@ use crate::interval::{self, intervals};
 use crate::log::{Log, LogWriter};
 use crate::places::Places;
 
+type InMemory<'a> = Source<'a, Vec<u8>, Vec<u8>>;
+
 /// An ESP behind one MiB, as the places want it; what the log writes lies in it.
-fn with_source(log: LogWriter, test: &dyn Fn(&Source<'_, Vec<u8>, Vec<u8>>)) {
+fn with_source(log: LogWriter, test: &dyn Fn(&InMemory<'_>)) {
     let disk = NewDisk {
         architecture: Architecture::X86_64,
         sector_size: 512,

@@ -57,6 +57,25 @@ fn cut12_a_flush_with_data_comes_before_the_data() {
 }
 
 #[test]
+fn cut33_what_no_flush_ends_is_not_durable_but_what_was_written_through() {
+    let mut log = LogWriter::new();
+    log.write(1, &sector(1));
+    log.flush();
+    log.write(2, &sector(2));
+    log.write_fua(3, &sector(3));
+    log.write(3, &sector(4));
+    let (disk, intervals) = cut(log);
+    let flushed: Vec<bool> = intervals.iter().map(|interval| interval.flushed).collect();
+    assert_eq!(flushed, [true, false]);
+    let start = intervals[0].durable(&disk, &Rc::new(Layer::default()));
+    assert_ne!(start.get(1), Content::Base);
+    let (durable, end) = (intervals[1].durable(&disk, &start), intervals[1].end(&disk, &start));
+    assert_eq!(durable.get(2), Content::Base);
+    assert_ne!(end.get(2), Content::Base);
+    assert!(durable.get(3) != Content::Base && durable.get(3) != end.get(3));
+}
+
+#[test]
 fn cut13_a_discarded_sector_may_be_zero() {
     let mut log = LogWriter::new();
     log.write(1, &sector(1));
@@ -83,7 +102,7 @@ fn cut15_equal_disks_have_equal_fingerprints() {
     assert_eq!(prefix(2).fingerprint(), prefix(4).fingerprint());
     assert_ne!(prefix(2).fingerprint(), prefix(3).fingerprint());
     assert_ne!(prefix(1).fingerprint(), prefix(0).fingerprint());
-    assert_eq!(prefix(4).fingerprint(), State::of(Rc::new(prefix(4).flatten())).fingerprint());
+    assert_eq!(prefix(4).fingerprint(), State::of(intervals[0].end(&disk, &start)).fingerprint());
     let part = |state: &State| state.fingerprint_of(&disk, 2..3);
     assert_eq!(part(&prefix(2)), part(&prefix(3)));
     assert_ne!(part(&prefix(2)), part(&prefix(1)));
@@ -91,8 +110,16 @@ fn cut15_equal_disks_have_equal_fingerprints() {
 
 #[test]
 fn cut16_small_intervals_come_first_and_the_rest_is_spread() {
-    assert_eq!(share(&[4, 1_000_000, 8, u64::MAX], 112), [4, 50, 8, 50]);
-    assert_eq!(share(&[4, 8], 100), [4, 8]);
+    let deciding = |counts: &[u64]| counts.iter().map(|count| (*count, true)).collect::<Vec<_>>();
+    assert_eq!(share(&deciding(&[4, 1_000_000, 8, u64::MAX]), 112), [4, 50, 8, 50]);
+    assert_eq!(share(&deciding(&[4, 8]), 100), [4, 8]);
     assert_eq!(share(&[], 100), Vec::<u64>::new());
-    assert_eq!(share(&[10, 10], 0), [0, 0]);
+    assert_eq!(share(&deciding(&[10, 10]), 0), [0, 0]);
+}
+
+#[test]
+fn cut16_what_nothing_refers_to_gets_a_tenth_and_what_the_others_leave() {
+    assert_eq!(share(&[(u64::MAX, false), (u64::MAX, true), (4, true)], 100), [10, 86, 4]);
+    assert_eq!(share(&[(u64::MAX, false), (30, true)], 100), [70, 30]);
+    assert_eq!(share(&[(2, false), (u64::MAX, true)], 100), [2, 98]);
 }

@@ -2,9 +2,9 @@
 
 #![allow(dead_code, reason = "each test file uses a part")]
 
-use std::io::Cursor;
+use std::io::{Cursor, Read, Seek, SeekFrom, Write};
 
-use boot_entries::fat::{FormatOptions, format_esp};
+use boot_entries::fat::{FormatOptions, Volume, format_esp};
 use boot_entries::options::with_default_words;
 use boot_entries::{
     BootOptions, Entry, EntryArchitecture, EntryName, Esp, EspState, Generation, ImageEsp, Liveness, OnCorruption,
@@ -181,11 +181,28 @@ impl Bench {
         let bench = self.again();
         let base = bench.recorder.bytes();
         act(&bench);
-        let log = bench.recorder.log();
-        let mut disk = Disk::new(base, log.clone()).unwrap();
-        let log = Log::read(log, disk.bytes()).unwrap();
-        power_cuts::run(&mut disk, &log, flow, bounds, &mut |_, _, _| Ok(())).unwrap()
+        check_log(base, bench.recorder.log(), flow, bounds)
     }
+}
+
+/// Checks every state that is taken of a log.
+pub fn check_log(base: Vec<u8>, log: Vec<u8>, flow: &Flow, bounds: Bounds) -> Report {
+    let mut disk = Disk::new(base, log.clone()).unwrap();
+    let log = Log::read(log, disk.bytes()).unwrap();
+    power_cuts::run(&mut disk, &log, flow, bounds, &mut |_, _, _| Ok(())).unwrap()
+}
+
+/// A log that ends with a flush, or with some, without them.
+pub fn without_last_flush(mut log: Vec<u8>) -> Vec<u8> {
+    let flush = [[0; 16].as_slice(), &1u64.to_le_bytes(), &[0; 488]].concat();
+    let mut requests = u64::from_le_bytes(log[16..24].try_into().unwrap());
+    assert!(log.ends_with(&flush));
+    while log.ends_with(&flush) {
+        log.truncate(log.len() - flush.len());
+        requests -= 1;
+    }
+    log[16..24].copy_from_slice(&requests.to_le_bytes());
+    log
 }
 
 pub fn put(esp: &mut dyn Esp, path: &str, mut bytes: &[u8]) {
@@ -200,6 +217,40 @@ pub fn flow(name: &str, before: &[System], after: &[System]) -> Flow {
         after: after.to_vec(),
         firmware_renames: false,
         loader_conf: None,
+        entries: None,
+        fallback: true,
         vars: boot_entries::LoaderVars::default(),
     }
+}
+
+pub fn put_payloads(bench: &Bench, slot: Slot, generation: u32) {
+    for kind in [PayloadKind::Linux, PayloadKind::Initrd] {
+        let name = PayloadName { slot, generation: Generation::new(generation).unwrap(), kind };
+        put(&mut bench.esp(), name.path().as_str(), &payload(slot, generation, kind));
+    }
+}
+
+pub fn put_live_entry(bench: &Bench, slot: Slot, generation: u32) {
+    let entry = bench.entry(slot, generation);
+    let name = format!("loader/entries/ralphos-{slot}-g{generation}+3-0.conf");
+    put(&mut bench.esp(), &name, &entry.render(Liveness::Live));
+}
+
+/// What the firmware's counting does to a directory (`ENT-22`): the new name is there before the old one goes.
+pub fn count_as_the_firmware_does(bench: &Bench) {
+    let (old, new) = ("loader/entries/ralphos-b-g2+3-0.conf", "loader/entries/ralphos-b-g2+2-1.conf");
+    put(&mut bench.esp(), new, b"");
+    let mut part = bench.recorder.part(bench.layout.esp.start..bench.layout.esp.end());
+    let mut volume = Volume::open(&mut part).unwrap();
+    let mut slot_of = |path| *volume.find(path).unwrap().unwrap().slots.last().unwrap();
+    let (from, to) = (slot_of(old), slot_of(new));
+    // The chain and the length.
+    for (at, len) in [(20, 2), (26, 6)] {
+        let mut bytes = vec![0; len];
+        part.seek(SeekFrom::Start(from + at)).unwrap();
+        part.read_exact(&mut bytes).unwrap();
+        part.seek(SeekFrom::Start(to + at)).unwrap();
+        part.write_all(&bytes).unwrap();
+    }
+    bench.esp().drop_name(&old.parse().unwrap()).unwrap();
 }
