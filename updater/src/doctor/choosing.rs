@@ -66,7 +66,7 @@ fn world(c: &Choosing<'_>, keep: &dyn Fn(Misleading<'_>) -> bool) -> (EspState, 
     let mut state = c.asked.state.without(&gone);
     let mut vars = c.asked.vars.clone();
     if !keep(Misleading::Line) {
-        state.conf.default = None;
+        state.conf = state.conf.without_default();
     }
     if !keep(Misleading::OneShot) {
         vars.one_shot = None;

@@ -74,6 +74,18 @@ fn doc_10_a_default_line_in_loader_conf() {
 }
 
 #[test]
+fn doc_10_without_the_line_no_release_obeys_it() {
+    // A runs, B is staged, and the line holds the loader at A: read twice, as 252 and as 257 read it (LDR-9).
+    let mut host = FakeHost::new();
+    host.put_system("ralphos-b-g2+3-0.conf", "2.0.0");
+    host.with_esp(|esp| esp.put("loader/loader.conf", b"timeout 0\ndefault ralphos-a-*\n"));
+    let found = ids(&look(&host));
+    assert!(found.contains(&"default-in-conf!+".to_owned()), "{found:?}");
+    let done = crate::doctor::fix::fix(&host).unwrap();
+    assert_eq!(done.diagnosis.next_boot.unwrap().entry, "ralphos-b-g2+3-0.conf");
+}
+
+#[test]
 fn doc_10_preferred_is_a_danger_to_loaders_that_know_it() {
     let firmware = |loader: &str| {
         Some(Firmware { features: Some(16), loader: Some(loader.into()), preferred: Some("ralphos-a*".into()) })
