@@ -46,10 +46,12 @@ pub fn read_text(dir: &Path, name: &str) -> Result<Option<String>, Unreadable> {
 /// Reads the variables from the folder `dir`. What is missing, be it the folder itself, or holds no text (`LDR-4` passes over it) is absent.
 pub fn read_vars(dir: &Path) -> FoundVars {
     let mut unreadable = Vec::new();
-    let mut text = |name: &str| read_text(dir, name).unwrap_or_else(|error| {
-        unreadable.push(error);
-        None
-    });
+    let mut text = |name: &str| {
+        read_text(dir, name).unwrap_or_else(|error| {
+            unreadable.push(error);
+            None
+        })
+    };
     let vars = LoaderVars {
         one_shot: text("LoaderEntryOneShot"),
         default: text("LoaderEntryDefault"),

@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn doc_30_the_loader_says_whether_it_counts_and_which_it_is() {
+    fn doc_14_the_loader_says_whether_it_counts_and_which_it_is() {
         let dir = tempfile::tempdir().unwrap();
         let root = dir.path();
         assert_eq!(Firmware::read(root), None);
@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn doc_30_watchdog_device_unit_and_date_are_read_as_the_system_shows_them() {
+    fn doc_14_watchdog_device_unit_and_date_are_read_as_the_system_shows_them() {
         let dir = tempfile::tempdir().unwrap();
         let root = dir.path();
         assert_eq!(watchdog(root), Some(Watchdog::Absent));
