@@ -168,7 +168,7 @@ fn doc_10_a_unified_kernel_image_makes_every_prediction_void() {
     assert_eq!(diagnosis.next_boot, None);
     assert!(diagnosis.next_boot_why.contains("EFI/Linux/arch.efi"));
     assert!(
-        text::text(&diagnosis, None)
+        text::text(&diagnosis, None, &[])
             .starts_with("next boot: what it does cannot be predicted because of EFI/Linux/arch.efi")
     );
 }
