@@ -235,7 +235,7 @@ impl Host for Device {
         let root = Path::new("/");
         let (disk, esp) = (self.disk.disk_dev(), self.disk.esp_dev());
         let mut found = Vitals {
-            disk_device: Some(disk.to_owned()),
+            disk: Some(disk.to_owned()),
             esp_device: Some(esp.to_owned()),
             volume: std::fs::File::open(esp).ok().map(vitals::volume),
             watchdog: vitals::watchdog(root),
@@ -360,6 +360,13 @@ fn read_guard(path: &Path, offset: u64, layout: &DiskLayout) -> Result<GuardReco
     }
 }
 
+/// A path as a shell takes it, for a line to copy.
+pub(crate) fn for_shell(path: &Path) -> String {
+    let path = path.display().to_string();
+    let plain = path.chars().all(|c| c.is_ascii_alphanumeric() || "/._-".contains(c));
+    if plain { path } else { format!("'{}'", path.replace('\'', "'\\''")) }
+}
+
 /// A disk image file (UPD-60).
 #[derive(Debug)]
 pub struct ImageFile {
@@ -430,10 +437,7 @@ impl Host for ImageFile {
     }
 
     fn command(&self) -> String {
-        let path = self.path.display().to_string();
-        let plain = path.chars().all(|c| c.is_ascii_alphanumeric() || "/._-".contains(c));
-        let path = if plain { path } else { format!("'{}'", path.replace('\'', "'\\''")) };
-        format!("ralph-update --disk {path}")
+        format!("ralph-update --disk {}", for_shell(&self.path))
     }
 
     fn vitals(&self) -> Vitals {

@@ -72,8 +72,8 @@ pub enum Watchdog {
 /// See the module.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Vitals {
-    /// The disk's device; none for a disk image file.
-    pub disk_device: Option<PathBuf>,
+    /// The disk's device, or the disk image file.
+    pub disk: Option<PathBuf>,
     /// The ESP's device; none for a disk image file.
     pub esp_device: Option<PathBuf>,
     /// Both copies of the partition table.

@@ -90,7 +90,7 @@ fn doc_13_each_damage_of_the_partition_table() {
     ] {
         let host = two_systems();
         host.vitals.borrow_mut().table = Some(table);
-        host.vitals.borrow_mut().disk_device = Some("/dev/vda".into());
+        host.vitals.borrow_mut().disk = Some("/dev/vda".into());
         assert_eq!(ids(&look(&host)), [found]);
         host.vitals.borrow_mut().clashes = vec!["/dev/vdb has partitions labelled SYSTEM_A and SYSTEM_B too".into()];
         let clash = look(&host);
@@ -118,6 +118,17 @@ fn doc_1_what_keeps_the_disk_from_being_opened_is_a_finding_too() {
     for (error, id) in [
         (image(LayoutError::Xbootldr(5)), "xbootldr"),
         (image(LayoutError::Twice { label: "EFI", first: 1, second: 5 }), "same-partitions"),
+    // The line to copy names the disk; where there is none, there is no line.
+    for (disk, command) in [
+        (Some("/dev/vda"), Some("sgdisk -e /dev/vda")),
+        (Some("my disk.raw"), Some("sgdisk -e 'my disk.raw'")),
+        (None, None),
+    ] {
+        let host = two_systems();
+        host.vitals.borrow_mut().table = Some(TableHealth { backup: damage(), misplaced: true, ..whole.clone() });
+        host.vitals.borrow_mut().disk = disk.map(PathBuf::from);
+        assert_eq!(look(&host).findings[0].command.as_deref(), command);
+    }
         (image(LayoutError::SameGuid { first: 1, second: 5, guid }), "same-partitions"),
         (
             HostError::Booted(disk_layout::BootedError::TableChanged { disk: "/dev/vda".into(), number: 2 }),
