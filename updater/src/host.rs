@@ -237,7 +237,7 @@ impl Host for Device {
         let mut found = Vitals {
             disk: Some(disk.to_owned()),
             esp_device: Some(esp.to_owned()),
-            volume: std::fs::File::open(esp).ok().map(vitals::volume),
+            volume: Some(vitals::volume(std::fs::File::open(esp))),
             watchdog: vitals::watchdog(root),
             now: now(),
             built: vitals::built(root),
@@ -443,7 +443,8 @@ impl Host for ImageFile {
     fn vitals(&self) -> Vitals {
         let window = |file| FileWindow::new(file, self.layout.esp.start, self.layout.esp.len);
         let mut found = Vitals {
-            volume: std::fs::File::open(&self.path).and_then(window).ok().map(vitals::volume),
+            disk: Some(self.path.clone()),
+            volume: Some(vitals::volume(std::fs::File::open(&self.path).and_then(window))),
             busy: UpdateLock::holder_of(&self.path),
             left_out: vec![
                 "EFI variables, boot loader, watchdog, clock, other disks, history: they belong to a machine, and this is a disk image".to_owned(),
