@@ -111,7 +111,7 @@ fn form(facts: &Facts, esp: &EspFacts, ours: &OurEntry) -> Option<Finding> {
         (Ok(_), Liveness::Inert) => {
             let what = format!("{} is inert: a change of the entries was cut", ours.file_name);
             let finding = Finding::new("inert-entry", Severity::Note, what, "the loader skips it; it only takes room");
-            Some(repaired(facts, finding, "remove it; nothing was promised by it"))
+            Some(esp.tidy(facts, finding, "remove it; nothing was promised by it"))
         }
         (Err(error), liveness) => {
             let what = format!("{} cannot be read: {error}", ours.file_name);
@@ -125,7 +125,7 @@ fn form(facts: &Facts, esp: &EspFacts, ours: &OurEntry) -> Option<Finding> {
             let id = if esp.state.uses_efi_key(&ours.file_name) { "efi-key" } else { "unreadable-entry" };
             let finding = Finding::new(id, severity, what, why);
             Some(if tidied {
-                repaired(facts, finding, "remove it; the one beside it stays")
+                esp.tidy(facts, finding, "remove it; the one beside it stays")
             } else {
                 finding.remedy(format!("apply an image to slot {}, which removes it (or, on the running system, write the slot's entry anew by a rollback and an apply)", ours.name.slot))
                     .run(format!("{} apply IMAGE", facts.program))
@@ -136,27 +136,30 @@ fn form(facts: &Facts, esp: &EspFacts, ours: &OurEntry) -> Option<Finding> {
 
 fn payloads(facts: &Facts, esp: &EspFacts, ours: &OurEntry) -> Option<Finding> {
     let (_, wholeness) = esp.wholeness.iter().find(|(name, _)| *name == ours.file_name)?;
-    let (id, kind) = match wholeness {
-        Wholeness::Missing(kind) => ("payload-missing", *kind),
-        Wholeness::Differs(kind) => ("payload-altered", *kind),
-        Wholeness::Whole | Wholeness::Inert | Wholeness::Unreadable(_) => return None,
+    let file = |kind| ours.entry.as_ref().map(|entry| entry.payload(kind).path().to_string()).unwrap_or_default();
+    let told = |how: &Wholeness, kind| format!("of {}, {how} ({})", ours.file_name, file(kind));
+    let (id, kind, what) = match wholeness {
+        Ok(how @ Wholeness::Missing(kind)) => ("payload-missing", Some(*kind), told(how, *kind)),
+        Ok(how @ Wholeness::Differs(kind)) => ("payload-altered", Some(*kind), told(how, *kind)),
+        Ok(Wholeness::Whole | Wholeness::Inert | Wholeness::Unreadable(_)) => return None,
+        Err(why) => {
+            ("payload-unreadable", None, format!("of {}, kernel or initrd cannot be read: {why}", ours.file_name))
+        }
     };
     let severity =
         if ours.name.is_exhausted() && !esp.next.boots(ours.name) { Severity::Warning } else { Severity::Danger };
     let why = match (id, kind) {
-        ("payload-missing", PayloadKind::Linux) => "the loader skips the entry without a word",
-        ("payload-missing", PayloadKind::Initrd) => {
+        ("payload-missing", Some(PayloadKind::Linux)) => "the loader skips the entry without a word",
+        ("payload-missing", Some(PayloadKind::Initrd)) => {
             "the loader counts the try and stops in the firmware until somebody resets the machine"
         }
         _ => "it may not start, or not be what was signed",
     };
-    let file = ours.entry.as_ref().map(|entry| entry.payload(kind).path().to_string()).unwrap_or_default();
-    let what = format!("of {}, {wholeness} ({file})", ours.file_name);
     let finding = Finding::new(id, severity, what, why);
     let runs = esp.running.as_ref().is_ok_and(|running| running.name().same_system(ours.name));
     Some(if runs {
         finding
-            .remedy(format!("put the {kind} of version {} back (from its image: `ralph-image extract`), or go back to the other slot and apply the image again", esp.version(ours)))
+            .remedy(format!("put the {} of version {} back (from its image: `ralph-image extract`), or go back to the other slot and apply the image again", kind.map_or("kernel and initrd".to_owned(), |kind| kind.to_string()), esp.version(ours)))
             .run(format!("{} rollback", facts.program))
     } else {
         finding
@@ -171,6 +174,9 @@ fn uncounted(facts: &Facts, esp: &EspFacts, ours: &OurEntry) -> Option<Finding> 
     if !ours.is_live() {
         return None;
     }
+        ("payload-unreadable", _) => {
+            "the firmware may not be able to read it either: the disk is failing, or the volume damaged"
+        }
     // An entry is staged with it and committed without it (ENT-11): only a rename leaves it in an uncounted one.
     if ours.name.counter.is_none() && entry.options.on_corruption == OnCorruption::Restart {
         let runs = esp.running_name().is_some_and(|running| running.same_system(ours.name));
@@ -231,7 +237,7 @@ fn twins(facts: &Facts, esp: &EspFacts) -> Vec<Finding> {
                 (Severity::Warning, "both start the same system; a change of its entry was cut")
             };
             let what = format!("{} and {} are names of one system", first.file_name, second.file_name);
-            found.push(repaired(
+            found.push(esp.tidy(
                 facts,
                 Finding::new("twin", severity, what, why),
                 "remove the one that the cut change was to replace",
@@ -263,9 +269,12 @@ fn older(esp: &EspFacts) -> Vec<Finding> {
     live().filter(newer).map(finding).collect()
 }
 
-fn repaired(facts: &Facts, finding: Finding, remedy: &str) -> Finding {
-    let finding = finding.remedy(remedy);
-    if facts.writable() { finding.fix(Repair::Tidy, &facts.program) } else { finding }
+impl EspFacts {
+    /// `doctor --fix` tidies it away, where that can be done: not before the clusters are known (ENT-22).
+    pub(super) fn tidy(&self, facts: &Facts, finding: Finding, remedy: &str) -> Finding {
+        let finding = finding.remedy(remedy);
+        if facts.writable() && self.faults.is_ok() { finding.fix(Repair::Tidy, &facts.program) } else { finding }
+    }
 }
 
 /// Why nothing else would boot; none where what stands in the way is a finding of its own.

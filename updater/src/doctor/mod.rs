@@ -106,7 +106,7 @@ pub(crate) fn who_misleads(
     program: &str,
 ) -> Result<Vec<Finding>, EspError> {
     let conf = facts::conf_lines(esp)?;
-    let whole = facts::whole(&facts::wholeness(esp, state)?);
+    let whole = facts::whole(&facts::wholeness(esp, state));
     let mut found = choosing::find(&Choosing {
         asked: Asked { state, vars, architecture: running.entry().architecture },
         conf: &conf,

@@ -6,7 +6,7 @@ use disk_layout::Slot;
 use image_format::slot_bytes;
 
 use super::facts::{EspFacts, Facts};
-use super::finding::{Finding, Repair, Severity};
+use super::finding::{Finding, Severity};
 use crate::refuse::ESP_SPARE;
 use crate::vitals::{EspVolume, NoVolume, WriteProtection};
 
@@ -17,11 +17,7 @@ const TRIAL_ROOM: usize = 32;
 /// Of the EFI partition's file system itself; also when nothing on it can be read.
 pub(super) fn find(facts: &Facts) -> Vec<Finding> {
     let mut found = Vec::new();
-    let check = |finding: Finding| match &facts.vitals.esp_device {
-        Some(device) => finding.run(format!("fsck.vfat -a {}", device.display())),
-        None => finding,
-    };
-    let unmounted = "with the volume unmounted, and after `doctor --fix`, check it";
+    let (check, unmounted) = (|finding| check(facts, finding), UNMOUNTED);
     match &facts.vitals.volume {
         Some(Err(NoVolume::NotFat(why))) => found.push(
             Finding::new(
@@ -75,6 +71,15 @@ pub(super) fn find(facts: &Facts) -> Vec<Finding> {
     found
 }
 
+const UNMOUNTED: &str = "with the volume unmounted, and after `doctor --fix`, check it";
+
+fn check(facts: &Facts, finding: Finding) -> Finding {
+    match &facts.vitals.esp_device {
+        Some(device) => finding.run(format!("fsck.vfat -a {}", device.display())),
+        None => finding,
+    }
+}
+
 fn read_only(facts: &Facts, protection: &WriteProtection) -> Finding {
     let why = "no trial can be committed, counted or marked bad, and no update installed";
     let finding = |what| Finding::new("esp-read-only", Severity::Danger, what, why);
@@ -94,7 +99,15 @@ fn read_only(facts: &Facts, protection: &WriteProtection) -> Finding {
 
 /// Room and clusters, once the volume could be read.
 pub(super) fn find_inside(facts: &Facts, esp: &EspFacts) -> Vec<Finding> {
-    let mut found: Vec<Finding> = esp.faults.iter().map(|fault| cluster_fault(facts, esp, fault)).collect();
+    let mut found = match &esp.faults {
+        Ok(faults) => faults.iter().map(|fault| cluster_fault(facts, esp, fault)).collect(),
+        Err(why) => {
+            let what = format!("the clusters of the names on the EFI partition cannot be looked at: {why}");
+            let why = "nothing is removed before it is known that no two names share clusters, so every update, commit and rollback is refused";
+            let finding = Finding::new("directory-unreadable", Severity::Danger, what, why);
+            vec![check(facts, finding.remedy(format!("save what is needed of it; {UNMOUNTED}")))]
+        }
+    };
     found.extend(room(facts, esp));
     found
 }
@@ -129,9 +142,21 @@ fn entries_room(facts: &Facts, esp: &EspFacts) -> Option<Finding> {
     ))
 }
 
-                let finding = Finding::new("cut-rename", Severity::Warning, what, why)
-                    .remedy("take the name away that the cut rename was to replace");
-                return if facts.writable() { finding.fix(Repair::Tidy, &facts.program) } else { finding };
+fn cluster_fault(facts: &Facts, esp: &EspFacts, fault: &ClusterFault) -> Finding {
+    let entry = |path: &EspPath| path.as_str().strip_prefix("loader/entries/")?.parse::<EntryName>().ok();
+    match fault {
+        ClusterFault::Shared { first, second, same_start } => {
+            let what = format!("{first} and {second} share clusters");
+            let cut = match (entry(first), entry(second)) {
+                (Some(a), Some(b)) => {
+                    *same_start && a.same_system(b) && a.counter.is_some() && b.counter.is_some() && a != b
+                }
+                _ => false,
+            };
+            if cut {
+                let why = "the firmware's counting was cut; to remove either name as usual would destroy the other";
+                let finding = Finding::new("cut-rename", Severity::Warning, what, why);
+                return esp.tidy(facts, finding, "take the name away that the cut rename was to replace");
             }
             let why = "to remove or change either destroys the other, so updates are refused";
             Finding::new("shared-clusters", Severity::Danger, what, why)
