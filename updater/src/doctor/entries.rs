@@ -70,7 +70,8 @@ fn next_boot(facts: &Facts, esp: &EspFacts) -> Vec<Finding> {
     }
     let waits = |ours: &&OurEntry| {
         let tries = ours.name.counter.is_some_and(|counter| counter.left() > 0);
-        ours.is_live() && ours.entry.is_ok() && tries && !esp.next.boots(ours.name)
+        let runs = esp.running_name().is_some_and(|running| running.same_system(ours.name));
+        ours.is_live() && ours.entry.is_ok() && tries && !runs && !esp.next.boots(ours.name)
     };
     let unknown = matches!(esp.next, Prediction::Unknown { .. });
     for ours in esp.state.ours.iter().filter(waits).filter(|_| !unknown) {
@@ -81,6 +82,7 @@ fn next_boot(facts: &Facts, esp: &EspFacts) -> Vec<Finding> {
                 .remedy("take away what stands before it (see the other findings), or give it up")
                 .run(format!("{} reject {}", facts.program, ours.name.slot)),
         );
+    // What runs is being tried, and waits for nothing.
     }
     found
 }

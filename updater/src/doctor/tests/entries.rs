@@ -33,6 +33,19 @@ fn doc_11_a_trial_that_sorts_below_the_good_one_is_never_tried() {
 }
 
 #[test]
+fn doc_11_what_runs_waits_for_no_try() {
+    // A runs on trial, B is bad, and an update to B was staged beside it.
+    let mut host = FakeHost::new();
+    host.with_esp(|esp| esp.take("loader/entries/ralphos-a-g1.conf"));
+    host.put_system("ralphos-a-g2+2-1.conf", "2.0.0");
+    host.boot("ralphos-a-g2+2-1.conf", "2.0.0");
+    host.put_system("ralphos-b-g3+3-0.conf", "3.0.0");
+    let diagnosis = look(&host);
+    assert_eq!(diagnosis.next_boot.as_ref().unwrap().entry, "ralphos-b-g3+3-0.conf");
+    assert!(!diagnosis.is_endangered(), "{:?}", ids(&diagnosis));
+}
+
+#[test]
 fn doc_11_nothing_or_nothing_good_boots() {
     let host = FakeHost::new();
     host.with_esp(|esp| esp.take("loader/entries/ralphos-a-g1.conf"));
