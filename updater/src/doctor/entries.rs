@@ -5,6 +5,7 @@ use boot_entries::{ChangeError, Liveness, NoFallback, OnCorruption, OurEntry, Pa
 
 use super::facts::{EspFacts, Facts};
 use super::finding::{Finding, Repair, Severity};
+use super::unpredictable;
 use crate::session::describe;
 
 pub(super) fn find(facts: &Facts, esp: &EspFacts) -> Vec<Finding> {
@@ -18,7 +19,12 @@ pub(super) fn find(facts: &Facts, esp: &EspFacts) -> Vec<Finding> {
                 why.clone(),
                 "nothing can be committed, updated or rolled back",
             )
-            .remedy("see what was changed by hand on the EFI partition; a reboot starts what is named above"),
+            .remedy(match esp.next {
+                Prediction::Boots { .. } => {
+                    "see what was changed by hand on the EFI partition; a reboot starts what is named above"
+                }
+                _ => "see what was changed by hand on the EFI partition, and to the other findings first",
+            }),
         );
     }
     for ours in &esp.state.ours {
@@ -35,25 +41,27 @@ fn next_boot(facts: &Facts, esp: &EspFacts) -> Vec<Finding> {
     let mut found = Vec::new();
     match &esp.next {
         Prediction::Nothing => found.push(
-            Finding::new("nothing-boots", Severity::Danger, "no entry can be booted", "the machine stops at its next boot and waits for a person")
-                .remedy("put a system on the disk before the machine is restarted")
-                .run(format!("{} apply IMAGE", facts.program)),
-        ),
-        Prediction::Unknown { because } => found.push(
             Finding::new(
-                "unmodelled-entry",
+                "nothing-boots",
                 Severity::Danger,
-                format!("what boots next cannot be told: {}", because.join(", ")),
-                "unified kernel images in EFI/Linux, and entries that only the loader can read, may sort before ours; every update, commit by hand and rollback is refused",
+                "no entry can be booted",
+                "the machine stops at its next boot and waits for a person",
             )
-            .remedy("remove what is named from the EFI partition, if nobody needs it"),
+            .remedy("put a system on the disk before the machine is restarted")
+            .run(format!("{} apply IMAGE", facts.program)),
         ),
+        Prediction::Unknown { .. } => found.extend(unpredictable::find(facts, esp)),
         Prediction::Boots { entry: None, file_name, .. } => {
             if !esp.state.ours.iter().any(OurEntry::is_live) {
                 found.push(
-                    Finding::new("foreign-boots", Severity::Danger, format!("{file_name} boots, and there is no entry of ours"), "what boots is not looked after by anybody")
-                        .remedy("put a system on the disk")
-                        .run(format!("{} apply IMAGE", facts.program)),
+                    Finding::new(
+                        "foreign-boots",
+                        Severity::Danger,
+                        format!("{file_name} boots, and there is no entry of ours"),
+                        "what boots is not looked after by anybody",
+                    )
+                    .remedy("put a system on the disk")
+                    .run(format!("{} apply IMAGE", facts.program)),
                 );
             }
         }
@@ -61,13 +69,19 @@ fn next_boot(facts: &Facts, esp: &EspFacts) -> Vec<Finding> {
             let last_try = esp.running_name().is_some_and(|running| running.same_system(*name));
             if name.is_exhausted() && !last_try {
                 found.push(
-                    Finding::new("bad-boots", Severity::Danger, format!("{file_name} boots next, and is marked bad"), "what failed before boots again: nothing better is there, or something stands before it")
-                        .remedy("apply an image that is known to work; a machine with bad slots accepts it")
-                        .run(format!("{} apply IMAGE", facts.program)),
+                    Finding::new(
+                        "bad-boots",
+                        Severity::Danger,
+                        format!("{file_name} boots next, and is marked bad"),
+                        "what failed before boots again: nothing better is there, or something stands before it",
+                    )
+                    .remedy("apply an image that is known to work; a machine with bad slots accepts it")
+                    .run(format!("{} apply IMAGE", facts.program)),
                 );
             }
         }
     }
+    // What runs is being tried, and waits for nothing.
     let waits = |ours: &&OurEntry| {
         let tries = ours.name.counter.is_some_and(|counter| counter.left() > 0);
         let runs = esp.running_name().is_some_and(|running| running.same_system(ours.name));
@@ -82,7 +96,6 @@ fn next_boot(facts: &Facts, esp: &EspFacts) -> Vec<Finding> {
                 .remedy("take away what stands before it (see the other findings), or give it up")
                 .run(format!("{} reject {}", facts.program, ours.name.slot)),
         );
-    // What runs is being tried, and waits for nothing.
     }
     found
 }
@@ -103,11 +116,19 @@ fn fallback(facts: &Facts, esp: &EspFacts) -> Option<Finding> {
     Some(finding.run(format!("{} apply IMAGE", facts.program)))
 }
 
-fn form(facts: &Facts, esp: &EspFacts, ours: &OurEntry) -> Option<Finding> {
-    let twin = |other: &&OurEntry| {
+/// Would the next writing run remove this unreadable entry, because a readable one stands beside it (UPD-24)?
+pub(super) fn tidied(esp: &EspFacts, ours: &OurEntry) -> bool {
+    let twin = |other: &OurEntry| {
         other.file_name != ours.file_name && other.name.same_system(ours.name) && other.is_live() && other.entry.is_ok()
     };
-    let tidied = esp.state.ours.iter().any(|other| twin(&other));
+    ours.entry.is_err() && esp.state.ours.iter().any(twin)
+}
+
+fn form(facts: &Facts, esp: &EspFacts, ours: &OurEntry) -> Option<Finding> {
+    if esp.state.halts_the_loader(&ours.file_name) {
+        return None; // It is `loader-halts`.
+    }
+    let tidied = tidied(esp, ours);
     match (&ours.entry, ours.liveness) {
         (Ok(_), Liveness::Live) => None,
         (Ok(_), Liveness::Inert) => {
@@ -155,6 +176,9 @@ fn payloads(facts: &Facts, esp: &EspFacts, ours: &OurEntry) -> Option<Finding> {
         ("payload-missing", Some(PayloadKind::Initrd)) => {
             "the loader counts the try and stops in the firmware until somebody resets the machine"
         }
+        ("payload-unreadable", _) => {
+            "the firmware may not be able to read it either: the disk is failing, or the volume damaged"
+        }
         _ => "it may not start, or not be what was signed",
     };
     let finding = Finding::new(id, severity, what, why);
@@ -176,9 +200,6 @@ fn uncounted(facts: &Facts, esp: &EspFacts, ours: &OurEntry) -> Option<Finding> 
     if !ours.is_live() {
         return None;
     }
-        ("payload-unreadable", _) => {
-            "the firmware may not be able to read it either: the disk is failing, or the volume damaged"
-        }
     // An entry is staged with it and committed without it (ENT-11): only a rename leaves it in an uncounted one.
     if ours.name.counter.is_none() && entry.options.on_corruption == OnCorruption::Restart {
         let runs = esp.running_name().is_some_and(|running| running.same_system(ours.name));

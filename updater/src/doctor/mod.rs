@@ -10,6 +10,7 @@ mod finding;
 pub mod fix;
 mod machine;
 pub mod text;
+mod unpredictable;
 mod volume;
 
 use boot_entries::{Entry, Esp, EspError, EspState, LoaderVars};

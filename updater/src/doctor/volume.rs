@@ -109,23 +109,10 @@ pub(super) fn find_inside(facts: &Facts, esp: &EspFacts) -> Vec<Finding> {
         }
     };
     found.extend(room(facts, esp));
+    found.extend(entries_room(facts, esp));
     found
 }
 
-fn cluster_fault(facts: &Facts, esp: &EspFacts, fault: &ClusterFault) -> Finding {
-    let entry = |path: &EspPath| path.as_str().strip_prefix("loader/entries/")?.parse::<EntryName>().ok();
-    match fault {
-        ClusterFault::Shared { first, second, same_start } => {
-            let what = format!("{first} and {second} share clusters");
-            let cut = match (entry(first), entry(second)) {
-                (Some(a), Some(b)) => {
-                    *same_start && a.same_system(b) && a.counter.is_some() && b.counter.is_some() && a != b
-                }
-                _ => false,
-    found.extend(entries_room(facts, esp));
-            };
-            if cut {
-                let why = "the firmware's counting was cut; to remove either name as usual would destroy the other";
 /// Is there room for the names that a trial puts at the end of `loader/entries`?
 fn entries_room(facts: &Facts, esp: &EspFacts) -> Option<Finding> {
     let free = facts.vitals.volume.as_ref()?.as_ref().ok()?.entries_room?;

@@ -118,6 +118,17 @@ fn doc_13_each_damage_of_the_partition_table() {
         assert!(ids(&clash).contains(&"second-disk!".to_owned()));
         assert!(clash.findings.iter().all(|finding| !finding.fixable), "nothing is written while two disks look alike");
     }
+    // The line to copy names the disk; where there is none, there is no line.
+    for (disk, command) in [
+        (Some("/dev/vda"), Some("sgdisk -e /dev/vda")),
+        (Some("my disk.raw"), Some("sgdisk -e 'my disk.raw'")),
+        (None, None),
+    ] {
+        let host = two_systems();
+        host.vitals.borrow_mut().table = Some(TableHealth { backup: damage(), misplaced: true, ..whole.clone() });
+        host.vitals.borrow_mut().disk = disk.map(PathBuf::from);
+        assert_eq!(look(&host).findings[0].command.as_deref(), command);
+    }
 }
 
 #[test]
@@ -139,17 +150,6 @@ fn doc_1_what_keeps_the_disk_from_being_opened_is_a_finding_too() {
     for (error, id) in [
         (image(LayoutError::Xbootldr(5)), "xbootldr"),
         (image(LayoutError::Twice { label: "EFI", first: 1, second: 5 }), "same-partitions"),
-    // The line to copy names the disk; where there is none, there is no line.
-    for (disk, command) in [
-        (Some("/dev/vda"), Some("sgdisk -e /dev/vda")),
-        (Some("my disk.raw"), Some("sgdisk -e 'my disk.raw'")),
-        (None, None),
-    ] {
-        let host = two_systems();
-        host.vitals.borrow_mut().table = Some(TableHealth { backup: damage(), misplaced: true, ..whole.clone() });
-        host.vitals.borrow_mut().disk = disk.map(PathBuf::from);
-        assert_eq!(look(&host).findings[0].command.as_deref(), command);
-    }
         (image(LayoutError::SameGuid { first: 1, second: 5, guid }), "same-partitions"),
         (
             HostError::Booted(disk_layout::BootedError::TableChanged { disk: "/dev/vda".into(), number: 2 }),
