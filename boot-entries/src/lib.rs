@@ -30,5 +30,8 @@ pub use esp::{Esp, EspError, EspPath, FakeEsp, ImageEsp, KernelEsp, RawEsp, Spac
 pub use loader::{LoaderConf, LoaderVars, Release};
 pub use names::{Counter, EntryName, Generation, PayloadKind, PayloadName};
 pub use options::{BootOptions, OnCorruption};
-pub use state::{EspState, Fallback, NoFallback, OurEntry, Prediction, Wholeness, another_whole_entry_boots, is_whole};
+pub use state::{
+    EspState, Fallback, NoFallback, OurEntry, Prediction, Unpredictable, Wholeness, another_whole_entry_boots,
+    because_text, is_whole,
+};
 pub use vars::{FoundVars, read_vars};

@@ -1,5 +1,7 @@
 //! What the loader will do, whichever release of it a machine has (`LDR-8`, `LDR-9`).
 
+use std::fmt;
+
 use crate::loader::{ChoiceReason, Outcome, Release};
 use crate::names::EntryName;
 
@@ -17,12 +19,50 @@ pub enum Prediction {
     },
     /// It finds nothing to boot and waits for a person.
     Nothing,
-    /// There are things that the loader takes into account and the model does not (`LDR-8`), or its releases would do
-    /// different things (`LDR-9`).
+    /// It cannot be told.
     Unknown {
-        /// The paths of those things, or what the releases would do.
-        because: Vec<String>,
+        /// Why not; at least one thing.
+        because: Vec<Unpredictable>,
     },
+}
+
+/// Something for which nothing can be predicted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Unpredictable {
+    /// The loader takes what has this path into account, and the model does not (`LDR-8`).
+    Unmodelled(String),
+    /// The loader stops for good when it reads the file of this name in `loader/entries`, whatever else would boot
+    /// (`LDR-10`).
+    Halts(String),
+    /// Releases of the loader would do different things (`LDR-9`).
+    ReleasesDiffer {
+        /// What one of them does.
+        one: Outcome,
+        /// What another does.
+        other: Outcome,
+    },
+    /// This pattern may name something that is no entry (`LDR-8`).
+    Pattern(String),
+}
+
+impl fmt::Display for Unpredictable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Unpredictable::Unmodelled(path) => f.write_str(path),
+            Unpredictable::Halts(file) => write!(f, "loader/entries/{file}, at which the boot loader halts"),
+            Unpredictable::ReleasesDiffer { one, other } => {
+                write!(f, "releases of the boot loader that differ ({}, or {})", describe(one), describe(other))
+            }
+            Unpredictable::Pattern(pattern) => {
+                write!(f, "the pattern {pattern:?}, which may name something else than an entry")
+            }
+        }
+    }
+}
+
+/// All of it, for a person.
+pub fn because_text(because: &[Unpredictable]) -> String {
+    because.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
 impl Prediction {
@@ -48,15 +88,17 @@ pub(crate) fn agreed(outcomes: &[(Release, Outcome)]) -> Prediction {
     };
     let Some(((_, first), others)) = outcomes.split_first() else { return Prediction::Nothing };
     if let Some((_, other)) = others.iter().find(|(_, other)| !same(first, other)) {
-        let differ = format!("releases of the boot loader that differ ({}", describe(first));
-        return Prediction::Unknown { because: vec![format!("{differ}, or {})", describe(other))] };
+        let differ = Unpredictable::ReleasesDiffer { one: first.clone(), other: other.clone() };
+        return Prediction::Unknown { because: vec![differ] };
     }
     match first {
         Outcome::Boots(choice) => {
             Prediction::Boots { file_name: choice.name.clone(), entry: ours(first), reason: choice.reason }
         }
         Outcome::Nothing => Prediction::Nothing,
-        Outcome::Automatic { .. } => Prediction::Unknown { because: vec![describe(first)] },
+        Outcome::Automatic { pattern } => {
+            Prediction::Unknown { because: vec![Unpredictable::Pattern(pattern.clone())] }
+        }
     }
 }
 
@@ -64,9 +106,7 @@ fn describe(outcome: &Outcome) -> String {
     match outcome {
         Outcome::Boots(choice) => format!("{}: {}", choice.name, reason_text(choice.reason)),
         Outcome::Nothing => "nothing boots".to_owned(),
-        Outcome::Automatic { pattern } => {
-            format!("the pattern {pattern:?}, which may name something else than an entry")
-        }
+        Outcome::Automatic { pattern } => Unpredictable::Pattern(pattern.clone()).to_string(),
     }
 }
 

@@ -12,7 +12,7 @@ use crate::esp::{Esp, EspError, EspPath, Space};
 use crate::loader::{self, Candidate, ChoiceReason, EntryFile, LoaderConf, LoaderVars, Outcome, Release};
 use crate::names::{Counter, EntryName, Generation, PayloadKind, PayloadName, entries_dir, payload_dir};
 use crate::prediction::agreed;
-pub use crate::prediction::{Prediction, reason_text};
+pub use crate::prediction::{Prediction, Unpredictable, because_text, reason_text};
 
 /// The longest name that every firmware is trusted to show, in UTF-16 units (`LDR-8`).
 const NAME_MAX: usize = 240;
@@ -203,11 +203,15 @@ impl EspState {
         vars: &LoaderVars,
         architecture: EntryArchitecture,
     ) -> Prediction {
-        let doubtful = |file: &&EntryFile| {
-            loader::halts_the_loader(file) || readings(file).any(|found| self.doubtful.contains(&found.kernel))
+        let doubtful = |file: &EntryFile| {
+            if loader::halts_the_loader(file) {
+                return Some(Unpredictable::Halts(file.name.clone()));
+            }
+            let doubtful = readings(file).any(|found| self.doubtful.contains(&found.kernel));
+            doubtful.then(|| Unpredictable::Unmodelled(format!("{}/{}", entries_dir(), file.name)))
         };
-        let because = files.iter().filter(doubtful).map(|file| format!("{}/{}", entries_dir(), file.name));
-        let because: Vec<String> = self.unmodelled.iter().cloned().chain(because).collect();
+        let unmodelled = self.unmodelled.iter().cloned().map(Unpredictable::Unmodelled);
+        let because: Vec<Unpredictable> = unmodelled.chain(files.iter().filter_map(doubtful)).collect();
         if !because.is_empty() {
             return Prediction::Unknown { because };
         }
@@ -408,10 +412,10 @@ pub enum NoFallback {
     #[error("the boot loader would find nothing to boot")]
     Nothing,
     /// It cannot be said.
-    #[error("what the boot loader would do cannot be predicted because of {}", because.join(", "))]
+    #[error("what the boot loader would do cannot be predicted because of {}", because_text(because))]
     Unknown {
-        /// What the model leaves out of account.
-        because: Vec<String>,
+        /// Why not.
+        because: Vec<Unpredictable>,
     },
     /// The same entry would boot again, or another name of it.
     #[error("the boot loader would choose {file_name} again ({})", reason_text(*reason))]

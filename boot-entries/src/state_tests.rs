@@ -156,14 +156,14 @@ fn ldr8_what_is_not_modelled_is_not_predicted() {
     esp.put("EFI/Linux/readme.txt", b"");
     assert_eq!(boots(read(&esp).predict(&no_vars(), X64)), "ralphos-a-g1.conf");
     esp.put("EFI/Linux/Other.EFI", b"");
-    let because = vec!["EFI/Linux/Other.EFI".to_owned()];
+    let because = vec![Unpredictable::Unmodelled("EFI/Linux/Other.EFI".to_owned())];
     assert_eq!(read(&esp).predict(&no_vars(), X64), Prediction::Unknown { because });
     esp.take("EFI/Linux/Other.EFI");
     // What is too long to be read here may be an entry; what the loader does not read may be as long as it likes.
     esp.put("loader/entries/README", &vec![b'#'; 2 << 20]);
     assert_eq!(boots(read(&esp).predict(&no_vars(), X64)), "ralphos-a-g1.conf");
     esp.put("loader/entries/x.conf", &vec![b'#'; 2 << 20]);
-    let because = vec!["loader/entries/x.conf".to_owned()];
+    let because = vec![Unpredictable::Unmodelled("loader/entries/x.conf".to_owned())];
     assert_eq!(read(&esp).predict(&no_vars(), X64), Prediction::Unknown { because });
 }
 
@@ -255,10 +255,12 @@ fn ldr8_a_kernel_path_is_plain_or_nothing_is_predicted() {
         "/ralphos/./a/g1-linux",
         "/ralphos/a/",
     ];
-    for kernel in there.into_iter().chain(["/", "/../k", ""]) {
-        let refused = Prediction::Unknown { because: vec!["loader/entries/x.conf".into()] };
+    let unknown = |because: Unpredictable| Prediction::Unknown { because: vec![because] };
+    for kernel in there.into_iter().chain(["/", "/../k"]) {
+        let refused = unknown(Unpredictable::Unmodelled("loader/entries/x.conf".into()));
         assert_eq!(predict(kernel), refused, "{kernel:?}");
     }
+    assert_eq!(predict(""), unknown(Unpredictable::Halts("x.conf".into())), "LDR-10");
     // Whoever follows these finds nothing.
     for kernel in ["/k.", "/ k", "/k/", "/a:b."] {
         assert_eq!(boots(predict(kernel)), "ralphos-a-g1.conf", "{kernel:?}");
@@ -271,10 +273,9 @@ fn ldr9_where_releases_differ_nothing_is_predicted() {
     let with = |default: &str| LoaderVars { default: Some(default.into()), ..no_vars() };
     for default in ["ralphos-b-g2.conf", "ralphos-b-g2+0-3.conf"] {
         let Prediction::Unknown { because } = read(&esp).predict(&with(default), X64) else { panic!("{default}") };
-        assert!(
-            because[0].contains("ralphos-a-g1.conf") && because[0].contains("ralphos-b-g2+0-3.conf"),
-            "{because:?}"
-        );
+        assert!(matches!(&because[..], [Unpredictable::ReleasesDiffer { .. }]), "{because:?}");
+        let text = because_text(&because);
+        assert!(text.contains("ralphos-a-g1.conf") && text.contains("ralphos-b-g2+0-3.conf"), "{text}");
     }
     assert_eq!(boots(read(&esp).predict(&with("ralphos-a-g1.conf"), X64)), "ralphos-a-g1.conf");
     // Twins: the same system, whichever they take.

@@ -4,12 +4,12 @@
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
+pub use disk_layout::LOADER_GUID;
+
 use crate::loader::{LoaderVars, parse_efi_string};
 
 /// Where Linux shows EFI variables.
 pub const EFIVARS: &str = "/sys/firmware/efi/efivars";
-/// The vendor of the loader's variables.
-pub const LOADER_GUID: &str = "4a67b082-0a4c-41cf-b6c7-440b29bb8c4f";
 
 /// A variable that may be there and could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -30,19 +30,27 @@ pub struct FoundVars {
     pub unreadable: Vec<Unreadable>,
 }
 
+/// The text of one variable in the folder `dir`; none when it is missing, empty or no text (`LDR-4` passes over it).
+///
+/// # Errors
+/// [`Unreadable`]: it may be there.
+pub fn read_text(dir: &Path, name: &str) -> Result<Option<String>, Unreadable> {
+    let path = dir.join(format!("{name}-{LOADER_GUID}"));
+    match std::fs::read(&path) {
+        Ok(bytes) => Ok(parse_efi_string(&bytes).ok().filter(|text| !text.is_empty())),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(Unreadable { path, source }),
+    }
+}
+
 /// Reads the variables from the folder `dir`. What is missing, be it the folder itself, or holds no text (`LDR-4` passes over it) is absent.
 pub fn read_vars(dir: &Path) -> FoundVars {
     let mut unreadable = Vec::new();
     let mut text = |name: &str| {
-        let path = dir.join(format!("{name}-{LOADER_GUID}"));
-        match std::fs::read(&path) {
-            Ok(bytes) => parse_efi_string(&bytes).ok().filter(|text| !text.is_empty()),
-            Err(error) if error.kind() == ErrorKind::NotFound => None,
-            Err(source) => {
-                unreadable.push(Unreadable { path, source });
-                None
-            }
-        }
+        read_text(dir, name).unwrap_or_else(|error| {
+            unreadable.push(error);
+            None
+        })
     };
     let vars = LoaderVars {
         one_shot: text("LoaderEntryOneShot"),

@@ -38,6 +38,6 @@ pub use seed::Seed;
 pub use size::{SizeError, parse_size};
 pub use slot::{NotASlot, Slot};
 pub use slot_file::{Access, SlotFile};
-pub use sysroot::{SysError, SysRoot};
+pub use sysroot::{LOADER_GUID, SysError, SysRoot};
 pub use table::{CopyError, Partition, PartitionTable, TableCopy, TableError};
 pub use window::{FileWindow, OutsideWindow};

@@ -8,7 +8,7 @@ use uuid::Uuid;
 use crate::mountinfo::{BadMountInfo, DeviceNumber, Mount, parse_mountinfo};
 
 /// The vendor GUID of the loader's EFI variables.
-const LOADER_VENDOR: &str = "4a67b082-0a4c-41cf-b6c7-440b29bb8c4f";
+pub const LOADER_GUID: &str = "4a67b082-0a4c-41cf-b6c7-440b29bb8c4f";
 
 /// Where the kernel's file systems are.
 #[derive(Debug, Clone)]
@@ -87,7 +87,7 @@ impl SysRoot {
     /// # Errors
     /// [`SysError`] when the variable is there and cannot be read or is not a GUID.
     pub fn loader_partition(&self) -> Result<Option<Uuid>, SysError> {
-        let path = self.sys.join(format!("firmware/efi/efivars/LoaderDevicePartUUID-{LOADER_VENDOR}"));
+        let path = self.sys.join(format!("firmware/efi/efivars/LoaderDevicePartUUID-{LOADER_GUID}"));
         let bytes = match std::fs::read(&path) {
             Ok(bytes) => bytes,
             // Not started by a loader that tells, or no EFI variables here: nothing was told.

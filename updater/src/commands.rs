@@ -13,7 +13,7 @@ use image_format::{TrustPolicy, UnverifiedImage};
 use serde_json::json;
 use updater::apply::{ApplyError, Outcome, Request, apply};
 use updater::config::{self, LOCAL_DIR, Policy, VENDOR_DIR};
-use updater::doctor::fix::Repaired;
+use updater::doctor::fix::{NotRepaired, Repaired};
 use updater::doctor::{self, Diagnosis};
 use updater::explain;
 use updater::host::{Device, Host, HostError, ImageFile};
@@ -144,7 +144,7 @@ fn ask_doctor(cli: &Cli, fix: bool) -> anyhow::Result<Answer> {
         Ok(host) => host,
         // What keeps every other command from working is the doctor's to tell.
         Err(error) => match doctor::diagnose_unopened(&error) {
-            Some(diagnosis) => return diagnosed(&diagnosis, fix.then_some(&[])),
+            Some(diagnosis) => return diagnosed(&diagnosis, fix.then_some((&[], &[]))),
             None => return Err(error.into()),
         },
     };
@@ -152,14 +152,16 @@ fn ask_doctor(cli: &Cli, fix: bool) -> anyhow::Result<Answer> {
         return diagnosed(&doctor::diagnose(&*host), None);
     }
     let fixed = doctor::fix::fix(&*host)?;
-    diagnosed(&fixed.diagnosis, Some(&fixed.repaired))
+    diagnosed(&fixed.diagnosis, Some((&fixed.repaired, &fixed.not_repaired)))
 }
 
-fn diagnosed(diagnosis: &Diagnosis, repaired: Option<&[Repaired]>) -> anyhow::Result<Answer> {
-    let text = doctor::text::text(diagnosis, repaired);
+fn diagnosed(diagnosis: &Diagnosis, fixed: Option<(&[Repaired], &[NotRepaired])>) -> anyhow::Result<Answer> {
+    let not_repaired = fixed.map_or(&[][..], |(_, not_repaired)| not_repaired);
+    let text = doctor::text::text(diagnosis, fixed.map(|(repaired, _)| repaired), not_repaired);
     let mut fields = serde_json::to_value(diagnosis)?;
-    if let Some(repaired) = repaired {
+    if let Some((repaired, not_repaired)) = fixed {
         fields["repaired"] = serde_json::to_value(repaired)?;
+        fields["not_repaired"] = serde_json::to_value(not_repaired)?;
     }
     Ok(if diagnosis.is_endangered() { Answer::endangered(text, fields) } else { Answer::done(text, fields) })
 }

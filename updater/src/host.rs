@@ -235,9 +235,9 @@ impl Host for Device {
         let root = Path::new("/");
         let (disk, esp) = (self.disk.disk_dev(), self.disk.esp_dev());
         let mut found = Vitals {
-            disk_device: Some(disk.to_owned()),
+            disk: Some(disk.to_owned()),
             esp_device: Some(esp.to_owned()),
-            volume: std::fs::File::open(esp).ok().map(vitals::volume),
+            volume: Some(vitals::volume(std::fs::File::open(esp))),
             watchdog: vitals::watchdog(root),
             now: now(),
             built: vitals::built(root),
@@ -360,6 +360,13 @@ fn read_guard(path: &Path, offset: u64, layout: &DiskLayout) -> Result<GuardReco
     }
 }
 
+/// A path as a shell takes it, for a line to copy.
+pub(crate) fn for_shell(path: &Path) -> String {
+    let path = path.display().to_string();
+    let plain = path.chars().all(|c| c.is_ascii_alphanumeric() || "/._-".contains(c));
+    if plain { path } else { format!("'{}'", path.replace('\'', "'\\''")) }
+}
+
 /// A disk image file (UPD-60).
 #[derive(Debug)]
 pub struct ImageFile {
@@ -430,16 +437,14 @@ impl Host for ImageFile {
     }
 
     fn command(&self) -> String {
-        let path = self.path.display().to_string();
-        let plain = path.chars().all(|c| c.is_ascii_alphanumeric() || "/._-".contains(c));
-        let path = if plain { path } else { format!("'{}'", path.replace('\'', "'\\''")) };
-        format!("ralph-update --disk {path}")
+        format!("ralph-update --disk {}", for_shell(&self.path))
     }
 
     fn vitals(&self) -> Vitals {
         let window = |file| FileWindow::new(file, self.layout.esp.start, self.layout.esp.len);
         let mut found = Vitals {
-            volume: std::fs::File::open(&self.path).and_then(window).ok().map(vitals::volume),
+            disk: Some(self.path.clone()),
+            volume: Some(vitals::volume(std::fs::File::open(&self.path).and_then(window))),
             busy: UpdateLock::holder_of(&self.path),
             left_out: vec![
                 "EFI variables, boot loader, watchdog, clock, other disks, history: they belong to a machine, and this is a disk image".to_owned(),

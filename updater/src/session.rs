@@ -1,10 +1,8 @@
 //! One look at the machine's boot state, under the lock, and the acts on entries that follow from it: commit, rollback,
 //! reject (specs/boot-entries.md sections 6 to 9). `apply` has phases of its own, in [`crate::apply`].
 
-use std::fmt::Write as _;
-
 pub use boot_entries::options::hex;
-pub use boot_entries::state::reason_text;
+pub use boot_entries::state::{because_text, reason_text};
 use boot_entries::vars::Unreadable;
 use boot_entries::{
     BootOptions, ChangeError, Counter, Entry, EntryArchitecture, EntryName, Esp, EspState, Fallback, FoundVars,
@@ -444,11 +442,7 @@ pub fn describe(prediction: &Prediction) -> String {
         Prediction::Boots { file_name, reason, .. } => format!("{file_name} ({})", reason_text(*reason)),
         Prediction::Nothing => "it finds nothing to boot and waits for a person".to_owned(),
         Prediction::Unknown { because } => {
-            let mut text = "what it does cannot be predicted because of".to_owned();
-            for path in because {
-                let _ = write!(text, " {path}");
-            }
-            text
+            format!("what it does cannot be predicted because of {}", because_text(because))
         }
     }
 }

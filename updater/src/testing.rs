@@ -27,7 +27,7 @@ use crate::host::{Access, Host, HostError, OpenEsp, TargetSlot};
 use crate::progress::Silent;
 use crate::refuse::{Downgrade, KnownBad};
 use crate::vars::{LoaderVariable, VariableError};
-use crate::vitals::{Firmware, Vitals, Watchdog};
+use crate::vitals::{EspVolume, Firmware, Vitals, Watchdog};
 
 pub(crate) const SLOT_LEN: usize = 2 << 20;
 
@@ -142,7 +142,7 @@ impl FakeHost {
             spoil: None,
             vitals: RefCell::new(Vitals {
                 table: Some(TableHealth { primary: None, backup: None, differ: false, misplaced: false }),
-                volume: Some(Ok(VolumeHealth::default())),
+                volume: Some(Ok(EspVolume { health: VolumeHealth::default(), entries_room: Some(256) })),
                 watchdog: Some(Watchdog::Armed),
                 now: Some(1_800_000_000),
                 built: Some(1_700_000_000),

@@ -5,8 +5,7 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use boot_entries::loader::parse_efi_string;
-use boot_entries::vars::LOADER_GUID;
+use boot_entries::vars::{LOADER_GUID, read_text};
 use rustix::fs::{IFlags, ioctl_getflags, ioctl_setflags};
 use rustix::io::Errno;
 
@@ -62,7 +61,7 @@ pub(crate) fn raw(dir: &Path, name: &str) -> Option<Vec<u8>> {
 
 /// A string variable that is not empty.
 pub(crate) fn text(dir: &Path, name: &str) -> Option<String> {
-    parse_efi_string(&raw(dir, name)?).ok().filter(|text| !text.is_empty())
+    read_text(dir, name).ok().flatten()
 }
 
 /// Takes a variable away; gone for good when this returns. One that is not there is gone already.

@@ -2,10 +2,11 @@
 //! watchdog, clock. Gathered for the doctor (specs/doctor.md); what cannot be found out is absent, and named.
 
 use std::fs::{self, File};
+use std::io::{Read, Seek};
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
-use boot_entries::fat::{Volume, VolumeHealth};
+use boot_entries::fat::{FatError, Volume, VolumeHealth};
 use boot_entries::vars::EFIVARS;
 use disk_layout::TableHealth;
 
@@ -72,14 +73,14 @@ pub enum Watchdog {
 /// See the module.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Vitals {
-    /// The disk's device; none for a disk image file.
-    pub disk_device: Option<PathBuf>,
+    /// The disk's device, or the disk image file.
+    pub disk: Option<PathBuf>,
     /// The ESP's device; none for a disk image file.
     pub esp_device: Option<PathBuf>,
     /// Both copies of the partition table.
     pub table: Option<TableHealth>,
-    /// The ESP's file system, or why it is none.
-    pub volume: Option<Result<VolumeHealth, String>>,
+    /// The ESP's file system.
+    pub volume: Option<Result<EspVolume, NoVolume>>,
     /// What keeps the ESP from being written to.
     pub write_protection: Option<WriteProtection>,
     /// Other disks that look like ours (DSK-33), as sentences.
@@ -109,9 +110,34 @@ impl Vitals {
     }
 }
 
-/// How the ESP's volume was left, or why it is no FAT volume.
-pub(crate) fn volume<T: std::io::Read + std::io::Seek>(storage: T) -> Result<VolumeHealth, String> {
-    Volume::open(storage).and_then(|mut volume| volume.health()).map_err(|error| with_source(&error))
+/// What the ESP's volume says of itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EspVolume {
+    /// How it was left.
+    pub health: VolumeHealth,
+    /// Slots behind the end of `loader/entries` (ENT-28); none: that cannot be told.
+    pub entries_room: Option<usize>,
+}
+
+/// Why nothing is known of the ESP's volume.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NoVolume {
+    /// It is none of FAT.
+    NotFat(String),
+    /// The medium does not say what is there.
+    Unreadable(String),
+}
+
+/// Looks at the ESP's volume; nothing is changed.
+pub(crate) fn volume<T: Read + Seek>(storage: std::io::Result<T>) -> Result<EspVolume, NoVolume> {
+    let told = |error: FatError| match error {
+        FatError::Io { .. } => NoVolume::Unreadable(with_source(&error)),
+        _ => NoVolume::NotFat(with_source(&error)),
+    };
+    let storage = storage.map_err(|error| NoVolume::Unreadable(error.to_string()))?;
+    let mut volume = Volume::open(storage).map_err(told)?;
+    let health = volume.health().map_err(told)?;
+    Ok(EspVolume { health, entries_room: volume.room("loader/entries").ok().flatten() })
 }
 
 /// Does the kernel refuse writes to this block device?
@@ -159,7 +185,10 @@ pub(crate) fn bless_boot(root: &Path) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Cursor, SeekFrom};
     use std::os::unix::fs::symlink;
+
+    use boot_entries::fat::{FormatOptions, format_esp};
 
     use boot_entries::vars::LOADER_GUID;
 
@@ -171,8 +200,41 @@ mod tests {
         fs::write(path, content).unwrap();
     }
 
+    /// A medium that cannot be read from here on.
+    struct Failing(Cursor<Vec<u8>>, u64);
+
+    impl Read for Failing {
+        fn read(&mut self, bytes: &mut [u8]) -> std::io::Result<usize> {
+            if self.0.position() >= self.1 { Err(std::io::Error::other("bad sector")) } else { self.0.read(bytes) }
+        }
+    }
+
+    impl Seek for Failing {
+        fn seek(&mut self, to: SeekFrom) -> std::io::Result<u64> {
+            self.0.seek(to)
+        }
+    }
+
     #[test]
-    fn doc_30_the_loader_says_whether_it_counts_and_which_it_is() {
+    fn doc_12_a_medium_that_cannot_be_read_is_not_taken_for_one_without_fat() {
+        let mut fat = Cursor::new(vec![0; 40 << 20]);
+        format_esp(&mut fat, FormatOptions { label: "ESP", serial: 1, sector_size: 512 }).unwrap();
+        let whole = volume(Ok(fat.clone())).unwrap();
+        assert_eq!(whole.health, VolumeHealth::default());
+        assert!(matches!(volume(Ok(Cursor::new(vec![0; 4096]))), Err(NoVolume::NotFat(_))));
+        for good in [0, 512] {
+            let unreadable = volume(Ok(Failing(fat.clone(), good)));
+            assert!(
+                matches!(&unreadable, Err(NoVolume::Unreadable(why)) if why.contains("bad sector")),
+                "{unreadable:?}"
+            );
+        }
+        let closed: std::io::Result<File> = Err(std::io::Error::other("no device"));
+        assert!(matches!(volume(closed), Err(NoVolume::Unreadable(_))));
+    }
+
+    #[test]
+    fn doc_14_the_loader_says_whether_it_counts_and_which_it_is() {
         let dir = tempfile::tempdir().unwrap();
         let root = dir.path();
         assert_eq!(Firmware::read(root), None);
@@ -192,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn doc_30_watchdog_device_unit_and_date_are_read_as_the_system_shows_them() {
+    fn doc_14_watchdog_device_unit_and_date_are_read_as_the_system_shows_them() {
         let dir = tempfile::tempdir().unwrap();
         let root = dir.path();
         assert_eq!(watchdog(root), Some(Watchdog::Absent));

@@ -68,6 +68,8 @@ pub struct FakeEsp {
     fail_at: Option<usize>,
     faults: Vec<ClusterFault>,
     space: Space,
+    /// Somebody uses the volume: it cannot be unmounted.
+    busy: bool,
     /// Contents of removed files: what a new file's clusters may hold before its own content reaches them.
     stale: Vec<Vec<u8>>,
 }
@@ -111,6 +113,7 @@ impl FakeEsp {
             fail_at: None,
             faults: Vec::new(),
             space: Space { cluster_size: 4096, free_clusters: 262_144 },
+            busy: false,
             stale: Vec::new(),
         }
     }
@@ -166,6 +169,11 @@ impl FakeEsp {
     /// Sets the room that is left.
     pub fn set_space(&mut self, space: Space) {
         self.space = space;
+    }
+
+    /// Somebody uses the volume from now on (or no more), so that it cannot be unmounted for [`Esp::drop_name`].
+    pub fn set_busy(&mut self, busy: bool) {
+        self.busy = busy;
     }
 
     /// Makes names share clusters, or breaks their chains. Removing such a name does what it does on a real volume: the
@@ -366,6 +374,9 @@ impl Esp for FakeEsp {
     }
 
     fn drop_name(&mut self, path: &EspPath) -> Result<(), EspError> {
+        if self.busy {
+            return Err(EspError::Busy { path: path.clone(), source: io::ErrorKind::ResourceBusy.into() });
+        }
         self.record(Op::DropName, Event::DropName(path.clone()))?;
         self.file(Op::DropName, path)?;
         self.change(Change::Take(path.clone()));

@@ -47,7 +47,7 @@ impl<T: Read + Seek> Volume<T> {
     }
 
     fn copies_differ(&mut self) -> Result<bool, FatError> {
-        let copies = self.geometry.copies.clone();
+        let copies = self.geometry.copies();
         let Some((first, others)) = copies.split_first() else { return Ok(false) };
         let mut at = 0;
         while at < self.geometry.fat_len {
@@ -90,14 +90,14 @@ mod tests {
             [(0x07, VolumeHealth { dirty: true, ..whole }), (0x0b, VolumeHealth { medium_failed: true, ..whole })]
         {
             let mut others = volume();
-            for copy in others.geometry.copies.clone() {
+            for copy in others.geometry.copies() {
                 others.write_at(copy + 7, &[byte]).unwrap();
             }
             assert_eq!(others.health().unwrap(), expected);
         }
 
         let mut cut = volume();
-        let (copy, len) = (cut.geometry.copies[1], cut.geometry.fat_len);
+        let (copy, len) = (cut.geometry.copies()[1], cut.geometry.fat_len);
         cut.write_at(copy + len - 4, &[1]).unwrap();
         assert_eq!(cut.health().unwrap(), VolumeHealth { copies_differ: true, ..whole });
     }

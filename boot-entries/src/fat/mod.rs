@@ -85,10 +85,10 @@ pub struct Geometry {
     fat_start: u64,
     /// Bytes of one FAT.
     fat_len: u64,
-    /// All of them.
+    /// All of them, one behind the other.
     fats: Range<u64>,
-    /// Where the FATs begin that are kept equal; one only, where only one is kept.
-    copies: Vec<u64>,
+    /// All of them are kept equal, and not only the one that counts.
+    mirrored: bool,
     data_start: u64,
     root: Root,
     /// The FAT32 information sector.
@@ -155,7 +155,6 @@ impl Geometry {
         }
         let info = u16_at(48);
         let mirrored = !fat32 || flags & 0x80 == 0;
-        let kept = if mirrored { 0..u64::from(fats) } else { active..active + 1 };
         Ok(Geometry {
             kind,
             cluster_size: u32::from(bytes_per_sector) * u32::from(sectors_per_cluster),
@@ -163,7 +162,7 @@ impl Geometry {
             fat_start: bytes(first_fat + active * u64::from(fat_sectors)),
             fat_len: bytes(u64::from(fat_sectors)),
             fats: bytes(first_fat)..bytes(root_start),
-            copies: kept.map(|copy| bytes(first_fat + copy * u64::from(fat_sectors))).collect(),
+            mirrored,
             data_start: bytes(data_start),
             root: if fat32 {
                 Root::Cluster(u32_at(44))
@@ -173,6 +172,12 @@ impl Geometry {
             // Elsewhere than in front of the FATs it would lie in somebody's data, and it is written.
             info: (fat32 && info != 0 && info < reserved).then(|| bytes(u64::from(info))),
         })
+    }
+
+    /// Where the FATs begin that are kept equal; one only, where only one is kept.
+    fn copies(&self) -> Vec<u64> {
+        let all = self.fats.clone().step_by(usize::try_from(self.fat_len).unwrap_or(usize::MAX));
+        all.filter(|start| self.mirrored || *start == self.fat_start).collect()
     }
 
     fn is_cluster(&self, number: u32) -> bool {

@@ -58,6 +58,7 @@ mod tests {
             text[line.offset as usize] = b'#';
         }
         assert_eq!(choosing_lines(&text), []);
-        assert_eq!(LoaderConf::parse(&text).default, None);
+        let conf = LoaderConf::parse(&text);
+        assert!(Release::ALL.into_iter().all(|release| conf.default_in(release).is_none()));
     }
 }

@@ -75,7 +75,7 @@ pub fn parse_efi_string(bytes: &[u8]) -> Result<String, VariableError> {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LoaderConf {
     /// `default`: a pattern over ids, or `@saved`; the last one in the file. As the newest release reads it.
-    pub default: Option<String>,
+    default: Option<String>,
     /// As 252 reads it.
     default_252: Option<String>,
     automatic: Automatic,
@@ -96,8 +96,15 @@ impl LoaderConf {
         LoaderConf { default: read(Release::V257Stripped), default_252: read(Release::V252), automatic }
     }
 
-    fn default_in(&self, release: Release) -> Option<&String> {
+    /// What stands behind `default`, as this release reads it (`LDR-9`).
+    pub fn default_in(&self, release: Release) -> Option<&String> {
         if release == Release::V252 { self.default_252.as_ref() } else { self.default.as_ref() }
+    }
+
+    /// The same file without its `default` lines: no release obeys any.
+    #[must_use]
+    pub fn without_default(self) -> LoaderConf {
+        LoaderConf { default: None, default_252: None, ..self }
     }
 }
 

@@ -382,3 +382,16 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn ldr9_without_its_default_lines_no_release_obeys_loader_conf() {
+    let files = [ours("ralphos-a-g1.conf"), ours("ralphos-b-g2+3-0.conf")];
+    let conf = LoaderConf::parse("default ralphos-a-*\n");
+    for release in Release::ALL {
+        assert_eq!(conf.default_in(release).map(String::as_str), Some("ralphos-a-*"));
+        let without = conf.clone().without_default();
+        assert_eq!(without.default_in(release), None);
+        let chosen = choose(release, &files, &|_| true, &without, &vars(None, None), EntryArchitecture::X64);
+        assert_eq!(chosen.choice().unwrap().name, "ralphos-b-g2+3-0.conf");
+    }
+}

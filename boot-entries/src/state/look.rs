@@ -17,6 +17,11 @@ impl EspState {
         self.files.iter().any(|file| file.name == file_name && loader::uses_efi_key(&file.content))
     }
 
+    /// True when the loader stops for good at this file in `loader/entries`, whatever else would boot (`LDR-10`).
+    pub fn halts_the_loader(&self, file_name: &str) -> bool {
+        self.files.iter().any(|file| file.name == file_name && loader::halts_the_loader(file))
+    }
+
     /// The same state without these files in `loader/entries`, to ask the model what they change.
     #[must_use]
     pub fn without(&self, file_names: &[&str]) -> EspState {

@@ -1,6 +1,6 @@
 //! What the loader boots in a state.
 
-use boot_entries::{Entry, EntryName, Esp, EspError, EspPath, Liveness, Prediction, RawEsp};
+use boot_entries::{Entry, EntryName, Esp, EspError, EspPath, Liveness, Prediction, RawEsp, because_text};
 
 use super::{Failure, Name};
 use crate::flow::System;
@@ -44,7 +44,7 @@ pub(super) fn of<B: ReadAt, L: ReadAt>(
     let (file, named) = match prediction {
         Prediction::Boots { file_name, entry, .. } => (file_name, entry),
         Prediction::Nothing => return fail(Name::NothingBoots, "the loader finds nothing to boot".to_owned()),
-        Prediction::Unknown { because } => return fail(Name::Unpredictable, because.join(", ")),
+        Prediction::Unknown { because } => return fail(Name::Unpredictable, because_text(&because)),
     };
     let Ok(path) = format!("loader/entries/{file}").parse::<EspPath>() else {
         return fail(Name::ForeignBoots, format!("{file} boots, which is no path of ours"));

@@ -37,7 +37,7 @@ pub(super) fn find(c: &Choosing<'_>) -> Vec<Finding> {
     found.extend(variable(c, LoaderVariable::Default, c.asked.vars.default.as_deref()));
     found.extend(default_line(c));
     found.extend(preferred(c));
-    found.extend(c.asked.state.foreign.iter().map(|name| foreign(c, name)));
+    found.extend(c.asked.state.foreign.iter().filter_map(|name| foreign(c, name)));
     found
 }
 
@@ -66,7 +66,7 @@ fn world(c: &Choosing<'_>, keep: &dyn Fn(Misleading<'_>) -> bool) -> (EspState, 
     let mut state = c.asked.state.without(&gone);
     let mut vars = c.asked.vars.clone();
     if !keep(Misleading::Line) {
-        state.conf.default = None;
+        state.conf = state.conf.without_default();
     }
     if !keep(Misleading::OneShot) {
         vars.one_shot = None;
@@ -222,18 +222,26 @@ fn preferred(c: &Choosing<'_>) -> Vec<Finding> {
     found
 }
 
-fn foreign(c: &Choosing<'_>, name: &str) -> Finding {
+fn foreign(c: &Choosing<'_>, name: &str) -> Option<Finding> {
     let state = c.asked.state;
-    let danger = state.is_shown(name, c.asked.architecture) && endangers(c, Misleading::Foreign(name));
+    if state.halts_the_loader(name) {
+        return None; // It is `loader-halts`.
+    }
+    let shown = state.is_shown(name, c.asked.architecture);
+    let danger = shown && endangers(c, Misleading::Foreign(name));
     let remedy = format!("if nobody needs it, remove loader/entries/{name} from the EFI partition");
-    if looks_counted(name) {
+    Some(judged_foreign(state, name, danger, shown).remedy(remedy))
+}
+
+fn judged_foreign(state: &EspState, name: &str, danger: bool, shown: bool) -> Finding {
+    // What the loader does not show is not counted, and does not boot either.
+    if shown && looks_counted(name) {
         return Finding::new(
             "uncounted-entry",
             Severity::Danger,
             format!("{name} looks like an entry with a counter, and the loader does not count it"),
             "an entry that is not counted boots for ever, however often it fails",
-        )
-        .remedy(remedy);
+        );
     }
     if state.uses_efi_key(name) {
         return Finding::new(
@@ -241,15 +249,14 @@ fn foreign(c: &Choosing<'_>, name: &str) -> Finding {
             if danger { Severity::Danger } else { Severity::Warning },
             format!("{name} is not ours, and starts a program by an `efi` key"),
             "newer loaders do not count such an entry: where it sorts first it boots for ever",
-        )
-        .remedy(remedy);
+        );
     }
-    let (severity, why) = match (danger, state.is_shown(name, c.asked.architecture)) {
+    let (severity, why) = match (danger, shown) {
         (true, _) => (Severity::Danger, "it boots where an entry of ours should, and no counter ends it"),
         (false, true) => (Severity::Warning, "it boots when no entry of ours can, and counts as no fallback"),
         (false, false) => (Severity::Note, "the loader does not show it; it only takes room"),
     };
-    Finding::new("foreign-entry", severity, format!("{name} is a boot entry that is not ours"), why).remedy(remedy)
+    Finding::new("foreign-entry", severity, format!("{name} is a boot entry that is not ours"), why)
 }
 
 /// A name of ours in all but the counter, which the loader then does not see either (LDR-2).

@@ -5,6 +5,7 @@ use boot_entries::{ChangeError, Liveness, NoFallback, OnCorruption, OurEntry, Pa
 
 use super::facts::{EspFacts, Facts};
 use super::finding::{Finding, Repair, Severity};
+use super::unpredictable;
 use crate::session::describe;
 
 pub(super) fn find(facts: &Facts, esp: &EspFacts) -> Vec<Finding> {
@@ -18,7 +19,12 @@ pub(super) fn find(facts: &Facts, esp: &EspFacts) -> Vec<Finding> {
                 why.clone(),
                 "nothing can be committed, updated or rolled back",
             )
-            .remedy("see what was changed by hand on the EFI partition; a reboot starts what is named above"),
+            .remedy(match esp.next {
+                Prediction::Boots { .. } => {
+                    "see what was changed by hand on the EFI partition; a reboot starts what is named above"
+                }
+                _ => "see what was changed by hand on the EFI partition, and to the other findings first",
+            }),
         );
     }
     for ours in &esp.state.ours {
@@ -35,25 +41,27 @@ fn next_boot(facts: &Facts, esp: &EspFacts) -> Vec<Finding> {
     let mut found = Vec::new();
     match &esp.next {
         Prediction::Nothing => found.push(
-            Finding::new("nothing-boots", Severity::Danger, "no entry can be booted", "the machine stops at its next boot and waits for a person")
-                .remedy("put a system on the disk before the machine is restarted")
-                .run(format!("{} apply IMAGE", facts.program)),
-        ),
-        Prediction::Unknown { because } => found.push(
             Finding::new(
-                "unmodelled-entry",
+                "nothing-boots",
                 Severity::Danger,
-                format!("what boots next cannot be told: {}", because.join(", ")),
-                "unified kernel images in EFI/Linux, and entries that only the loader can read, may sort before ours; every update, commit by hand and rollback is refused",
+                "no entry can be booted",
+                "the machine stops at its next boot and waits for a person",
             )
-            .remedy("remove what is named from the EFI partition, if nobody needs it"),
+            .remedy("put a system on the disk before the machine is restarted")
+            .run(format!("{} apply IMAGE", facts.program)),
         ),
+        Prediction::Unknown { .. } => found.extend(unpredictable::find(facts, esp)),
         Prediction::Boots { entry: None, file_name, .. } => {
             if !esp.state.ours.iter().any(OurEntry::is_live) {
                 found.push(
-                    Finding::new("foreign-boots", Severity::Danger, format!("{file_name} boots, and there is no entry of ours"), "what boots is not looked after by anybody")
-                        .remedy("put a system on the disk")
-                        .run(format!("{} apply IMAGE", facts.program)),
+                    Finding::new(
+                        "foreign-boots",
+                        Severity::Danger,
+                        format!("{file_name} boots, and there is no entry of ours"),
+                        "what boots is not looked after by anybody",
+                    )
+                    .remedy("put a system on the disk")
+                    .run(format!("{} apply IMAGE", facts.program)),
                 );
             }
         }
@@ -61,16 +69,23 @@ fn next_boot(facts: &Facts, esp: &EspFacts) -> Vec<Finding> {
             let last_try = esp.running_name().is_some_and(|running| running.same_system(*name));
             if name.is_exhausted() && !last_try {
                 found.push(
-                    Finding::new("bad-boots", Severity::Danger, format!("{file_name} boots next, and is marked bad"), "what failed before boots again: nothing better is there, or something stands before it")
-                        .remedy("apply an image that is known to work; a machine with bad slots accepts it")
-                        .run(format!("{} apply IMAGE", facts.program)),
+                    Finding::new(
+                        "bad-boots",
+                        Severity::Danger,
+                        format!("{file_name} boots next, and is marked bad"),
+                        "what failed before boots again: nothing better is there, or something stands before it",
+                    )
+                    .remedy("apply an image that is known to work; a machine with bad slots accepts it")
+                    .run(format!("{} apply IMAGE", facts.program)),
                 );
             }
         }
     }
+    // What runs is being tried, and waits for nothing.
     let waits = |ours: &&OurEntry| {
         let tries = ours.name.counter.is_some_and(|counter| counter.left() > 0);
-        ours.is_live() && ours.entry.is_ok() && tries && !esp.next.boots(ours.name)
+        let runs = esp.running_name().is_some_and(|running| running.same_system(ours.name));
+        ours.is_live() && ours.entry.is_ok() && tries && !runs && !esp.next.boots(ours.name)
     };
     let unknown = matches!(esp.next, Prediction::Unknown { .. });
     for ours in esp.state.ours.iter().filter(waits).filter(|_| !unknown) {
@@ -101,17 +116,25 @@ fn fallback(facts: &Facts, esp: &EspFacts) -> Option<Finding> {
     Some(finding.run(format!("{} apply IMAGE", facts.program)))
 }
 
-fn form(facts: &Facts, esp: &EspFacts, ours: &OurEntry) -> Option<Finding> {
-    let twin = |other: &&OurEntry| {
+/// Would the next writing run remove this unreadable entry, because a readable one stands beside it (UPD-24)?
+pub(super) fn tidied(esp: &EspFacts, ours: &OurEntry) -> bool {
+    let twin = |other: &OurEntry| {
         other.file_name != ours.file_name && other.name.same_system(ours.name) && other.is_live() && other.entry.is_ok()
     };
-    let tidied = esp.state.ours.iter().any(|other| twin(&other));
+    ours.entry.is_err() && esp.state.ours.iter().any(twin)
+}
+
+fn form(facts: &Facts, esp: &EspFacts, ours: &OurEntry) -> Option<Finding> {
+    if esp.state.halts_the_loader(&ours.file_name) {
+        return None; // It is `loader-halts`.
+    }
+    let tidied = tidied(esp, ours);
     match (&ours.entry, ours.liveness) {
         (Ok(_), Liveness::Live) => None,
         (Ok(_), Liveness::Inert) => {
             let what = format!("{} is inert: a change of the entries was cut", ours.file_name);
             let finding = Finding::new("inert-entry", Severity::Note, what, "the loader skips it; it only takes room");
-            Some(repaired(facts, finding, "remove it; nothing was promised by it"))
+            Some(esp.tidy(facts, finding, "remove it; nothing was promised by it"))
         }
         (Err(error), liveness) => {
             let what = format!("{} cannot be read: {error}", ours.file_name);
@@ -125,7 +148,7 @@ fn form(facts: &Facts, esp: &EspFacts, ours: &OurEntry) -> Option<Finding> {
             let id = if esp.state.uses_efi_key(&ours.file_name) { "efi-key" } else { "unreadable-entry" };
             let finding = Finding::new(id, severity, what, why);
             Some(if tidied {
-                repaired(facts, finding, "remove it; the one beside it stays")
+                esp.tidy(facts, finding, "remove it; the one beside it stays")
             } else {
                 finding.remedy(format!("apply an image to slot {}, which removes it (or, on the running system, write the slot's entry anew by a rollback and an apply)", ours.name.slot))
                     .run(format!("{} apply IMAGE", facts.program))
@@ -136,27 +159,33 @@ fn form(facts: &Facts, esp: &EspFacts, ours: &OurEntry) -> Option<Finding> {
 
 fn payloads(facts: &Facts, esp: &EspFacts, ours: &OurEntry) -> Option<Finding> {
     let (_, wholeness) = esp.wholeness.iter().find(|(name, _)| *name == ours.file_name)?;
-    let (id, kind) = match wholeness {
-        Wholeness::Missing(kind) => ("payload-missing", *kind),
-        Wholeness::Differs(kind) => ("payload-altered", *kind),
-        Wholeness::Whole | Wholeness::Inert | Wholeness::Unreadable(_) => return None,
+    let file = |kind| ours.entry.as_ref().map(|entry| entry.payload(kind).path().to_string()).unwrap_or_default();
+    let told = |how: &Wholeness, kind| format!("of {}, {how} ({})", ours.file_name, file(kind));
+    let (id, kind, what) = match wholeness {
+        Ok(how @ Wholeness::Missing(kind)) => ("payload-missing", Some(*kind), told(how, *kind)),
+        Ok(how @ Wholeness::Differs(kind)) => ("payload-altered", Some(*kind), told(how, *kind)),
+        Ok(Wholeness::Whole | Wholeness::Inert | Wholeness::Unreadable(_)) => return None,
+        Err(why) => {
+            ("payload-unreadable", None, format!("of {}, kernel or initrd cannot be read: {why}", ours.file_name))
+        }
     };
     let severity =
         if ours.name.is_exhausted() && !esp.next.boots(ours.name) { Severity::Warning } else { Severity::Danger };
     let why = match (id, kind) {
-        ("payload-missing", PayloadKind::Linux) => "the loader skips the entry without a word",
-        ("payload-missing", PayloadKind::Initrd) => {
+        ("payload-missing", Some(PayloadKind::Linux)) => "the loader skips the entry without a word",
+        ("payload-missing", Some(PayloadKind::Initrd)) => {
             "the loader counts the try and stops in the firmware until somebody resets the machine"
+        }
+        ("payload-unreadable", _) => {
+            "the firmware may not be able to read it either: the disk is failing, or the volume damaged"
         }
         _ => "it may not start, or not be what was signed",
     };
-    let file = ours.entry.as_ref().map(|entry| entry.payload(kind).path().to_string()).unwrap_or_default();
-    let what = format!("of {}, {wholeness} ({file})", ours.file_name);
     let finding = Finding::new(id, severity, what, why);
     let runs = esp.running.as_ref().is_ok_and(|running| running.name().same_system(ours.name));
     Some(if runs {
         finding
-            .remedy(format!("put the {kind} of version {} back (from its image: `ralph-image extract`), or go back to the other slot and apply the image again", esp.version(ours)))
+            .remedy(format!("put the {} of version {} back (from its image: `ralph-image extract`), or go back to the other slot and apply the image again", kind.map_or("kernel and initrd".to_owned(), |kind| kind.to_string()), esp.version(ours)))
             .run(format!("{} rollback", facts.program))
     } else {
         finding
@@ -231,7 +260,7 @@ fn twins(facts: &Facts, esp: &EspFacts) -> Vec<Finding> {
                 (Severity::Warning, "both start the same system; a change of its entry was cut")
             };
             let what = format!("{} and {} are names of one system", first.file_name, second.file_name);
-            found.push(repaired(
+            found.push(esp.tidy(
                 facts,
                 Finding::new("twin", severity, what, why),
                 "remove the one that the cut change was to replace",
@@ -263,9 +292,12 @@ fn older(esp: &EspFacts) -> Vec<Finding> {
     live().filter(newer).map(finding).collect()
 }
 
-fn repaired(facts: &Facts, finding: Finding, remedy: &str) -> Finding {
-    let finding = finding.remedy(remedy);
-    if facts.writable() { finding.fix(Repair::Tidy, &facts.program) } else { finding }
+impl EspFacts {
+    /// `doctor --fix` tidies it away, where that can be done: not before the clusters are known (ENT-22).
+    pub(super) fn tidy(&self, facts: &Facts, finding: Finding, remedy: &str) -> Finding {
+        let finding = finding.remedy(remedy);
+        if facts.writable() && self.faults.is_ok() { finding.fix(Repair::Tidy, &facts.program) } else { finding }
+    }
 }
 
 /// Why nothing else would boot; none where what stands in the way is a finding of its own.

@@ -49,11 +49,12 @@ pub(super) struct EspFacts {
     pub next: Prediction,
     /// Paths of what the next boot reads.
     pub next_files: Vec<String>,
-    /// Of every live entry of ours that can be read.
-    pub wholeness: Vec<(String, Wholeness)>,
+    /// Of every live entry of ours that can be read; or why its payloads cannot be.
+    pub wholeness: Vec<(String, Result<Wholeness, String>)>,
     /// Why nothing else would boot, were what boots next bad.
     pub no_fallback: Option<String>,
-    pub faults: Vec<ClusterFault>,
+    /// What is wrong with the clusters of names, or why that cannot be told.
+    pub faults: Result<Vec<ClusterFault>, String>,
     pub space: Option<Space>,
     pub conf: Vec<ConfLine>,
     /// What an update would stage.
@@ -120,8 +121,8 @@ fn look(host: &dyn Host, esp: &mut dyn Esp) -> Result<EspFacts, EspError> {
     let dirs = [entries_dir(), payload_dir(Slot::A), payload_dir(Slot::B), EspPath::literal("ralphos")];
     Ok(EspFacts {
         next_files: next_files(&state, &next),
-        wholeness: wholeness(esp, &state)?,
-        faults: esp.cluster_faults(&dirs)?,
+        wholeness: wholeness(esp, &state),
+        faults: esp.cluster_faults(&dirs).map_err(|error| with_source(&error)),
         space: esp.space().ok(),
         conf: conf_lines(esp)?,
         next_update: running.as_ref().ok().and_then(|running| next_update(&state, running, host.layout())),
@@ -146,14 +147,14 @@ fn next_files(state: &EspState, next: &Prediction) -> Vec<String> {
     payloads.chain([ours.path().to_string()]).collect()
 }
 
-/// Of every live entry of ours that can be read; reads all their payloads.
-pub(super) fn wholeness(esp: &mut dyn Esp, state: &EspState) -> Result<Vec<(String, Wholeness)>, EspError> {
+/// Of every live entry of ours that can be read; reads all their payloads. One that cannot be read hides nothing else.
+pub(super) fn wholeness(esp: &mut dyn Esp, state: &EspState) -> Vec<(String, Result<Wholeness, String>)> {
     let live = state.ours.iter().filter(|ours| ours.is_live() && ours.entry.is_ok());
-    live.map(|ours| Ok((ours.file_name.clone(), is_whole(esp, ours)?))).collect()
+    live.map(|ours| (ours.file_name.clone(), is_whole(esp, ours).map_err(|error| with_source(&error)))).collect()
 }
 
-pub(super) fn whole(wholeness: &[(String, Wholeness)]) -> Vec<String> {
-    wholeness.iter().filter(|(_, how)| *how == Wholeness::Whole).map(|(name, _)| name.clone()).collect()
+pub(super) fn whole(wholeness: &[(String, Result<Wholeness, String>)]) -> Vec<String> {
+    wholeness.iter().filter(|(_, how)| *how == Ok(Wholeness::Whole)).map(|(name, _)| name.clone()).collect()
 }
 
 pub(super) fn conf_path() -> EspPath {

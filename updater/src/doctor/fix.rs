@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::facts::conf_path;
 use super::{Diagnosis, Finding, Repair, diagnose};
+use crate::exit::with_source;
 use crate::host::{Access, Host, HostError};
 use crate::inhibit::Inhibitor;
 use crate::vars::VariableError;
@@ -21,11 +22,22 @@ pub struct Repaired {
     pub what: String,
 }
 
+/// One step that was tried, and could not be done for now; nothing of it was begun that is not durable.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct NotRepaired {
+    /// The finding.
+    pub id: &'static str,
+    /// Why not.
+    pub why: String,
+}
+
 /// What was repaired, and what is left.
 #[derive(Debug)]
 pub struct Fixed {
     /// In order.
     pub repaired: Vec<Repaired>,
+    /// In order.
+    pub not_repaired: Vec<NotRepaired>,
     /// The diagnosis after it.
     pub diagnosis: Diagnosis,
 }
@@ -82,6 +94,20 @@ pub enum StepError {
     Table(#[from] RepairError),
 }
 
+impl StepError {
+    /// Another program, or the system, has the volume in use that must be unmounted for this step. No other step depends on
+    /// it: what chooses an entry is judged anew by what is there (DOC-21), and written in place or elsewhere.
+    fn is_busy(&self) -> bool {
+        let esp = match self {
+            StepError::Esp(error)
+            | StepError::Change(ChangeError::Esp(error))
+            | StepError::Host(HostError::Esp(error)) => error,
+            _ => return false,
+        };
+        matches!(esp, EspError::Busy { .. } | EspError::CannotRepair { .. })
+    }
+}
+
 /// Repairs what is safe to repair, and diagnoses again.
 ///
 /// Look, do one step, look again: each step is chosen by what the disk says after the one before is durable. A cut between
@@ -95,12 +121,18 @@ pub fn fix(host: &dyn Host) -> Result<Fixed, FixError> {
     host.refuse_lookalikes()?;
     let _inhibitor = host.booted().map(|_| Inhibitor::take("repairing what endangers the next boot"));
     let mut repaired: Vec<Repaired> = Vec::new();
+    let mut not_repaired: Vec<NotRepaired> = Vec::new();
     let mut tried: Vec<Repair> = Vec::new();
     loop {
         let diagnosis = diagnose(host);
-        let Some((finding, repair)) = first(&diagnosis, &tried) else { return Ok(Fixed { repaired, diagnosis }) };
+        let Some((finding, repair)) = first(&diagnosis, &tried) else {
+            return Ok(Fixed { repaired, not_repaired, diagnosis });
+        };
         match step(host, &lock, repair) {
             Ok(what) => repaired.push(Repaired { id: finding.id, what }),
+            Err(error) if error.is_busy() => {
+                not_repaired.push(NotRepaired { id: finding.id, why: with_source(&error) });
+            }
             Err(error) => return Err(FixError::Step { id: finding.id, done: repaired, source: Box::new(error) }),
         }
         tried.push(repair.clone());

@@ -5,7 +5,7 @@ use disk_layout::{BootedError, LayoutError};
 use super::facts::Facts;
 use super::finding::{Finding, Repair, Severity};
 use crate::exit::with_source;
-use crate::host::HostError;
+use crate::host::{HostError, for_shell};
 use crate::vitals::{Firmware, Vitals, Watchdog};
 
 pub(super) fn find(facts: &Facts) -> Vec<Finding> {
@@ -79,8 +79,11 @@ pub(super) fn table(vitals: &Vitals, program: &str) -> Vec<Finding> {
                 what,
                 "it is found by the first copy only: when that is damaged, neither is found",
             );
-            let disk = vitals.disk_device.as_ref().map_or("FILE".to_owned(), |disk| disk.display().to_string());
-            found.push(finding.remedy("move it").run(format!("sgdisk -e {disk}")));
+            let finding = finding.remedy("move it, with `sgdisk -e`");
+            found.push(match &vitals.disk {
+                Some(disk) => finding.run(format!("sgdisk -e {}", for_shell(disk))),
+                None => finding,
+            });
         }
         Some(why) => {
             let what = format!("the second copy of the partition table is damaged: {why}");

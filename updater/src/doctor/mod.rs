@@ -10,6 +10,7 @@ mod finding;
 pub mod fix;
 mod machine;
 pub mod text;
+mod unpredictable;
 mod volume;
 
 use boot_entries::{Entry, Esp, EspError, EspState, LoaderVars};
@@ -118,7 +119,7 @@ pub(crate) fn who_misleads(
     program: &str,
 ) -> Result<Vec<Finding>, EspError> {
     let conf = facts::conf_lines(esp)?;
-    let whole = facts::whole(&facts::wholeness(esp, state)?);
+    let whole = facts::whole(&facts::wholeness(esp, state));
     let mut found = choosing::find(&Choosing {
         asked: Asked { state, vars, architecture: running.entry().architecture },
         conf: &conf,

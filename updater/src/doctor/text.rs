@@ -2,11 +2,11 @@
 
 use std::fmt::Write as _;
 
-use super::fix::Repaired;
+use super::fix::{NotRepaired, Repaired};
 use super::{Diagnosis, Finding, Severity};
 
-/// The whole text. `repaired`: what was just repaired; none when nothing was to be.
-pub fn text(diagnosis: &Diagnosis, repaired: Option<&[Repaired]>) -> String {
+/// The whole text. `repaired`: what was just repaired; none when nothing was to be. `not_repaired`: what was tried for it.
+pub fn text(diagnosis: &Diagnosis, repaired: Option<&[Repaired]>, not_repaired: &[NotRepaired]) -> String {
     let mut out = String::new();
     match &diagnosis.next_boot {
         Some(next) => {
@@ -19,6 +19,9 @@ pub fn text(diagnosis: &Diagnosis, repaired: Option<&[Repaired]>) -> String {
     }
     for step in repaired.unwrap_or_default() {
         let _ = writeln!(out, "repaired: {}: {}", step.id, step.what);
+    }
+    for step in not_repaired {
+        let _ = writeln!(out, "tried, could not: {}: {}", step.id, step.why);
     }
     for finding in &diagnosis.findings {
         tell(&mut out, finding);

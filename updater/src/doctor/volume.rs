@@ -6,29 +6,29 @@ use disk_layout::Slot;
 use image_format::slot_bytes;
 
 use super::facts::{EspFacts, Facts};
-use super::finding::{Finding, Repair, Severity};
+use super::finding::{Finding, Severity};
 use crate::refuse::ESP_SPARE;
-use crate::vitals::WriteProtection;
+use crate::vitals::{EspVolume, NoVolume, WriteProtection};
+
+/// Slots behind the end of `loader/entries` that a trial may use up: six names of at most four slots each (staged, counted
+/// three times, ended, and a rollback), and some to spare. The fence sees to many more (ENT-28).
+const TRIAL_ROOM: usize = 32;
 
 /// Of the EFI partition's file system itself; also when nothing on it can be read.
 pub(super) fn find(facts: &Facts) -> Vec<Finding> {
     let mut found = Vec::new();
-    let check = |finding: Finding| match &facts.vitals.esp_device {
-        Some(device) => finding.run(format!("fsck.vfat -a {}", device.display())),
-        None => finding,
-    };
-    let unmounted = "with the volume unmounted, and after `doctor --fix`, check it";
+    let (check, unmounted) = (|finding| check(facts, finding), UNMOUNTED);
     match &facts.vitals.volume {
-        Some(Err(why)) => found.push(
+        Some(Err(NoVolume::NotFat(why))) => found.push(
             Finding::new(
                 "esp-not-fat",
                 Severity::Danger,
                 format!("the EFI partition holds no FAT file system: {why}"),
                 "the firmware finds no boot loader on it, and nothing can be installed",
             )
-            .remedy("make the disk anew with `ralph-image disk`, or restore the partition; /var is not affected"),
+            .remedy("restore this partition alone, from a copy of it; to make the disk anew with `ralph-image disk` erases /var, too"),
         ),
-        Some(Ok(health)) => {
+        Some(Ok(EspVolume { health, .. })) => {
             if health.medium_failed {
                 let what = "a driver met errors of the medium under the EFI partition";
                 found.push(check(
@@ -50,21 +50,34 @@ pub(super) fn find(facts: &Facts) -> Vec<Finding> {
                 found.push(check(Finding::new("fat-copies-differ", Severity::Warning, what, why).remedy(unmounted)));
             }
         }
-        None => {}
+        // Told below.
+        Some(Err(NoVolume::Unreadable(_))) | None => {}
     }
-    if let Err(why) = &facts.esp
-        && !matches!(facts.vitals.volume, Some(Err(_)))
-    {
+    let unreadable = match (&facts.vitals.volume, &facts.esp) {
+        (Some(Err(NoVolume::NotFat(_))), _) => None,
+        (_, Err(why)) | (Some(Err(NoVolume::Unreadable(why))), _) => Some(why),
+        _ => None,
+    };
+    if let Some(why) = unreadable {
         let finding = Finding::new(
             "esp-unreadable",
             Severity::Danger,
             format!("the EFI partition cannot be read: {why}"),
-            "what boots next cannot be told, and nothing can be installed",
+            "the disk is failing, or the volume damaged: the firmware may not find what it needs, and nothing can be installed",
         );
         found.push(check(finding.remedy(unmounted)));
     }
     found.extend(facts.vitals.write_protection.as_ref().map(|protection| read_only(facts, protection)));
     found
+}
+
+const UNMOUNTED: &str = "with the volume unmounted, and after `doctor --fix`, check it";
+
+fn check(facts: &Facts, finding: Finding) -> Finding {
+    match &facts.vitals.esp_device {
+        Some(device) => finding.run(format!("fsck.vfat -a {}", device.display())),
+        None => finding,
+    }
 }
 
 fn read_only(facts: &Facts, protection: &WriteProtection) -> Finding {
@@ -86,9 +99,34 @@ fn read_only(facts: &Facts, protection: &WriteProtection) -> Finding {
 
 /// Room and clusters, once the volume could be read.
 pub(super) fn find_inside(facts: &Facts, esp: &EspFacts) -> Vec<Finding> {
-    let mut found: Vec<Finding> = esp.faults.iter().map(|fault| cluster_fault(facts, esp, fault)).collect();
+    let mut found = match &esp.faults {
+        Ok(faults) => faults.iter().map(|fault| cluster_fault(facts, esp, fault)).collect(),
+        Err(why) => {
+            let what = format!("the clusters of the names on the EFI partition cannot be looked at: {why}");
+            let why = "nothing is removed before it is known that no two names share clusters, so every update, commit and rollback is refused";
+            let finding = Finding::new("directory-unreadable", Severity::Danger, what, why);
+            vec![check(facts, finding.remedy(format!("save what is needed of it; {UNMOUNTED}")))]
+        }
+    };
     found.extend(room(facts, esp));
+    found.extend(entries_room(facts, esp));
     found
+}
+
+/// Is there room for the names that a trial puts at the end of `loader/entries`?
+fn entries_room(facts: &Facts, esp: &EspFacts) -> Option<Finding> {
+    let free = facts.vitals.volume.as_ref()?.as_ref().ok()?.entries_room?;
+    if free >= TRIAL_ROOM {
+        return None;
+    }
+    let on_trial = esp.state.ours.iter().any(|ours| ours.is_live() && ours.name.counter.is_some_and(|c| c.left() > 0));
+    let severity = if on_trial { Severity::Warning } else { Severity::Note };
+    let what = format!("loader/entries has room for {free} more slots of names before it must grow");
+    let why =
+        "the firmware puts a name there at each try, and a power cut while the directory grows may leave it empty";
+    Some(Finding::new("entries-room", severity, what, why).remedy(
+        "nothing: the next apply makes room; it cannot where the system keeps the EFI partition mounted, so unmount it before",
+    ))
 }
 
 fn cluster_fault(facts: &Facts, esp: &EspFacts, fault: &ClusterFault) -> Finding {
@@ -104,9 +142,8 @@ fn cluster_fault(facts: &Facts, esp: &EspFacts, fault: &ClusterFault) -> Finding
             };
             if cut {
                 let why = "the firmware's counting was cut; to remove either name as usual would destroy the other";
-                let finding = Finding::new("cut-rename", Severity::Warning, what, why)
-                    .remedy("take the name away that the cut rename was to replace");
-                return if facts.writable() { finding.fix(Repair::Tidy, &facts.program) } else { finding };
+                let finding = Finding::new("cut-rename", Severity::Warning, what, why);
+                return esp.tidy(facts, finding, "take the name away that the cut rename was to replace");
             }
             let why = "to remove or change either destroys the other, so updates are refused";
             Finding::new("shared-clusters", Severity::Danger, what, why)

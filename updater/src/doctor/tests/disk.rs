@@ -8,11 +8,11 @@ use disk_layout::{LayoutError, TableHealth};
 
 use super::*;
 use crate::history::Records;
-use crate::vitals::WriteProtection;
+use crate::vitals::{EspVolume, NoVolume, WriteProtection};
 
-fn with_volume(volume: Result<VolumeHealth, String>) -> FakeHost {
+fn with_volume(volume: Result<VolumeHealth, NoVolume>) -> FakeHost {
     let host = two_systems();
-    host.vitals.borrow_mut().volume = Some(volume);
+    host.vitals.borrow_mut().volume = Some(volume.map(|health| EspVolume { health, entries_room: None }));
     host.vitals.borrow_mut().esp_device = Some("/dev/vda1".into());
     host
 }
@@ -27,7 +27,28 @@ fn doc_12_a_volume_that_was_left_dirty_differs_or_is_none() {
     assert_eq!(ids(&look(&with_volume(Ok(failing)))), ["esp-dirty!"]);
     let differ = VolumeHealth { copies_differ: true, ..health };
     assert_eq!(ids(&look(&with_volume(Ok(differ)))), ["fat-copies-differ~"]);
-    assert_eq!(ids(&look(&with_volume(Err("no signature".into())))), ["esp-not-fat!"]);
+    let none = look(&with_volume(Err(NoVolume::NotFat("no signature".into()))));
+    assert_eq!(ids(&none), ["esp-not-fat!"]);
+    assert!(none.findings[0].remedy.contains("erases /var"), "{none:?}");
+    let failing = look(&with_volume(Err(NoVolume::Unreadable("bad sector".into()))));
+    assert_eq!(ids(&failing), ["esp-unreadable!"], "a medium that fails is not one without a file system");
+    assert!(failing.next_boot.is_some() && failing.findings[0].what.ends_with("bad sector"), "{failing:?}");
+}
+
+#[test]
+fn doc_12_a_directory_of_entries_that_must_grow_soon() {
+    let with_room = |mut host: FakeHost, free: usize, staged: bool| {
+        if staged {
+            host.put_system("ralphos-a-g3+3-0.conf", "3.0.0");
+        }
+        let room = EspVolume { health: VolumeHealth::default(), entries_room: Some(free) };
+        host.vitals.borrow_mut().volume = Some(Ok(room));
+        let found = ids(&look(&host));
+        found.into_iter().filter(|id| id.starts_with("entries-room")).collect::<Vec<_>>()
+    };
+    assert_eq!(with_room(two_systems(), 31, false), ["entries-room"]);
+    assert_eq!(with_room(two_systems(), 31, true), ["entries-room~"]);
+    assert_eq!(with_room(two_systems(), 32, true), Vec::<String>::new());
 }
 
 #[test]
@@ -90,12 +111,23 @@ fn doc_13_each_damage_of_the_partition_table() {
     ] {
         let host = two_systems();
         host.vitals.borrow_mut().table = Some(table);
-        host.vitals.borrow_mut().disk_device = Some("/dev/vda".into());
+        host.vitals.borrow_mut().disk = Some("/dev/vda".into());
         assert_eq!(ids(&look(&host)), [found]);
         host.vitals.borrow_mut().clashes = vec!["/dev/vdb has partitions labelled SYSTEM_A and SYSTEM_B too".into()];
         let clash = look(&host);
         assert!(ids(&clash).contains(&"second-disk!".to_owned()));
         assert!(clash.findings.iter().all(|finding| !finding.fixable), "nothing is written while two disks look alike");
+    }
+    // The line to copy names the disk; where there is none, there is no line.
+    for (disk, command) in [
+        (Some("/dev/vda"), Some("sgdisk -e /dev/vda")),
+        (Some("my disk.raw"), Some("sgdisk -e 'my disk.raw'")),
+        (None, None),
+    ] {
+        let host = two_systems();
+        host.vitals.borrow_mut().table = Some(TableHealth { backup: damage(), misplaced: true, ..whole.clone() });
+        host.vitals.borrow_mut().disk = disk.map(PathBuf::from);
+        assert_eq!(look(&host).findings[0].command.as_deref(), command);
     }
 }
 

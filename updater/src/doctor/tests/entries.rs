@@ -33,6 +33,19 @@ fn doc_11_a_trial_that_sorts_below_the_good_one_is_never_tried() {
 }
 
 #[test]
+fn doc_11_what_runs_waits_for_no_try() {
+    // A runs on trial, B is bad, and an update to B was staged beside it.
+    let mut host = FakeHost::new();
+    host.with_esp(|esp| esp.take("loader/entries/ralphos-a-g1.conf"));
+    host.put_system("ralphos-a-g2+2-1.conf", "2.0.0");
+    host.boot("ralphos-a-g2+2-1.conf", "2.0.0");
+    host.put_system("ralphos-b-g3+3-0.conf", "3.0.0");
+    let diagnosis = look(&host);
+    assert_eq!(diagnosis.next_boot.as_ref().unwrap().entry, "ralphos-b-g3+3-0.conf");
+    assert!(!diagnosis.is_endangered(), "{:?}", ids(&diagnosis));
+}
+
+#[test]
 fn doc_11_nothing_or_nothing_good_boots() {
     let host = FakeHost::new();
     host.with_esp(|esp| esp.take("loader/entries/ralphos-a-g1.conf"));
@@ -72,6 +85,41 @@ fn doc_11_a_kernel_or_initrd_that_is_missing_or_altered() {
     let host = beside("ralphos-b-g2+0-3.conf");
     host.with_esp(|esp| esp.take("ralphos/b/g2-linux"));
     assert_eq!(ids(&look(&host)), ["payload-missing~", "no-fallback"], "nobody boots a bad one");
+}
+
+/// Makes this event fail when the doctor looks next.
+fn fail(host: &FakeHost, event: &str) {
+    look(host);
+    let at = host.with_esp(|esp| esp.take_events()).iter().position(|seen| seen == event);
+    host.with_esp(|esp| esp.fail_at(at.unwrap_or_else(|| panic!("{event}"))));
+}
+
+#[test]
+fn doc_1_what_cannot_be_read_hides_nothing_else() {
+    for file in ["ralphos/a/g1-initrd", "ralphos/b/g2-linux"] {
+        let host = two_systems();
+        // Looked at once to find out what boots if B fails, and once on its own.
+        look(&host);
+        let events = host.with_esp(|esp| esp.take_events());
+        let last = events.iter().rposition(|seen| *seen == format!("read {file}")).unwrap();
+        host.with_esp(|esp| esp.fail_at(last));
+        let diagnosis = look(&host);
+        assert_eq!(ids(&diagnosis), ["payload-unreadable!"], "{file}");
+        assert_eq!(diagnosis.next_boot.as_ref().unwrap().entry, "ralphos-b-g2.conf");
+        let entry = if file.contains("/a/") { "ralphos-a-g1.conf" } else { "ralphos-b-g2.conf" };
+        assert!(diagnosis.findings[0].what.starts_with(&format!("of {entry}, ")), "{diagnosis:?}");
+    }
+    // A directory somewhere, or the FAT: nothing can be tidied then, and what needs no tidying can be repaired.
+    let host = two_systems();
+    let entry = host.entry("ralphos-a-g3+3-0.conf".parse().unwrap(), "3.0.0");
+    host.with_esp(|esp| {
+        esp.put("loader/entries/ralphos-a-g3+3-0.conf", &entry.render(Liveness::Inert));
+        esp.put("loader/loader.conf", b"default ralphos-a*\n");
+    });
+    fail(&host, "check clusters");
+    let diagnosis = look(&host);
+    assert_eq!(ids(&diagnosis), ["directory-unreadable!", "default-in-conf!+", "inert-entry"]);
+    assert_eq!(diagnosis.next_boot.unwrap().entry, "ralphos-a-g1.conf");
 }
 
 #[test]

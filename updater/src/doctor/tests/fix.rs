@@ -38,7 +38,7 @@ fn doc_26_a_healthy_machine_is_not_written_to() {
     let done = fixed(&host);
     assert!(done.repaired.is_empty());
     assert_eq!(changes(&host), Vec::<String>::new());
-    assert!(text::text(&done.diagnosis, Some(&done.repaired)).ends_with("nothing was repaired\n"));
+    assert!(text::text(&done.diagnosis, Some(&done.repaired), &[]).ends_with("nothing was repaired\n"));
 }
 
 #[test]
@@ -80,7 +80,7 @@ fn doc_21_the_exact_effects_of_every_repair_in_order() {
     assert_eq!(ids(&look(&host)), ["guard-missing~+"]);
     *host.guard.borrow_mut() = Some(Default::default());
     assert!(fixed(&host).repaired.is_empty(), "DOC-26");
-    let told = text::text(&look(&host), Some(&done.repaired));
+    let told = text::text(&look(&host), Some(&done.repaired), &[]);
     assert!(
         told.starts_with("next boot: slot b")
             && told.contains("\nrepaired: default-variable: the EFI variable LoaderEntryDefault was removed\n"),
@@ -186,6 +186,37 @@ fn doc_21_a_cut_rename_is_told_apart_and_a_twin_removed() {
     assert_eq!(changes(&host), [format!("esp drop {old}"), "esp flush".to_owned()]);
     assert_eq!(done.diagnosis.findings, []);
     assert_eq!(host.entries(), ["ralphos-a-g1.conf", "ralphos-b-g2+1-2.conf"]);
+}
+
+#[test]
+fn doc_20_a_volume_that_cannot_be_unmounted_does_not_keep_the_rest_from_being_repaired() {
+    let mut host = FakeHost::new();
+    host.put_system("ralphos-b-g2+2-1.conf", "2.0.0");
+    host.vars = with_default("ralphos-a*");
+    let (old, new) = ("loader/entries/ralphos-b-g2+2-1.conf", "loader/entries/ralphos-b-g2+1-2.conf");
+    let content = host.with_esp(|esp| esp.content(old).unwrap().to_vec());
+    host.with_esp(|esp| {
+        esp.put(new, &content);
+        let (first, second) = (EspPath::literal(old), EspPath::literal(new));
+        esp.set_faults(vec![ClusterFault::Shared { first, second, same_start: true }]);
+        esp.put("loader/loader.conf", b"default ralphos-a*\n");
+        esp.set_busy(true);
+    });
+    let done = fixed(&host);
+    let repaired: Vec<&str> = done.repaired.iter().map(|step| step.id).collect();
+    assert_eq!(repaired, ["default-in-conf", "default-variable"]);
+    let [not] = &done.not_repaired[..] else { panic!("{:?}", done.not_repaired) };
+    assert!(not.id == "twin" && not.why.contains("end what uses it"), "{not:?}");
+    let expected = ["esp overwrite loader/loader.conf '#'", "esp flush", "variable remove LoaderEntryDefault"];
+    assert_eq!(changes(&host), expected);
+    let text = text::text(&done.diagnosis, Some(&done.repaired), &done.not_repaired);
+    assert!(text.contains("\ntried, could not: twin: cannot unmount the EFI system partition"), "{text}");
+    assert!(ids(&done.diagnosis).contains(&"twin!+".to_owned()), "{:?}", ids(&done.diagnosis));
+
+    // What needs no more than to be told again, once it is free.
+    host.with_esp(|esp| esp.set_busy(false));
+    let done = fixed(&host);
+    assert!(done.not_repaired.is_empty() && done.diagnosis.findings.is_empty(), "{done:?}");
 }
 
 #[test]

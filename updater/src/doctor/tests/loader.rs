@@ -74,6 +74,18 @@ fn doc_10_a_default_line_in_loader_conf() {
 }
 
 #[test]
+fn doc_10_without_the_line_no_release_obeys_it() {
+    // A runs, B is staged, and the line holds the loader at A: read twice, as 252 and as 257 read it (LDR-9).
+    let mut host = FakeHost::new();
+    host.put_system("ralphos-b-g2+3-0.conf", "2.0.0");
+    host.with_esp(|esp| esp.put("loader/loader.conf", b"timeout 0\ndefault ralphos-a-*\n"));
+    let found = ids(&look(&host));
+    assert!(found.contains(&"default-in-conf!+".to_owned()), "{found:?}");
+    let done = crate::doctor::fix::fix(&host).unwrap();
+    assert_eq!(done.diagnosis.next_boot.unwrap().entry, "ralphos-b-g2+3-0.conf");
+}
+
+#[test]
 fn doc_10_preferred_is_a_danger_to_loaders_that_know_it() {
     let firmware = |loader: &str| {
         Some(Firmware { features: Some(16), loader: Some(loader.into()), preferred: Some("ralphos-a*".into()) })
@@ -156,7 +168,7 @@ fn doc_10_a_unified_kernel_image_makes_every_prediction_void() {
     assert_eq!(diagnosis.next_boot, None);
     assert!(diagnosis.next_boot_why.contains("EFI/Linux/arch.efi"));
     assert!(
-        text::text(&diagnosis, None)
+        text::text(&diagnosis, None, &[])
             .starts_with("next boot: what it does cannot be predicted because of EFI/Linux/arch.efi")
     );
 }
@@ -187,4 +199,70 @@ fn doc_14_the_loader_the_watchdog_the_clock_and_the_blesser() {
     host.vitals.borrow_mut().bless_boot = None;
     *host.firmware.borrow_mut() = None;
     assert!(look(&host).left_out[0].contains("efivars"));
+}
+
+#[test]
+fn doc_10_an_entry_at_which_the_loader_halts_is_a_danger_whatever_else_it_is() {
+    // LDR-10. Somebody else's: the loader does not show it, and halts at it.
+    let host = two_systems();
+    host.with_esp(|esp| esp.put("loader/entries/debian.conf", b"linux \"\"\n"));
+    let diagnosis = look(&host);
+    assert_eq!(ids(&diagnosis), ["loader-halts!"]);
+    let remedy = &diagnosis.findings[0].remedy;
+    assert!(remedy.contains("what the loader boots then: ralphos-b-g2.conf"), "{remedy}");
+    assert!(diagnosis.next_boot_why.contains("debian.conf, at which the boot loader halts"), "{diagnosis:?}");
+
+    // One of ours, which nothing else stands for, and which only looks as if the loader skipped it.
+    let host = two_systems();
+    host.with_esp(|esp| esp.put("loader/entries/ralphos-a-g3+3-0.conf", b"linux \"\"\n"));
+    assert_eq!(ids(&look(&host)), ["loader-halts!"]);
+    host.with_esp(|esp| esp.put("loader/entries/ralphos-a-g4+3-0.conf", b"efi \"\"\n"));
+    assert_eq!(ids(&look(&host)), ["loader-halts!", "loader-halts!"]);
+
+    // A torn name beside a whole one: the next writing run removes it.
+    let host = two_systems();
+    host.with_esp(|esp| esp.put("loader/entries/ralphos-b-g2+1-2.conf", b"initrd \"\"\n"));
+    assert_eq!(ids(&look(&host)), ["loader-halts!+"]);
+    let done = crate::doctor::fix::fix(&host).unwrap();
+    assert_eq!(done.diagnosis.findings, []);
+    assert_eq!(done.diagnosis.next_boot.unwrap().entry, "ralphos-b-g2.conf");
+}
+
+#[test]
+fn doc_10_where_releases_differ_the_entries_of_ours_stay_and_what_names_them_goes() {
+    // LDR-9: a default that named a trial, which fell; 257 without the counter in the id finds the bad entry by it.
+    let mut host = FakeHost::new();
+    host.put_system("ralphos-b-g2+0-3.conf", "2.0.0");
+    host.vars = with_default("ralphos-b-g2.conf");
+    let diagnosis = look(&host);
+    let found = ids(&diagnosis);
+    assert!(found.contains(&"releases-differ!".to_owned()), "{found:?}");
+    assert!(found.contains(&"default-variable!+".to_owned()), "{found:?}");
+    assert!(!found.iter().any(|id| id.starts_with("unmodelled")), "{found:?}");
+    let differ = diagnosis.findings.iter().find(|finding| finding.id == "releases-differ").unwrap();
+    assert!(differ.what.contains("ralphos-a-g1.conf") && differ.remedy.starts_with("leave the entries of ours"));
+    let done = crate::doctor::fix::fix(&host).unwrap();
+    assert_eq!(done.diagnosis.next_boot.unwrap().entry, "ralphos-a-g1.conf");
+}
+
+#[test]
+fn doc_10_a_pattern_that_may_name_something_else_than_an_entry() {
+    let mut host = two_systems();
+    host.vars = with_default("auto-windows");
+    let diagnosis = look(&host);
+    assert_eq!(ids(&diagnosis), ["pattern-elsewhere!", "default-variable!+"]);
+    host.with_esp(|esp| esp.put("loader/loader.conf", b"auto-entries no\n"));
+    assert_eq!(ids(&look(&host)), ["default-variable~"]);
+}
+
+#[test]
+fn doc_10_what_the_loader_does_not_show_is_no_danger_by_its_name() {
+    let host = two_systems();
+    host.with_esp(|esp| {
+        let content = esp.content("loader/entries/ralphos-a-g1.conf").unwrap().to_vec();
+        esp.put("loader/entries/ralphos-a-g1+3-0.conf.bak", &content);
+        // Its kernel is missing.
+        esp.put("loader/entries/ralphos-b-g3+3x.conf", b"linux /vmlinuz\n");
+    });
+    assert_eq!(ids(&look(&host)), ["foreign-entry", "foreign-entry"]);
 }

@@ -64,7 +64,7 @@ fn doc_1_a_healthy_machine_has_no_danger_and_says_what_boots() {
     assert_eq!(ids(&diagnosis), Vec::<String>::new());
     assert_eq!(diagnosis.next_boot.as_ref().unwrap().entry, "ralphos-b-g2.conf");
     assert_eq!(diagnosis.left_out, Vec::<String>::new());
-    let text = text::text(&diagnosis, None);
+    let text = text::text(&diagnosis, None, &[]);
     assert_eq!(
         text,
         "next boot: slot b, ralphos-b-g2.conf: it is the first in the loader's order\n\nnothing endangers the next boot or update\n"
@@ -85,7 +85,7 @@ fn the_text_says_first_what_boots_then_the_dangers_each_with_a_line_to_copy() {
     host.vitals.borrow_mut().watchdog = Some(crate::vitals::Watchdog::Absent);
     host.vitals.borrow_mut().busy = Some(1);
     let diagnosis = look(&host);
-    let text = text::text(&diagnosis, None);
+    let text = text::text(&diagnosis, None, &[]);
     let expected = "\
 next boot: slot a, ralphos-a-g1.conf: the EFI variable LoaderEntryDefault names it
 
