@@ -1,7 +1,7 @@
 //! `ralph-update --disk FILE`, the real program on real disk images made by the real `ralph-image` (UPD-60, IFC-1 to IFC-30).
 
 use std::fs;
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 
