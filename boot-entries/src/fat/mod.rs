@@ -87,7 +87,7 @@ pub struct Geometry {
     fat_len: u64,
     /// All of them.
     fats: Range<u64>,
-    /// Where the FATs begin that are kept equal; one only, where only one is kept.
+    /// Where the FATs begin that are kept equal, the one that counts first; one only, where only one is kept.
     copies: Vec<u64>,
     data_start: u64,
     root: Root,

@@ -97,12 +97,9 @@ impl<T: Read + Write + Seek> Volume<T> {
         Ok(None)
     }
 
-    /// Writes an entry of the FAT into all its copies, that which counts first.
+    /// Writes an entry of the FAT into all copies that the volume keeps, that which counts first.
     fn set_next(&mut self, cluster: u32, next: u32) -> Result<(), FatError> {
-        let (all, active, len) = (self.geometry.fats.clone(), self.geometry.fat_start, self.geometry.fat_len);
-        let copies = (all.start..all.end).step_by(usize::try_from(len).unwrap_or(usize::MAX));
-        let others = copies.filter(|start| *start != active);
-        for start in [active].into_iter().chain(others) {
+        for start in self.geometry.copies.clone() {
             let at = start + u64::from(cluster) * 4;
             let old = self.read_at(at, 4)?;
             let old = u32::from_le_bytes([old[0], old[1], old[2], old[3]]);

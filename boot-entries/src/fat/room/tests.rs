@@ -73,6 +73,21 @@ fn ent28_no_cut_breaks_the_chain() {
     assert_eq!(esp.list(&DIR.parse().unwrap()).unwrap().len(), 31);
 }
 
+/// A volume may keep only one of its FATs (CUT-27); the others are then nobody's business.
+#[test]
+fn ent28_only_the_copies_that_are_kept_are_written() {
+    let mut image = volume().into_inner();
+    image[40] = 0x81;
+    let before = image.clone();
+    let mut volume = Volume::open(Cursor::new(image)).unwrap();
+    assert!(volume.make_room(DIR, 256, &mut |_| Ok(())).unwrap());
+    assert!(volume.room(DIR).unwrap().unwrap() >= 512);
+    let (fats, len) = (volume.geometry().fats(), volume.geometry().fat_len);
+    let first = usize::try_from(fats.start).unwrap()..usize::try_from(fats.start + len).unwrap();
+    assert_eq!(volume.geometry().copies, [fats.start + len]);
+    assert!(volume.storage.get_ref()[first.clone()] == before[first]);
+}
+
 #[test]
 fn ent28_what_cannot_be_made_longer_is_left() {
     let storage = volume();
