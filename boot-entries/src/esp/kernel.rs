@@ -323,7 +323,7 @@ impl Esp for KernelEsp {
             let device = open_raw(medium, Op::MakeRoom, dir)?;
             let made = Volume::open(&device)
                 .and_then(|mut volume| volume.make_room(dir.as_str(), slots, &mut |device| device.sync_all()));
-            made.map(drop).map_err(|source| EspError::Fat { source })
+            made.map(drop).map_err(|source| EspError::no_room(dir, source))
         })
     }
 }

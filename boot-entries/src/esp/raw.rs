@@ -155,6 +155,10 @@ impl<T: Read + Seek> Esp for RawEsp<T> {
     fn drop_name(&mut self, path: &EspPath) -> Result<(), EspError> {
         Err(Self::refuse(Op::DropName, path.as_str()))
     }
+
+    fn make_room(&mut self, dir: &EspPath, _slots: usize) -> Result<(), EspError> {
+        Err(Self::refuse(Op::MakeRoom, dir.as_str()))
+    }
 }
 
 #[cfg(test)]
@@ -267,6 +271,7 @@ mod tests {
         let mut esp = open(&volume());
         let path: EspPath = ENTRY.parse().unwrap();
         assert!(esp.remove(&path).is_err() && esp.drop_name(&path).is_err() && esp.make_dir(&path).is_err());
+        assert!(esp.make_room(&path, 1).is_err());
         assert!(esp.overwrite_byte(&path, 0, b'x', b'y').is_err());
         assert!(esp.write_new(&"a".parse().unwrap(), 1, &mut [0].as_slice()).is_err());
         assert_eq!(esp.read(&path, 4096).unwrap(), [b'x'; 1300]);

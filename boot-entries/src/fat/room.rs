@@ -38,7 +38,8 @@ impl<T: Read + Seek> Volume<T> {
 }
 
 impl<T: Read + Write + Seek> Volume<T> {
-    /// Makes a directory so much longer that at least `slots` lie behind its end mark. True when that changed it.
+    /// Makes a directory longer where fewer than `slots` lie behind its end mark: then twice as many do, so that it is not
+    /// done again soon. True when that changed it.
     ///
     /// *Story:* a directory gets another cluster by two entries of the FAT, the end mark of the new cluster and the link to it.
     /// With the link and without the end mark the firmware takes the whole directory for an empty one, and nothing
@@ -61,7 +62,7 @@ impl<T: Read + Write + Seek> Volume<T> {
             return Ok(false);
         }
         let size = self.geometry.cluster_size as usize;
-        let wanted = ((slots - there) * SLOT).div_ceil(size);
+        let wanted = ((2 * slots - there) * SLOT).div_ceil(size);
         let first = self.find(path)?.ok_or_else(|| FatError::Missing(path.to_owned()))?.first_cluster;
         let last = self.chain(first)?.clusters.last().copied();
         let last = last.ok_or_else(|| FatError::Directory(path.to_owned()))?;
