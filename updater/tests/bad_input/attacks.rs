@@ -206,7 +206,7 @@ fn signatures() -> Vec<Attack> {
     let mut forged = good();
     let identity: [u8; 32] = std::array::from_fn(|at| u8::from(at == 0));
     for record in [8, 8 + 128] {
-        forged.signatures[record + 32..record + 64].copy_from_slice(image_format::Digest::of(&identity).as_ref());
+        forged.signatures[record + 32..record + 64].copy_from_slice(image_format::Digest::of(identity).as_ref());
         forged.signatures[record + 64..record + 128].fill(0);
         forged.signatures[record + 64] = 1;
     }
