@@ -6,13 +6,14 @@
 //! - [`record`] runs a flow in it and keeps what reaches the disk;
 //! - [`work`] hands it states to work from, [`boots`] boots them with firmware and boot loader;
 //! - [`proof`] puts these together; [`states`] reads those states;
-//! - [`twins`] plants what a cut in the firmware's own rename could leave.
+//! - [`twins`] plants what a cut in the firmware's own rename could leave, [`room`](mod@room) fills `loader/entries`.
 
 pub mod bench;
 pub mod boots;
 pub mod flow;
 pub mod proof;
 pub mod record;
+pub mod room;
 pub mod states;
 pub mod tiny;
 pub mod twins;

@@ -16,6 +16,7 @@ use image_format::{
 };
 
 use crate::config::Policy;
+use crate::exit::with_source;
 use crate::history::EventKind;
 use crate::host::{Access, Host, HostError, TargetSlot};
 use crate::inhibit::Inhibitor;
@@ -56,7 +57,7 @@ pub struct Summary {
     pub entry: Entry,
     /// The entry's file name.
     pub file_name: String,
-    /// What could not be recorded, for a person.
+    /// What did not work and stopped nothing, for a person.
     pub notes: Vec<String>,
 }
 
@@ -223,14 +224,21 @@ impl Checked {
     }
 
     /// UPD-2. Power lost while the slot is half written must find no entry that starts it.
-    fn fence(self, context: &mut Context<'_>) -> Result<SlotFenced, FencedError> {
+    fn fence(mut self, context: &mut Context<'_>) -> Result<SlotFenced, FencedError> {
         context.progress.begin(Step::Fence, None);
         let mut esp = context.host.open_esp(Access::ReadWrite)?;
         let fenced = fence(context.lock, esp.esp(), self.plan.target.slot())?;
         esp.close()?;
+        if let Some(error) = fenced.crowded() {
+            self.plan.notes.push(format!("{CROWDED}: {}", with_source(error)));
+        }
         Ok(SlotFenced { image: self.image, plan: self.plan, fenced })
     }
 }
+
+/// ENT-28.
+const CROWDED: &str = "loader/entries has little room left and may have to grow during the trial; if power is lost at that \
+    instant, nothing boots any more. To avoid it, unmount the EFI system partition before the next update, which then makes room";
 
 /// No entry starts the target slot.
 #[must_use]

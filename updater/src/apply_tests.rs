@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::collections::BTreeSet;
 
 use boot_entries::guard::{GuardEvent, GuardRecord};
-use boot_entries::{LoaderVars, Space};
+use boot_entries::{FakeEsp, LoaderVars, Space};
 
 use super::*;
 use crate::history::{Event, Records};
@@ -42,6 +42,8 @@ fn upd_2_to_6_the_exact_order_of_effects() {
         // UPD-2: nothing stood there; the folder for the payloads is made.
         "esp mkdir ralphos/b".to_owned(),
         "esp flush".to_owned(),
+        // ENT-28: the directory of the entries will not grow during the trial.
+        "esp make room for 256 in loader/entries".to_owned(),
         // UPD-3: data, superblock and the top of the tree in one piece, the leaves in another; then the flush.
         "slot write 0".to_owned(),
         format!("slot write {}", tree + 8192),
@@ -154,6 +156,15 @@ fn a_history_that_cannot_be_read_stops_no_update_and_is_told() {
     let host = FakeHost { records: Records::in_dir(dir.path(), "boot"), ..FakeHost::new() };
     assert!(!staged(host.apply(image(&spec("2.0.0")).0)).notes.is_empty());
     assert!(!crate::status::gather(&host).unwrap().problems.is_empty());
+}
+
+#[test]
+fn ent_28_that_no_room_could_be_made_is_told_with_what_helps() {
+    let host = FakeHost::new();
+    host.with_esp(FakeEsp::set_busy);
+    let notes = staged(host.apply(image(&spec("2.0.0")).0)).notes;
+    let note = notes.iter().find(|note| note.contains("loader/entries")).unwrap_or_else(|| panic!("{notes:?}"));
+    assert!(note.contains("unmount") && note.contains("the system has it mounted"), "{note}");
 }
 
 #[test]

@@ -8,6 +8,7 @@ use crate::esp::{Esp, EspError, EspPath};
 use crate::names::{EntryName, entries_dir, payload_dir};
 
 /// Slots that must be free behind the end mark of `loader/entries` before a trial begins (`ENT-28`): 8 KiB, some eighty names.
+/// Where they are not, twice as many are made, so that it is not done again for dozens of boots.
 pub(crate) const ENTRIES_ROOM: usize = 256;
 
 /// Proof that no entry starts this slot: it may be written to. [`super::stage`] takes it back.
@@ -15,12 +16,19 @@ pub(crate) const ENTRIES_ROOM: usize = 256;
 #[must_use = "a fenced slot does not boot until it is staged"]
 pub struct Fenced {
     slot: Slot,
+    crowded: Option<EspError>,
 }
 
 impl Fenced {
     /// The slot.
     pub fn slot(&self) -> Slot {
         self.slot
+    }
+
+    /// Why `loader/entries` has too little room and could get no more (`ENT-28`): it may grow while somebody boots from it, and
+    /// a power cut at that instant leaves nothing that boots.
+    pub fn crowded(&self) -> Option<&EspError> {
+        self.crowded.as_ref()
     }
 }
 
@@ -32,7 +40,8 @@ impl Fenced {
 /// never reached; the other slot is untouched in any case.
 ///
 /// # Errors
-/// When the ESP cannot be changed, or other names share clusters (`ENT-22`).
+/// When the ESP cannot be changed, or other names share clusters (`ENT-22`). That the volume cannot be unmounted to make room is
+/// none; [`Fenced::crowded`] tells it.
 pub fn fence(_lock: &UpdateLock, esp: &mut dyn Esp, slot: Slot) -> Result<Fenced, ChangeError> {
     let payloads = payload_dir(slot);
     // Power lost while the slot is half written must find no entry that starts it.
@@ -54,12 +63,13 @@ pub fn fence(_lock: &UpdateLock, esp: &mut dyn Esp, slot: Slot) -> Result<Fenced
             esp.flush()?;
         }
     }
-    match esp.make_room(&dir, ENTRIES_ROOM) {
-        // Where the system has the volume mounted for itself (ENT-25) that cannot be, and no reason not to update.
-        Err(EspError::Busy { .. } | EspError::CannotRepair { .. }) => {}
-        made => made?,
-    }
-    Ok(Fenced { slot })
+    let crowded = match esp.make_room(&dir, ENTRIES_ROOM) {
+        Ok(()) => None,
+        // Where the system has the volume mounted for itself (ENT-25) that cannot be, and is no reason not to update.
+        Err(error @ (EspError::Busy { .. } | EspError::CannotRepair { .. })) => Some(error),
+        Err(error) => return Err(error.into()),
+    };
+    Ok(Fenced { slot, crowded })
 }
 
 fn files(esp: &mut dyn Esp, dir: &EspPath, wanted: &dyn Fn(&str) -> bool) -> Result<Vec<EspPath>, ChangeError> {

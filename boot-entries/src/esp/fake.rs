@@ -27,6 +27,8 @@ pub enum Event {
     CheckClusters,
     /// [`Esp::drop_name`]
     DropName(EspPath),
+    /// [`Esp::make_room`], with the number of slots.
+    MakeRoom(EspPath, usize),
     /// The event that was told to fail; it had no effect.
     Failed(Box<Event>),
 }
@@ -42,6 +44,7 @@ impl fmt::Display for Event {
             Event::Flush => f.write_str("flush"),
             Event::CheckClusters => f.write_str("check clusters"),
             Event::DropName(path) => write!(f, "drop {path}"),
+            Event::MakeRoom(path, slots) => write!(f, "make room for {slots} in {path}"),
             Event::Failed(event) => write!(f, "FAILED {event}"),
         }
     }
@@ -67,6 +70,7 @@ pub struct FakeEsp {
     events: Vec<Event>,
     fail_at: Option<usize>,
     faults: Vec<ClusterFault>,
+    busy: bool,
     space: Space,
     /// Somebody uses the volume: it cannot be unmounted.
     busy: bool,
@@ -112,6 +116,7 @@ impl FakeEsp {
             events: Vec::new(),
             fail_at: None,
             faults: Vec::new(),
+            busy: false,
             space: Space { cluster_size: 4096, free_clusters: 262_144 },
             busy: false,
             stale: Vec::new(),
@@ -182,6 +187,11 @@ impl FakeEsp {
         self.faults = faults;
     }
 
+    /// The system has the volume mounted and does not let go of it: what needs it unmounted is [`EspError::Busy`].
+    pub fn set_busy(&mut self) {
+        self.busy = true;
+    }
+
     /// Every volume that a power cut may leave now: the flushed state, with any subset of the later changes. A file that
     /// was being written may be missing, empty, garbage, whole, or hold what a removed file held before it.
     pub fn after_power_cut(&self) -> Vec<FakeEsp> {
@@ -234,6 +244,11 @@ impl FakeEsp {
             Some((_, None)) => Err(EspError::io(op, path, io::ErrorKind::IsADirectory.into())),
             None => Err(EspError::Missing { op, path: path.clone() }),
         }
+    }
+
+    fn unmountable(&self, path: &EspPath) -> Result<(), EspError> {
+        let source = || io::Error::other("the system has it mounted");
+        if self.busy { Err(EspError::Busy { path: path.clone(), source: source() }) } else { Ok(()) }
     }
 
     fn parent_exists(&self, path: &EspPath) -> bool {
@@ -379,11 +394,17 @@ impl Esp for FakeEsp {
         }
         self.record(Op::DropName, Event::DropName(path.clone()))?;
         self.file(Op::DropName, path)?;
+        self.unmountable(path)?;
         self.change(Change::Take(path.clone()));
         self.faults.retain(|fault| !fault.concerns(path));
         // The real ones unmount the volume for this and flush what they change.
         self.durable = self.tree.clone();
         self.pending.clear();
         Ok(())
+    }
+
+    fn make_room(&mut self, dir: &EspPath, slots: usize) -> Result<(), EspError> {
+        self.record(Op::MakeRoom, Event::MakeRoom(dir.clone(), slots))?;
+        self.unmountable(dir)
     }
 }

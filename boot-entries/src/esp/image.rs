@@ -280,6 +280,6 @@ impl<T: EspStorage> Esp for ImageEsp<T> {
 
     fn make_room(&mut self, dir: &EspPath, slots: usize) -> Result<(), EspError> {
         let made = self.volume(Op::MakeRoom)?.make_room(dir.as_str(), slots, &mut |storage| storage.sync());
-        made.map(drop).map_err(|source| EspError::Fat { source })
+        made.map(drop).map_err(|source| EspError::no_room(dir, source))
     }
 }

@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 use nix::dir::Dir;
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, open, openat};
-use nix::sys::stat::{Mode, SFlag, fstatat, mkdirat};
+use nix::libc::dev_t;
+use nix::sys::stat::{Mode, SFlag, fstat, fstatat, mkdirat};
 use nix::sys::statvfs::fstatvfs;
 use nix::unistd::{UnlinkatFlags, fsync, syncfs, unlinkat};
 
@@ -46,6 +47,8 @@ pub struct KernelEsp {
     dir: PathBuf,
     /// None only after the volume could not be mounted again.
     root: Option<OwnedFd>,
+    /// The file system that is mounted there: `st_dev`.
+    volume: dev_t,
     medium: Option<Medium>,
 }
 
@@ -65,11 +68,12 @@ impl KernelEsp {
     /// # Errors
     /// When `dir` cannot be opened.
     pub fn directory(dir: &Path) -> Result<KernelEsp, EspError> {
-        Ok(KernelEsp { dir: dir.to_owned(), root: Some(open_root(dir)?), medium: None })
+        let (root, volume) = open_root(dir)?;
+        Ok(KernelEsp { dir: dir.to_owned(), root: Some(root), volume, medium: None })
     }
 
     fn root(&self) -> io::Result<BorrowedFd<'_>> {
-        self.root.as_ref().map(AsFd::as_fd).ok_or_else(|| io::Error::other("the volume is not mounted any more"))
+        self.root.as_ref().map(AsFd::as_fd).ok_or_else(not_mounted)
     }
 
     /// Opens the directory that holds the last part of `path`, and gives that part.
@@ -98,18 +102,26 @@ impl KernelEsp {
     }
 
     /// Does something to the raw volume while it is not mounted, and mounts it again.
+    ///
+    /// That it is not mounted again is the worst that can happen: the bare mount point is a directory, too, and what is written
+    /// there reaches no ESP. So that is the error to tell, whatever else failed, and nothing can be done to `self` from then on.
     fn unmounted(&mut self, path: &EspPath, work: &dyn Fn(&Medium) -> Result<(), EspError>) -> Result<(), EspError> {
         let Some(medium) = &mut self.medium else { return Err(EspError::CannotRepair { path: path.clone() }) };
         self.root = None;
         let done = match medium.remount.unmount() {
             Ok(()) => {
                 let done = work(medium);
-                let mounted = medium.remount.mount().map_err(|source| device_error(Op::Open, medium, source));
-                done.and(mounted)
+                medium.remount.mount().map_err(|source| device_error(Op::Open, medium, source))?;
+                done
             }
             Err(source) => Err(EspError::Busy { path: path.clone(), source }),
         };
-        self.root = open_root(&self.dir).ok();
+        let (root, volume) = open_root(&self.dir)?;
+        // What failed to be unmounted may be gone all the same.
+        if volume != self.volume {
+            return Err(device_error(Op::Open, medium, not_mounted()));
+        }
+        self.root = Some(root);
         done
     }
 
@@ -129,12 +141,15 @@ impl KernelEsp {
     }
 }
 
-fn open_root(dir: &Path) -> Result<OwnedFd, EspError> {
-    open(dir, OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty()).map_err(|errno| EspError::Io {
-        op: Op::Open,
-        path: dir.display().to_string(),
-        source: errno.into(),
-    })
+fn not_mounted() -> io::Error {
+    io::Error::other("the volume is not mounted any more")
+}
+
+/// The directory, and which file system it is of.
+fn open_root(dir: &Path) -> Result<(OwnedFd, dev_t), EspError> {
+    let opened = open(dir, OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty());
+    let opened = opened.and_then(|root| fstat(&root).map(|stat| (root, stat.st_dev)));
+    opened.map_err(|errno| EspError::Io { op: Op::Open, path: dir.display().to_string(), source: errno.into() })
 }
 
 fn open_dir(dir: &OwnedFd, name: &str) -> nix::Result<OwnedFd> {
@@ -308,7 +323,7 @@ impl Esp for KernelEsp {
             let device = open_raw(medium, Op::MakeRoom, dir)?;
             let made = Volume::open(&device)
                 .and_then(|mut volume| volume.make_room(dir.as_str(), slots, &mut |device| device.sync_all()));
-            made.map(drop).map_err(|source| EspError::Fat { source })
+            made.map(drop).map_err(|source| EspError::no_room(dir, source))
         })
     }
 }

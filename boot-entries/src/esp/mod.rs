@@ -131,14 +131,13 @@ pub trait Esp {
     /// [`EspError::Busy`] when the volume cannot be unmounted; [`EspError::Missing`].
     fn drop_name(&mut self, path: &EspPath) -> Result<(), EspError>;
 
-    /// Makes sure that a directory has at least `slots` behind its end mark (`ENT-28`); on the unmounted volume, and durable when
-    /// it returns, where it must be made longer. A back end without a FAT has nothing to do.
+    /// Makes sure that a directory has at least `slots` behind its end mark (`ENT-28`). Where it has fewer, it is made longer, so
+    /// that it has twice as many: on the unmounted volume, and durable when this returns. Without a FAT there is nothing to do.
     ///
     /// # Errors
-    /// [`EspError::Busy`] when the volume cannot be unmounted; [`EspError::Fat`] when it is full or broken.
-    fn make_room(&mut self, _dir: &EspPath, _slots: usize) -> Result<(), EspError> {
-        Ok(())
-    }
+    /// [`EspError::Busy`] when the volume cannot be unmounted; [`EspError::Io`] when it is full or cannot be mounted again;
+    /// [`EspError::Fat`] when it is broken.
+    fn make_room(&mut self, dir: &EspPath, slots: usize) -> Result<(), EspError>;
 }
 
 /// What was being done to the ESP.
@@ -268,6 +267,14 @@ impl EspError {
             io::ErrorKind::NotFound => EspError::Missing { op, path: path.clone() },
             io::ErrorKind::AlreadyExists => EspError::Exists { path: path.clone() },
             _ => EspError::Io { op, path: path.to_string(), source },
+        }
+    }
+
+    /// For [`Esp::make_room`]: a volume that is full is not broken.
+    pub(crate) fn no_room(dir: &EspPath, source: FatError) -> EspError {
+        match source {
+            FatError::Full => EspError::io(Op::MakeRoom, dir, io::ErrorKind::StorageFull.into()),
+            source => EspError::Fat { source },
         }
     }
 

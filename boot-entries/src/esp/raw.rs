@@ -10,8 +10,8 @@ use crate::fat::{self, ClusterFault, FatError, RawItem, Volume};
 
 /// A volume behind the seam; whatever would change it fails.
 ///
-/// A directory whose chain of clusters is broken is an empty one, as it is for the firmware (CUT-23), and [`Esp::read`] gives
-/// nothing of a file whose chain ends before it does (CUT-24).
+/// A directory whose chain of clusters is broken is an empty one, as it is for the firmware (CUT-23), and a file whose chain
+/// ends before it does reads as empty (CUT-24, ENT-27).
 #[derive(Debug)]
 pub struct RawEsp<T> {
     volume: Volume<T>,
@@ -40,25 +40,26 @@ impl<T: Read + Seek> RawEsp<T> {
         found.ok_or_else(|| EspError::Missing { op, path: path.clone() })
     }
 
-    /// Up to `limit` bytes of a file, in pieces.
+    /// Up to `limit` bytes of a file, in pieces, and its length. A torn one is empty: the firmware cannot read it (CUT-24).
     fn pieces(
         &mut self,
         path: &EspPath,
         item: &RawItem,
         limit: u64,
         take: &mut dyn FnMut(&[u8]),
-    ) -> Result<(), EspError> {
+    ) -> Result<u64, EspError> {
         let io = |source| EspError::io(Op::Read, path, source);
         if item.is_dir {
             return Err(io(io::Error::from(io::ErrorKind::IsADirectory)));
         }
-        let extents = match item.first_cluster {
-            0 => Vec::new(),
-            first => self.volume.extents(first).map_err(|source| EspError::Fat { source })?.ranges,
-        };
-        let mut left = u64::from(item.size).min(limit);
+        let extents = self.volume.extents(item.first_cluster).map_err(|source| EspError::Fat { source })?;
+        let size = u64::from(item.size);
+        if extents.len() < size {
+            return Ok(0);
+        }
+        let mut left = size.min(limit);
         let mut buffer = vec![0; 64 * 1024];
-        for range in extents {
+        for range in extents.ranges {
             let mut at = range.start;
             while at < range.end && left > 0 {
                 let piece = (range.end - at).min(left).min(buffer.len() as u64);
@@ -70,7 +71,7 @@ impl<T: Read + Seek> RawEsp<T> {
                 left -= piece;
             }
         }
-        if left > 0 { Err(io(io::Error::from(io::ErrorKind::UnexpectedEof))) } else { Ok(()) }
+        Ok(size)
     }
 
     fn refuse(op: Op, path: &str) -> EspError {
@@ -103,11 +104,8 @@ impl<T: Read + Seek> Esp for RawEsp<T> {
             return Err(EspError::TooLong { path: path.clone(), size, limit });
         }
         let mut bytes = Vec::new();
-        match self.pieces(path, &item, limit, &mut |piece| bytes.extend_from_slice(piece)) {
-            // The firmware cannot read it (CUT-24), and the loader goes on as if there were nothing in it.
-            Err(EspError::Io { source, .. }) if source.kind() == io::ErrorKind::UnexpectedEof => Ok(Vec::new()),
-            read => read.map(|()| bytes),
-        }
+        self.pieces(path, &item, limit, &mut |piece| bytes.extend_from_slice(piece))?;
+        Ok(bytes)
     }
 
     fn read_head(&mut self, path: &EspPath, length: usize) -> Result<Vec<u8>, EspError> {
@@ -120,8 +118,8 @@ impl<T: Read + Seek> Esp for RawEsp<T> {
     fn hash_file(&mut self, path: &EspPath) -> Result<([u8; 32], u64), EspError> {
         let item = self.find(Op::Read, path)?;
         let mut digest = Sha256::new();
-        self.pieces(path, &item, u64::MAX, &mut |piece| digest.update(piece))?;
-        Ok((digest.finalize().into(), u64::from(item.size)))
+        let length = self.pieces(path, &item, u64::MAX, &mut |piece| digest.update(piece))?;
+        Ok((digest.finalize().into(), length))
     }
 
     fn space(&mut self) -> Result<Space, EspError> {
@@ -156,6 +154,10 @@ impl<T: Read + Seek> Esp for RawEsp<T> {
 
     fn drop_name(&mut self, path: &EspPath) -> Result<(), EspError> {
         Err(Self::refuse(Op::DropName, path.as_str()))
+    }
+
+    fn make_room(&mut self, dir: &EspPath, _slots: usize) -> Result<(), EspError> {
+        Err(Self::refuse(Op::MakeRoom, dir.as_str()))
     }
 }
 
@@ -252,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn cut24_nothing_is_read_of_a_file_whose_chain_ends_early() {
+    fn cut24_ent27_nothing_is_read_of_a_file_whose_chain_ends_early() {
         let mut bytes = volume();
         let path: EspPath = ENTRY.parse().unwrap();
         assert_eq!(open(&bytes).read(&path, 4096).unwrap(), [b'x'; 1300]);
@@ -260,7 +262,8 @@ mod tests {
         let first = first_cluster(&bytes, ENTRY);
         set_next(&mut bytes, first, 0);
         assert!(open(&bytes).read(&path, 4096).unwrap().is_empty());
-        assert!(matches!(open(&bytes).hash_file(&path), Err(EspError::Io { .. })));
+        assert!(open(&bytes).read_head(&path, 16).unwrap().is_empty());
+        assert_eq!(open(&bytes).hash_file(&path).unwrap(), (Sha256::digest(b"").into(), 0));
     }
 
     #[test]
@@ -268,6 +271,7 @@ mod tests {
         let mut esp = open(&volume());
         let path: EspPath = ENTRY.parse().unwrap();
         assert!(esp.remove(&path).is_err() && esp.drop_name(&path).is_err() && esp.make_dir(&path).is_err());
+        assert!(esp.make_room(&path, 1).is_err());
         assert!(esp.overwrite_byte(&path, 0, b'x', b'y').is_err());
         assert!(esp.write_new(&"a".parse().unwrap(), 1, &mut [0].as_slice()).is_err());
         assert_eq!(esp.read(&path, 4096).unwrap(), [b'x'; 1300]);

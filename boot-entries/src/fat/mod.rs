@@ -1,7 +1,8 @@
 //! A small reader of raw FAT12, FAT16 and FAT32 volumes: directories, chains of clusters, free clusters.
 //!
 //! Neither the kernel nor the `fatfs` library tells which clusters a name stands for, and that is what must be known
-//! before a name is removed (`ENT-22`). The only thing that is ever changed here is the first byte of directory slots.
+//! before a name is removed (`ENT-22`). What is changed here: the first byte of directory slots (`ENT-22`), and the end of a
+//! directory, where it is made longer (`ENT-28`).
 
 mod dir;
 mod extents;

@@ -38,7 +38,8 @@ impl<T: Read + Seek> Volume<T> {
 }
 
 impl<T: Read + Write + Seek> Volume<T> {
-    /// Makes a directory so much longer that at least `slots` lie behind its end mark. True when that changed it.
+    /// Makes a directory longer where fewer than `slots` lie behind its end mark: then twice as many do, so that it is not
+    /// done again soon. True when that changed it.
     ///
     /// *Story:* a directory gets another cluster by two entries of the FAT, the end mark of the new cluster and the link to it.
     /// With the link and without the end mark the firmware takes the whole directory for an empty one, and nothing
@@ -61,7 +62,7 @@ impl<T: Read + Write + Seek> Volume<T> {
             return Ok(false);
         }
         let size = self.geometry.cluster_size as usize;
-        let wanted = ((slots - there) * SLOT).div_ceil(size);
+        let wanted = ((2 * slots - there) * SLOT).div_ceil(size);
         let first = self.find(path)?.ok_or_else(|| FatError::Missing(path.to_owned()))?.first_cluster;
         let last = self.chain(first)?.clusters.last().copied();
         let last = last.ok_or_else(|| FatError::Directory(path.to_owned()))?;
@@ -97,12 +98,9 @@ impl<T: Read + Write + Seek> Volume<T> {
         Ok(None)
     }
 
-    /// Writes an entry of the FAT into all its copies, that which counts first.
+    /// Writes an entry of the FAT into all copies that the volume keeps, that which counts first.
     fn set_next(&mut self, cluster: u32, next: u32) -> Result<(), FatError> {
-        let (all, active, len) = (self.geometry.fats.clone(), self.geometry.fat_start, self.geometry.fat_len);
-        let copies = (all.start..all.end).step_by(usize::try_from(len).unwrap_or(usize::MAX));
-        let others = copies.filter(|start| *start != active);
-        for start in [active].into_iter().chain(others) {
+        for start in self.geometry.copies() {
             let at = start + u64::from(cluster) * 4;
             let old = self.read_at(at, 4)?;
             let old = u32::from_le_bytes([old[0], old[1], old[2], old[3]]);

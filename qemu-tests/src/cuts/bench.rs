@@ -11,6 +11,7 @@ use serde_json::json;
 
 use super::flow::{COUNTS_FIVE, Flow, Prepare, flow};
 use super::record::{self, Recording};
+use super::room;
 use super::tiny::{Tiny, plain_disk};
 use super::twins::{self, Chain};
 use crate::esp::Esp;
@@ -148,6 +149,7 @@ impl<'l> Bench<'l> {
                 }
                 Prepare::Twin(from, to) => twins::plant(&disk, from, to, Chain::Own, dir)?,
                 Prepare::Conf(line) => Self::add_line(&disk, line, dir)?,
+                Prepare::FillEntries => room::fill(&disk)?,
                 Prepare::Remove(path) => Esp::of_disk(&disk)?.remove(path)?,
                 Prepare::NoBackupHeader => {
                     let file = File::options().write(true).open(&disk)?;

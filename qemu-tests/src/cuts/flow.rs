@@ -15,6 +15,8 @@ pub enum Prepare {
     Twin(&'static str, &'static str),
     /// Adds a line to loader.conf.
     Conf(&'static str),
+    /// Puts foreign files that the loader does not show into `loader/entries`, until an apply must make room there (ENT-28).
+    FillEntries,
     /// Removes a file of the ESP.
     Remove(&'static str),
     /// Clears the header of the partition table's backup.
@@ -139,6 +141,7 @@ pub const FLOWS: &[Flow] = &[
         3,
     ),
     apply_to_b("apply-repeated", &[Prepare::Cut("first-apply", 700)], 2, 3),
+    apply_to_b("apply-makes-room", &[Prepare::FillEntries], 2, 2),
     Flow {
         name: "commit",
         prepare: &[Prepare::Apply(2), Prepare::Rename("ralphos-b-g2+3-0.conf", "ralphos-b-g2+2-1.conf")],

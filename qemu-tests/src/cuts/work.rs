@@ -6,8 +6,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use boot_entries::names::entries_dir;
 use boot_entries::options::hex;
-use boot_entries::{Esp, EspPath, ImageEsp};
+use boot_entries::{EntryName, Esp, EspPath, ImageEsp};
 use disk_layout::{DiskLayout, FileWindow};
 use serde_json::{Map, Value, json};
 
@@ -76,7 +77,8 @@ fn parse(line: &str) -> Option<Worked> {
     Some(Worked { id: id.to_owned(), ok: verdict == "ok", said: said.to_owned() })
 }
 
-/// Files that the flow has no business with, whatever is cut: the loader's, and the payloads of slots that it does not write.
+/// Files that the flow has no business with, whatever is cut: the loader's, foreign ones beside the entries, and the payloads of slots
+/// that it does not write.
 fn kept(base: &Path, flow: &Flow) -> Result<Value> {
     let layout = DiskLayout::open(base)?;
     let mut esp = ImageEsp::new(FileWindow::new(File::open(base)?, layout.esp.start, layout.esp.len)?);
@@ -89,6 +91,10 @@ fn kept(base: &Path, flow: &Flow) -> Result<Value> {
     let conf = flow.comments.is_none().then_some(LOADER_CONF);
     for path in ["EFI/BOOT/BOOTX64.EFI"].into_iter().chain(conf) {
         keep(&mut esp, &path.parse()?)?;
+    }
+    let foreign = |name: &str| name.parse::<EntryName>().is_err();
+    for item in esp.list(&entries_dir())?.iter().filter(|item| foreign(&item.name)) {
+        keep(&mut esp, &entries_dir().join(&item.name)?)?;
     }
     for slot in ["a", "b"] {
         if flow.applies != 0 && flow.runs != slot {

@@ -54,6 +54,12 @@ fn cut_an_apply_that_was_cut_before_ends_well_when_repeated() {
     worked_from("apply-repeated").unwrap();
 }
 
+/// ENT-28, on the kernel's own mount: unmounted, made longer, mounted again, gone on.
+#[test]
+fn cut_an_apply_that_makes_room_ends_well_when_repeated() {
+    worked_from("apply-makes-room").unwrap();
+}
+
 #[test]
 fn cut_a_commit_ends_well_when_repeated() {
     worked_from("commit").unwrap();
@@ -82,6 +88,11 @@ fn cut_the_guard_s_count_ends_well_when_repeated() {
 #[test]
 fn cut_the_guard_giving_up_ends_well_when_repeated() {
     worked_from("guard-gives-up").unwrap();
+}
+
+#[test]
+fn cut_the_doctor_s_repairs_end_well_when_repeated() {
+    worked_from("doctor-fix").unwrap();
 }
 
 #[test]

@@ -22,6 +22,8 @@ fn upd2_to_upd6_apply_over_a_bad_system() {
             "remove ralphos/b/g2-initrd",
             "remove ralphos/b/g2-linux",
             "flush",
+            // The directory will not grow while somebody boots from it (ENT-28).
+            "make room for 256 in loader/entries",
             // Payloads, each durable and read back.
             "write ralphos/b/g3-linux",
             "flush",
@@ -59,6 +61,7 @@ fn upd2_to_upd6_apply_over_an_older_committed_system() {
             "remove ralphos/b/g2-initrd",
             "remove ralphos/b/g2-linux",
             "flush",
+            "make room for 256 in loader/entries",
             "write ralphos/b/g4-linux",
             "flush",
             "read ralphos/b/g4-linux",
@@ -88,6 +91,7 @@ fn upd2_to_upd6_apply_to_a_slot_that_was_never_used() {
             "read loader/loader.conf",
             "mkdir ralphos/b",
             "flush",
+            "make room for 256 in loader/entries",
             "write ralphos/b/g2-linux",
             "flush",
             "read ralphos/b/g2-linux",

@@ -86,6 +86,7 @@ fn upd2_the_fence_alone() {
         "remove ralphos/b/g3-initrd",
         "remove ralphos/b/g3-linux",
         "flush",
+        "make room for 256 in loader/entries",
     ];
     check(
         machine(&["ralphos-a-g1.conf", "ralphos-b-g2.conf", "ralphos-b-g3+3-0.conf"]),
@@ -94,6 +95,37 @@ fn upd2_the_fence_alone() {
         &[(Slot::A, 1), (Slot::B, 2), (Slot::B, 3)],
         &["ralphos-a-g1.conf"],
     );
+}
+
+/// ENT-28: an error there ends the apply.
+#[test]
+fn ent28_when_no_room_can_be_made_nothing_is_staged_and_the_next_boot_is_what_it_was() {
+    let before = machine(&["ralphos-a-g1.conf", "ralphos-b-g2+0-3.conf"]);
+    let mut whole = before.clone();
+    apply(&mut whole, 3).unwrap();
+    let at = whole.take_events().iter().position(|event| event.starts_with("make room")).unwrap();
+
+    let mut esp = before.clone();
+    esp.fail_at(at);
+    let error = apply(&mut esp, 3).unwrap_err();
+    assert!(error.to_string().contains("make room in"), "{error}");
+    for esp in [vec![esp.clone()], esp.after_power_cut()].concat() {
+        assert_eq!(boots(&esp), Some((Slot::A, 1)));
+        assert!(!esp.files().iter().any(|file| file.contains("-b-") || file.contains("/b/")), "{:?}", esp.files());
+    }
+    apply(&mut esp, 3).unwrap();
+    assert_eq!(boots(&esp), Some((Slot::B, 3)));
+}
+
+#[test]
+fn ent28_a_volume_that_the_system_has_mounted_is_no_reason_not_to_update_and_is_told() {
+    let mut esp = machine(&["ralphos-a-g1.conf"]);
+    assert!(fence(&lock(), &mut esp, Slot::B).unwrap().crowded().is_none());
+    esp.set_busy();
+    let fenced = fence(&lock(), &mut esp, Slot::B).unwrap();
+    assert!(matches!(fenced.crowded(), Some(EspError::Busy { path, .. }) if path.as_str() == "loader/entries"));
+    apply(&mut esp, 2).unwrap();
+    assert_eq!(boots(&esp), Some((Slot::B, 2)));
 }
 
 /// Tidy, on slot B with these names (the last may be inert), of which the one in the middle goes.

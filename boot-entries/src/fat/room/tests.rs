@@ -20,7 +20,7 @@ fn room(storage: &Cursor<Vec<u8>>, dir: &str) -> usize {
 #[test]
 fn ent28_a_new_volume_has_room_for_names() {
     let storage = volume();
-    assert!(room(&storage, "loader/entries") >= 256);
+    assert!(room(&storage, "loader/entries") >= 512);
     assert_eq!(room(&storage, DIR), 16 - 2, "a cluster of 512 bytes, and two dots");
     assert_eq!(Volume::open(storage).unwrap().room("missing").unwrap(), None);
 }
@@ -59,9 +59,9 @@ fn ent28_no_cut_breaks_the_chain() {
     let link = sectors(&flushed[0], &flushed[1]);
     assert_eq!(link.len(), 2, "one sector of each FAT: {link:?}");
     let last = Cursor::new(flushed[2].clone());
-    assert!(room(&last, DIR) >= 256);
+    assert!(room(&last, DIR) >= 512);
     let mut volume = Volume::open(last.clone()).unwrap();
-    assert_eq!(free - volume.free_clusters().unwrap(), 16, "242 slots are 15.1 clusters");
+    assert_eq!(free - volume.free_clusters().unwrap(), 32, "498 slots are 31.1 clusters");
     assert!(!volume.make_room(DIR, 256, &mut |_| panic!("nothing is to be done")).unwrap());
     // What is there stays, and new names find place.
     let mut esp = ImageEsp::new(last);
@@ -71,6 +71,21 @@ fn ent28_no_cut_breaks_the_chain() {
         esp.write_new(&path, 1, &mut [7].as_slice()).unwrap();
     }
     assert_eq!(esp.list(&DIR.parse().unwrap()).unwrap().len(), 31);
+}
+
+/// A volume may keep only one of its FATs (CUT-27); the others are then nobody's business.
+#[test]
+fn ent28_only_the_copies_that_are_kept_are_written() {
+    let mut image = volume().into_inner();
+    image[40] = 0x81;
+    let before = image.clone();
+    let mut volume = Volume::open(Cursor::new(image)).unwrap();
+    assert!(volume.make_room(DIR, 256, &mut |_| Ok(())).unwrap());
+    assert!(volume.room(DIR).unwrap().unwrap() >= 512);
+    let (fats, len) = (volume.geometry().fats(), volume.geometry().fat_len);
+    let first = usize::try_from(fats.start).unwrap()..usize::try_from(fats.start + len).unwrap();
+    assert_eq!(volume.geometry().copies(), [fats.start + len]);
+    assert!(volume.storage.get_ref()[first.clone()] == before[first]);
 }
 
 #[test]

@@ -9,6 +9,7 @@ use boot_entries::names::{entries_dir, payload_dir};
 use boot_entries::options::hex;
 use boot_entries::{Esp, EspPath, EspState, Wholeness, is_whole};
 use disk_layout::Slot;
+use qemu_tests::cuts::room;
 use serde_json::Value;
 
 use crate::job::Op;
@@ -21,6 +22,8 @@ pub fn check(system: &System, op: &Op, ran: &Ran, keep: &[(String, String)]) -> 
         ensure!(code.is_some_and(|code| op.exits.contains(&code)), "exit code {code:?} and not one of {:?}", op.exits);
     }
     clusters(system)?;
+    let free = room::of(system.esp_window()?)?;
+    ensure!(free >= room::ROOM, "{free} slots are free in loader/entries (ENT-28)");
     let mut esp = system.esp()?;
     for (path, digest) in keep {
         let path: EspPath = path.parse()?;

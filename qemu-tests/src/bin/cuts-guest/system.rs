@@ -56,10 +56,15 @@ impl System {
 
     /// The ESP as it lies on the disk, read by the FAT library and not by the kernel.
     pub fn esp(&self) -> Result<ImageEsp<FileWindow>> {
+        Ok(ImageEsp::new(self.esp_window()?))
+    }
+
+    /// The bytes of the ESP, to read.
+    pub fn esp_window(&self) -> Result<FileWindow> {
         let device = self.esp_device();
         let cannot = || format!("cannot open {}", device.display());
         let file = File::open(&device).with_context(cannot)?;
-        Ok(ImageEsp::new(FileWindow::new(file, 0, self.layout.esp.len).with_context(cannot)?))
+        FileWindow::new(file, 0, self.layout.esp.len).with_context(cannot)
     }
 
     /// The entry that the loader takes in this state.
