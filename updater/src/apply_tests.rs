@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::collections::BTreeSet;
 
 use boot_entries::guard::{GuardEvent, GuardRecord};
-use boot_entries::{FakeEsp, LoaderVars, Space};
+use boot_entries::{LoaderVars, Space};
 
 use super::*;
 use crate::history::{Event, Records};
@@ -161,7 +161,7 @@ fn a_history_that_cannot_be_read_stops_no_update_and_is_told() {
 #[test]
 fn ent_28_that_no_room_could_be_made_is_told_with_what_helps() {
     let host = FakeHost::new();
-    host.with_esp(FakeEsp::set_busy);
+    host.with_esp(|esp| esp.set_busy(true));
     let notes = staged(host.apply(image(&spec("2.0.0")).0)).notes;
     let note = notes.iter().find(|note| note.contains("loader/entries")).unwrap_or_else(|| panic!("{notes:?}"));
     assert!(note.contains("unmount") && note.contains("the system has it mounted"), "{note}");

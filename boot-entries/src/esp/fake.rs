@@ -70,7 +70,6 @@ pub struct FakeEsp {
     events: Vec<Event>,
     fail_at: Option<usize>,
     faults: Vec<ClusterFault>,
-    busy: bool,
     space: Space,
     /// Somebody uses the volume: it cannot be unmounted.
     busy: bool,
@@ -116,7 +115,6 @@ impl FakeEsp {
             events: Vec::new(),
             fail_at: None,
             faults: Vec::new(),
-            busy: false,
             space: Space { cluster_size: 4096, free_clusters: 262_144 },
             busy: false,
             stale: Vec::new(),
@@ -176,7 +174,8 @@ impl FakeEsp {
         self.space = space;
     }
 
-    /// Somebody uses the volume from now on (or no more), so that it cannot be unmounted for [`Esp::drop_name`].
+    /// The system has the volume mounted from now on and does not let go of it (or does again): what needs it unmounted is
+    /// [`EspError::Busy`].
     pub fn set_busy(&mut self, busy: bool) {
         self.busy = busy;
     }
@@ -185,11 +184,6 @@ impl FakeEsp {
     /// other name's content is destroyed, or the removal fails.
     pub fn set_faults(&mut self, faults: Vec<ClusterFault>) {
         self.faults = faults;
-    }
-
-    /// The system has the volume mounted and does not let go of it: what needs it unmounted is [`EspError::Busy`].
-    pub fn set_busy(&mut self) {
-        self.busy = true;
     }
 
     /// Every volume that a power cut may leave now: the flushed state, with any subset of the later changes. A file that
@@ -389,9 +383,6 @@ impl Esp for FakeEsp {
     }
 
     fn drop_name(&mut self, path: &EspPath) -> Result<(), EspError> {
-        if self.busy {
-            return Err(EspError::Busy { path: path.clone(), source: io::ErrorKind::ResourceBusy.into() });
-        }
         self.record(Op::DropName, Event::DropName(path.clone()))?;
         self.file(Op::DropName, path)?;
         self.unmountable(path)?;

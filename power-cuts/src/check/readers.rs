@@ -125,6 +125,10 @@ impl<T: Read + Seek> Esp for Told<'_, T> {
     fn drop_name(&mut self, path: &EspPath) -> Result<(), EspError> {
         Err(Self::refuse(Op::DropName, path.as_str()))
     }
+
+    fn make_room(&mut self, dir: &EspPath, _slots: usize) -> Result<(), EspError> {
+        Err(Self::refuse(Op::MakeRoom, dir.as_str()))
+    }
 }
 
 /// What one reader sees and the other does not.

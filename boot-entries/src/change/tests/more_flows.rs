@@ -121,7 +121,7 @@ fn ent28_when_no_room_can_be_made_nothing_is_staged_and_the_next_boot_is_what_it
 fn ent28_a_volume_that_the_system_has_mounted_is_no_reason_not_to_update_and_is_told() {
     let mut esp = machine(&["ralphos-a-g1.conf"]);
     assert!(fence(&lock(), &mut esp, Slot::B).unwrap().crowded().is_none());
-    esp.set_busy();
+    esp.set_busy(true);
     let fenced = fence(&lock(), &mut esp, Slot::B).unwrap();
     assert!(matches!(fenced.crowded(), Some(EspError::Busy { path, .. }) if path.as_str() == "loader/entries"));
     apply(&mut esp, 2).unwrap();
