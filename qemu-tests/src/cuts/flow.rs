@@ -355,4 +355,21 @@ mod tests {
             }
         }
     }
+
+    #[test]
+    fn cut72_the_guest_is_told_what_must_boot() {
+        let first = flow("first-apply").expect("it is there");
+        assert_eq!(first.job(&first.op)["boots"], json!([["b", 2]]));
+        assert_eq!(first.job(&first.on_a)["boots"], json!([["b", 2], ["b", 3]]));
+        let guard = flow("guard-gives-up").expect("it is there");
+        assert_eq!(guard.job(&guard.on_b)["boots"], json!([["b", 2], ["a", 1]]));
+        assert_eq!(guard.job(&guard.on_b)["guards"], true);
+    }
+
+    #[test]
+    fn ent22_flows_that_begin_with_a_cut_rename_say_so() {
+        let sharing: Vec<&str> = FLOWS.iter().filter(|flow| flow.shares_clusters()).map(|flow| flow.name).collect();
+        assert_eq!(sharing, ["doctor-fix-shared"]);
+        assert!(FIRMWARE.shares_clusters());
+    }
 }
