@@ -8,7 +8,6 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use power_cuts::SECTOR;
 use power_cuts::log::Log;
-use power_cuts::store::ReadAt;
 use serde_json::json;
 
 use super::bench::{Bench, LOADER_CONF};
@@ -147,14 +146,14 @@ pub(super) fn commented(disk: &Path, line: &str) -> Result<String> {
 pub fn replay(log: &Path, disk: &Path, thousandths: usize) -> Result<()> {
     let file = File::open(log).with_context(|| format!("cannot open {}", log.display()))?;
     let disk = File::options().write(true).open(disk)?;
-    let log = Log::read(file, disk.metadata()?.len())?;
+    let log = Log::read(file.try_clone()?, disk.metadata()?.len())?;
     let requests = log.requests();
     ensure!(!requests.is_empty(), "the log holds no requests");
     let some = &requests[..requests.len() * thousandths / 1000];
     // What is discarded holds what it held (CUT-13).
     for request in some.iter().filter(|request| request.changes_the_disk() && !request.discard) {
         let mut data = vec![0; usize::try_from(request.count)? * SECTOR];
-        ReadAt::read_exact_at(log.store(), &mut data, request.data)?;
+        file.read_exact_at(&mut data, request.data)?;
         disk.write_all_at(&data, request.sector * SECTOR as u64)?;
     }
     Ok(())
