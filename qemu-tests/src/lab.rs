@@ -85,6 +85,14 @@ impl Lab {
         Ok(dir)
     }
 
+    /// Removes the folder and all that is in it.
+    ///
+    /// # Errors
+    /// When it cannot be removed.
+    pub fn remove(self) -> Result<()> {
+        guest::remove(&self.dir)
+    }
+
     /// Makes the key pair of this lab's images.
     ///
     /// # Errors

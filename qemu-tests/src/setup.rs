@@ -165,7 +165,8 @@ fn present(proof: &str) -> bool {
     if proof.starts_with('/') { Path::new(proof).exists() } else { find(proof).is_some() }
 }
 
-fn find(program: &str) -> Option<PathBuf> {
+/// Where a program lies.
+pub(crate) fn find(program: &str) -> Option<PathBuf> {
     std::env::split_paths(&search_path()).map(|dir| dir.join(program)).find(|path| path.is_file())
 }
 

@@ -119,3 +119,21 @@ static inline void print16(const u16 *text, u64 units) {
     for (u64 i = 0; i < units; i++)
         hex(text[i], 4);
 }
+
+static inline void tell(RuntimeServices *runtime, const char *label, const u16 *name) {
+    static u16 value[32 * 1024];
+    u64 size = sizeof(value);
+    if (runtime->get_variable(name, &LOADER, 0, &size, value) & ERROR)
+        return;
+    print(label);
+    print16(value, size / 2);
+    print("\n");
+}
+
+/* What a loader says of its list and its choice. */
+static inline void tell_variables(RuntimeServices *runtime) {
+    tell(runtime, "info ", u"LoaderInfo");
+    tell(runtime, "entries ", u"LoaderEntries");
+    tell(runtime, "selected ", u"LoaderEntrySelected");
+    tell(runtime, "counted ", u"LoaderBootCountPath");
+}

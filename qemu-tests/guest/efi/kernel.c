@@ -3,17 +3,6 @@
  * alone, it turns the machine off. */
 #include "efi.h"
 
-static u16 buffer[32 * 1024];
-
-static void tell(RuntimeServices *runtime, const char *label, const u16 *name) {
-    u64 size = sizeof(buffer);
-    if (runtime->get_variable(name, &LOADER, 0, &size, buffer) & ERROR)
-        return;
-    print(label);
-    print16(buffer, size / 2);
-    print("\n");
-}
-
 Status EFIAPI efi_main(Handle image, SystemTable *system) {
     LoadedImage *self;
     if (system->boot->handle_protocol(image, &LOADED_IMAGE, (void **) &self) & ERROR)
@@ -26,10 +15,7 @@ Status EFIAPI efi_main(Handle image, SystemTable *system) {
         node = (DevicePath *) ((u8 *) node + length);
     }
     print("\n");
-    tell(system->runtime, "info ", u"LoaderInfo");
-    tell(system->runtime, "entries ", u"LoaderEntries");
-    tell(system->runtime, "selected ", u"LoaderEntrySelected");
-    tell(system->runtime, "counted ", u"LoaderBootCountPath");
+    tell_variables(system->runtime);
     u8 launched;
     u64 size = sizeof(launched);
     if (system->runtime->get_variable(LAUNCHED, &LOADER, 0, &size, &launched) & ERROR) {

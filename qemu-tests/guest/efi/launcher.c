@@ -133,6 +133,8 @@ Status EFIAPI efi_main(Handle self, SystemTable *system) {
         root->close(root);
         if (length > 0) {
             Status status = run(self, volumes[i]);
+            /* What it chose may not have started. */
+            tell_variables(runtime);
             print("returned ");
             hex(status, 16);
             print("\nend\n");

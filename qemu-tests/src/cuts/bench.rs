@@ -4,16 +4,15 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use serde_json::json;
+use power_cuts::rng::Rng;
 
 use super::flow::{COUNTS_FIVE, Flow, Prepare, flow};
 use super::record::{self, Recording};
 use super::room;
-use super::tiny::{Tiny, plain_disk};
-use super::twins::{self, Chain};
+use super::twins;
+use super::work::run_on;
 use crate::esp::Esp;
 use crate::guest;
 use crate::lab::{Keys, Lab};
@@ -52,13 +51,8 @@ impl<'l> Bench<'l> {
     pub fn new(lab: &'l Lab, payloads: Payloads) -> Result<Self> {
         let name = lab.path("release");
         run(image()?.args(["keygen", "--out"]).arg(&name))?;
-        Ok(Self::again(lab, payloads))
-    }
-
-    /// As [`Bench::new`], in a folder that has keys and images already.
-    pub fn again(lab: &'l Lab, payloads: Payloads) -> Self {
         let keys = Keys { private: lab.path("release.pem"), public: lab.path("release.pub.pem") };
-        Self { lab, payloads, keys }
+        Ok(Self { lab, payloads, keys })
     }
 
     fn update_disk(&self, disk: &Path, args: &[&str], files: &[&Path]) -> Result<()> {
@@ -66,9 +60,17 @@ impl<'l> Bench<'l> {
         run(update.arg("--disk").arg(disk).args(args).args(files)).map(drop)
     }
 
-    /// The public key that the images are signed with.
-    pub fn public_key(&self) -> &Path {
-        &self.keys.public
+    /// Puts what the guest needs for `flow` into `dir`: the public key, and the image that is applied.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn lay_out(&self, flow: &Flow, dir: &Path) -> Result<()> {
+        let put = |from: &Path, name: &str| {
+            let to = dir.join(name);
+            std::fs::copy(from, &to).map(drop).with_context(|| format!("cannot make {}", to.display()))
+        };
+        put(&self.keys.public, "release.pub.pem")?;
+        if flow.applies == 0 { Ok(()) } else { put(&self.image(flow.applies)?, "image.zst") }
     }
 
     /// Which systemd-boot the disk has is nobody's business here but the firmware's.
@@ -147,7 +149,7 @@ impl<'l> Bench<'l> {
                 Prepare::Rename(from, to) => {
                     Esp::of_disk(&disk)?.rename(&format!("loader/entries/{from}"), to)?;
                 }
-                Prepare::Twin(from, to) => twins::plant(&disk, from, to, Chain::Own, dir)?,
+                Prepare::Twin(from, to, chain) => twins::plant(&disk, from, to, *chain, dir)?,
                 Prepare::Conf(line) => Self::add_line(&disk, line, dir)?,
                 Prepare::FillEntries => room::fill(&disk)?,
                 Prepare::Remove(path) => Esp::of_disk(&disk)?.remove(path)?,
@@ -155,7 +157,7 @@ impl<'l> Bench<'l> {
                     let file = File::options().write(true).open(&disk)?;
                     file.write_all_at(&[0; 512], file.metadata()?.len() - 512)?;
                 }
-                Prepare::GuardCountsFive => Self::count_five_boots(&disk, dir)?,
+                Prepare::GuardCountsFive => run_on(&disk, &COUNTS_FIVE, &COUNTS_FIVE.op, "b", dir)?,
                 Prepare::Cut(name, thousandths) => self.cut(&disk, name, *thousandths)?,
             }
         }
@@ -171,23 +173,10 @@ impl<'l> Bench<'l> {
         esp.copy_in(&path, LOADER_CONF)
     }
 
-    fn count_five_boots(disk: &Path, dir: &Path) -> Result<()> {
-        let job = json!({ "mode": "record", "slot": "b", "op": COUNTS_FIVE.json() });
-        let tiny = Tiny {
-            disk: plain_disk(disk),
-            states: None,
-            job: &job,
-            files: &[],
-            dir,
-            timeout: Duration::from_secs(600),
-        };
-        tiny.run(&mut |_| {}).map(drop)
-    }
-
     /// Makes `disk` what another flow leaves when the power is cut.
     fn cut(&self, disk: &Path, name: &str, thousandths: usize) -> Result<()> {
         let Some(flow) = flow(name) else { bail!("no flow {name}") };
-        let recording = Recording::make(self, flow, &self.lab.machine(&format!("{name}-to-cut"))?)?;
+        let recording = Recording::make(self, flow, None, &self.lab.machine(&format!("{name}-to-cut"))?)?;
         copy(&recording.base, disk)?;
         record::replay(&recording.log, disk, thousandths)
     }
@@ -205,16 +194,10 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
 
 /// Bytes that no two versions share, the same each time.
 fn noise(version: u32, len: usize) -> Vec<u8> {
-    let mut state = 0x9e37_79b9_7f4a_7c15_u64 ^ u64::from(version).wrapping_mul(0xd134_2543_de82_ef95);
-    let mut bytes = Vec::with_capacity(len + 8);
-    while bytes.len() < len {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        bytes.extend(state.to_le_bytes());
-    }
-    bytes.truncate(len);
-    bytes
+    /// Tells these numbers from others.
+    const PURPOSE: u64 = 0x0153;
+    let mut rng = Rng::new(u64::from(version), PURPOSE);
+    std::iter::repeat_with(|| rng.below(256) as u8).take(len).collect()
 }
 
 /// A file that begins as a kernel for x86-64 machines with an EFI stub does (IMG-13), and goes on with noise.

@@ -13,7 +13,6 @@ use disk_layout::{DiskLayout, FileWindow};
 use super::states::Patch;
 use super::tiny::{plain_disk, talk};
 
-use crate::esp::Esp;
 use crate::setup::{self, run};
 use crate::vm::{BOOT_TIMEOUT, slots};
 
@@ -26,15 +25,12 @@ pub struct Booted {
     pub generation: u32,
 }
 
-/// Makes a disk that is `base` but for `patch`, with another boot loader if one is given.
+/// Makes a disk that is `base` but for `patch`.
 ///
 /// # Errors
 /// When it cannot be made.
-pub fn disk_in_state(base: &Path, patch: &Patch, loader: Option<&Path>, disk: &Path) -> Result<()> {
+pub fn disk_in_state(base: &Path, patch: &Patch, disk: &Path) -> Result<()> {
     run(setup::command("cp").args(["--sparse=always", "--reflink=auto"]).arg(base).arg(disk))?;
-    if let Some(loader) = loader {
-        Esp::of_disk(disk)?.copy_in(loader, "EFI/BOOT/BOOTX64.EFI")?;
-    }
     let file = File::options().write(true).open(disk)?;
     for (offset, bytes) in patch {
         file.write_all_at(bytes, *offset).with_context(|| format!("cannot write to {}", disk.display()))?;

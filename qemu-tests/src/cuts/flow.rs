@@ -2,6 +2,8 @@
 
 use serde_json::{Value, json};
 
+use super::twins::Chain;
+
 /// What makes a disk with a committed 1.0.0 in slot A (generation 1) the one that a flow starts from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Prepare {
@@ -11,8 +13,8 @@ pub enum Prepare {
     Commit,
     /// Gives an entry another name.
     Rename(&'static str, &'static str),
-    /// Gives an entry a second name, with clusters of its own (LDR-7).
-    Twin(&'static str, &'static str),
+    /// Gives an entry a second name (LDR-7).
+    Twin(&'static str, &'static str, Chain),
     /// Adds a line to loader.conf.
     Conf(&'static str),
     /// Puts foreign files that the loader does not show into `loader/entries`, until an apply must make room there (ENT-28).
@@ -32,14 +34,29 @@ pub enum Prepare {
 pub struct Op {
     /// Program and arguments.
     pub argv: &'static [&'static str],
-    /// It may restart the machine.
+    /// It restarts the machine, or may.
     pub restarts: bool,
-    /// Exit codes that are well.
+    /// Exit codes that are well where it does not restart.
     pub exits: &'static [i64],
+    /// It is the boot guard, and its record must hold this boot afterwards (GRD-10, GRD-12).
+    pub guards: bool,
+    /// What boots afterwards.
+    pub boots: Boots,
     /// States that the slots may have afterwards (IFC-21).
     pub a: &'static [&'static str],
     /// As `a`.
     pub b: &'static [&'static str],
+}
+
+/// What the loader must take when something was run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Boots {
+    /// What boots after the flow.
+    After,
+    /// The same slot, with that generation or the next: a cut apply has used one up.
+    AfterOrNext,
+    /// What boots before the flow or after it: the guard's record says which.
+    Either,
 }
 
 /// One flow.
@@ -83,11 +100,22 @@ const fn op(
     a: &'static [&'static str],
     b: &'static [&'static str],
 ) -> Op {
-    Op { argv, restarts: false, exits, a, b }
+    Op { argv, restarts: false, exits, guards: false, boots: Boots::After, a, b }
 }
 
+/// Something that does not end but by a restart.
 const fn restarting(argv: &'static [&'static str], a: &'static [&'static str], b: &'static [&'static str]) -> Op {
-    Op { argv, restarts: true, exits: &[], a, b }
+    Op { restarts: true, ..op(argv, &[], a, b) }
+}
+
+/// The boot guard, which counts, and restarts only where it gives up; its record says which it must be.
+const fn guard(a: &'static [&'static str], b: &'static [&'static str], boots: Boots) -> Op {
+    Op { restarts: true, guards: true, boots, ..op(GUARD, &[0], a, b) }
+}
+
+/// An apply that is done again.
+const fn apply_again(a: &'static [&'static str], b: &'static [&'static str]) -> Op {
+    Op { boots: Boots::AfterOrNext, ..op(APPLY, &[0, 4], a, b) }
 }
 
 const COMMITTED: &[&str] = &["committed"];
@@ -95,8 +123,21 @@ const BAD: &[&str] = &["bad"];
 /// A running entry without tries counts as a trial.
 const GIVEN_UP: &[&str] = &["bad", "trial"];
 
-/// The boot guard's count of five boots.
-pub const COUNTS_FIVE: Op = op(
+/// The boot guard's count of five boots of slot B.
+pub const COUNTS_FIVE: Flow = Flow {
+    name: "counts-five",
+    prepare: &[],
+    runs: "b",
+    applies: 0,
+    before: ("b", 2),
+    after: ("b", 2),
+    comments: None,
+    op: FIVE_STARTS,
+    on_a: FIVE_STARTS,
+    on_b: FIVE_STARTS,
+};
+
+const FIVE_STARTS: Op = op(
     &["/bin/sh", "-c", "for boot in 1 2 3 4 5; do ralph-boot-guard start; busybox rm -r /run/ralphos; done"],
     &[0],
     COMMITTED,
@@ -114,7 +155,7 @@ const fn apply_to_b(name: &'static str, prepare: &'static [Prepare], applies: u3
         after: ("b", generation),
         comments: None,
         op: op(APPLY, &[0], COMMITTED, &["staged"]),
-        on_a: op(APPLY, &[0, 4], COMMITTED, &["staged"]),
+        on_a: apply_again(COMMITTED, &["staged"]),
         on_b: op(APPLY, &[4], COMMITTED, &["trial"]),
     }
 }
@@ -132,7 +173,7 @@ pub const FLOWS: &[Flow] = &[
         comments: None,
         op: op(APPLY, &[0], &["staged"], COMMITTED),
         on_a: op(APPLY, &[4], &["trial"], COMMITTED),
-        on_b: op(APPLY, &[0, 4], &["staged"], COMMITTED),
+        on_b: apply_again(&["staged"], COMMITTED),
     },
     apply_to_b(
         "apply-over-fallen-back",
@@ -198,9 +239,9 @@ pub const FLOWS: &[Flow] = &[
         before: ("b", 2),
         after: ("b", 2),
         comments: None,
-        op: restarting(GUARD, COMMITTED, &["trial"]),
-        on_a: restarting(GUARD, COMMITTED, &["trial"]),
-        on_b: restarting(GUARD, COMMITTED, &["trial"]),
+        op: guard(COMMITTED, &["trial"], Boots::After),
+        on_a: guard(COMMITTED, &["trial"], Boots::After),
+        on_b: guard(COMMITTED, &["trial"], Boots::After),
     },
     Flow {
         name: "guard-gives-up",
@@ -210,33 +251,47 @@ pub const FLOWS: &[Flow] = &[
         before: ("b", 2),
         after: ("a", 1),
         comments: None,
-        op: restarting(GUARD, COMMITTED, GIVEN_UP),
-        on_a: restarting(GUARD, COMMITTED, BAD),
-        on_b: restarting(GUARD, COMMITTED, &["bad", "trial", "committed"]),
+        op: guard(COMMITTED, GIVEN_UP, Boots::After),
+        on_a: guard(COMMITTED, BAD, Boots::After),
+        on_b: guard(COMMITTED, &["bad", "trial", "committed"], Boots::Either),
     },
-    DOCTOR_FIX,
+    doctor_fix("doctor-fix", &OWN_CHAIN),
+    doctor_fix("doctor-fix-shared", &SHARED_CHAIN),
 ];
 
-/// All that `doctor --fix` repairs on a disk (DOC-21): a staged system that a line of loader.conf keeps from its trial, a twin
+const OWN_CHAIN: [Prepare; 5] = damages(Chain::Own);
+const SHARED_CHAIN: [Prepare; 5] = damages(Chain::Shared);
+
+/// What `doctor --fix` repairs on a disk (DOC-21): a staged system that a line of loader.conf keeps from its trial, a twin
 /// of its entry, half a partition table, and no room for the guard's count.
-const DOCTOR_FIX: Flow = Flow {
-    name: "doctor-fix",
-    prepare: &[
+///
+/// It is the table's backup that is damaged, because a machine whose first table is damaged does not get as far as this:
+/// the kernel looks for the backup only where it is told to (`gpt` on its command line), and finds no partitions. EFI
+/// variables (DOC-23) lie in the firmware's own storage, and not on this disk.
+const fn damages(chain: Chain) -> [Prepare; 5] {
+    [
         Prepare::Apply(2),
-        Prepare::Twin("ralphos-b-g2+3-0.conf", "ralphos-b-g2+2-1.conf"),
+        Prepare::Twin("ralphos-b-g2+3-0.conf", "ralphos-b-g2+2-1.conf", chain),
         Prepare::Conf(PIN),
         Prepare::Remove("ralphos/guard"),
         Prepare::NoBackupHeader,
-    ],
-    runs: "a",
-    applies: 0,
-    before: ("a", 1),
-    after: ("b", 2),
-    comments: Some(PIN),
-    op: op(DOCTOR, &[0], COMMITTED, &["staged"]),
-    on_a: op(DOCTOR, &[0], COMMITTED, &["staged"]),
-    on_b: op(DOCTOR, &[0], COMMITTED, &["trial"]),
-};
+    ]
+}
+
+const fn doctor_fix(name: &'static str, prepare: &'static [Prepare]) -> Flow {
+    Flow {
+        name,
+        prepare,
+        runs: "a",
+        applies: 0,
+        before: ("a", 1),
+        after: ("b", 2),
+        comments: Some(PIN),
+        op: op(DOCTOR, &[0], COMMITTED, &["staged"]),
+        on_a: op(DOCTOR, &[0], COMMITTED, &["staged"]),
+        on_b: op(DOCTOR, &[0], COMMITTED, &["trial"]),
+    }
+}
 
 /// The firmware counts a try: it renames the entry of what it starts. What comes after it is the commit of that trial.
 /// Recorded with real firmware, not in the tiny guest.
@@ -250,19 +305,39 @@ pub const FIRMWARE: Flow = Flow {
     comments: None,
     op: op(COMMIT, &[0], COMMITTED, COMMITTED),
     on_a: op(COMMIT, &[4], COMMITTED, COMMITTED),
-    on_b: op(COMMIT, &[0], COMMITTED, COMMITTED),
+    on_b: COMMIT_OF_B,
 };
+
+/// The commit of the trial in slot B.
+pub const COMMIT_OF_B: Op = op(COMMIT, &[0], COMMITTED, COMMITTED);
 
 /// The flow of this name.
 pub fn flow(name: &str) -> Option<&'static Flow> {
-    FLOWS.iter().find(|flow| flow.name == name)
+    FLOWS.iter().chain([&FIRMWARE]).find(|flow| flow.name == name)
 }
 
-impl Op {
-    /// For the guest's job.
-    pub fn json(&self) -> Value {
+impl Flow {
+    /// Two names of its disk may share clusters, as a cut rename of the firmware leaves them (ENT-22).
+    pub fn shares_clusters(&self) -> bool {
+        let twin = |step: &Prepare| matches!(step, Prepare::Twin(_, _, Chain::Shared));
+        self.name == FIRMWARE.name || self.prepare.iter().any(twin)
+    }
+
+    /// One of its operations, for the guest's job.
+    pub fn job(&self, op: &Op) -> Value {
+        let (slot, generation) = self.after;
+        let boots = match op.boots {
+            Boots::After => vec![self.after],
+            Boots::AfterOrNext => vec![self.after, (slot, generation + 1)],
+            Boots::Either => vec![self.before, self.after],
+        };
         json!({
-            "argv": self.argv, "restarts": self.restarts, "exits": self.exits, "slots": { "a": self.a, "b": self.b },
+            "argv": op.argv,
+            "restarts": op.restarts,
+            "exits": op.exits,
+            "guards": op.guards,
+            "boots": boots,
+            "slots": { "a": op.a, "b": op.b },
         })
     }
 }
@@ -282,5 +357,22 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn cut72_the_guest_is_told_what_must_boot() {
+        let first = flow("first-apply").expect("it is there");
+        assert_eq!(first.job(&first.op)["boots"], json!([["b", 2]]));
+        assert_eq!(first.job(&first.on_a)["boots"], json!([["b", 2], ["b", 3]]));
+        let guard = flow("guard-gives-up").expect("it is there");
+        assert_eq!(guard.job(&guard.on_b)["boots"], json!([["b", 2], ["a", 1]]));
+        assert_eq!(guard.job(&guard.on_b)["guards"], true);
+    }
+
+    #[test]
+    fn ent22_flows_that_begin_with_a_cut_rename_say_so() {
+        let sharing: Vec<&str> = FLOWS.iter().filter(|flow| flow.shares_clusters()).map(|flow| flow.name).collect();
+        assert_eq!(sharing, ["doctor-fix-shared"]);
+        assert!(FIRMWARE.shares_clusters());
     }
 }

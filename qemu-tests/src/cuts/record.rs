@@ -6,18 +6,25 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use power_cuts::SECTOR;
+use power_cuts::log::Log;
 use serde_json::json;
 
 use super::bench::{Bench, LOADER_CONF};
 use super::boots;
-use super::flow::{FIRMWARE, Flow};
+use super::flow::{FIRMWARE, Flow, flow};
 use super::tiny::{Tiny, logged_disk};
+use super::work::kept;
 use crate::esp::Esp;
 use crate::setup::{self, run};
 
-/// What was recorded: the disk before, and what was done to it.
+/// What was recorded, a folder with all that is needed to go through its states once more.
 #[derive(Clone, Debug)]
 pub struct Recording {
+    /// What was recorded.
+    pub flow: &'static Flow,
+    /// The folder.
+    pub dir: PathBuf,
     /// The disk as the flow found it.
     pub base: PathBuf,
     /// Every write and flush, as dm-log-writes keeps them.
@@ -27,76 +34,106 @@ pub struct Recording {
 }
 
 impl Recording {
-    /// Makes the disk of `flow` in `dir`, runs the flow on it, and checks how it ended.
+    /// Makes the disk of `flow` in `dir`, with another boot loader if one is given, runs the flow on it, and checks how it
+    /// ended. The firmware's own flow is a real boot of a staged system.
     ///
     /// # Errors
     /// When a program or the guest fails, or what they left is not what the flow promises.
-    pub fn make(bench: &Bench<'_>, flow: &Flow, dir: &Path) -> Result<Recording> {
-        let context = || format!("recording {}", flow.name);
-        let base = bench.base(flow, dir).with_context(context)?;
-        let (disk, log) = (dir.join("disk.raw"), dir.join("w.log"));
-        run(setup::command("cp").arg("--sparse=always").arg(&base).arg(&disk))?;
-        let job = json!({ "mode": "record", "slot": flow.runs, "op": flow.op.json() });
-        let image = if flow.applies == 0 { None } else { Some(bench.image(flow.applies)?) };
-        let mut files: Vec<(&str, &Path)> = vec![("release.pub.pem", bench.public_key())];
-        files.extend(image.iter().map(|path| ("image.zst", path.as_path())));
-        let tiny = Tiny {
-            disk: logged_disk(&disk, &log)?,
-            states: None,
-            job: &job,
-            files: &files,
-            dir,
-            timeout: Duration::from_secs(600),
-        };
-        let said = tiny.run(&mut |_| {}).with_context(context)?;
-        std::fs::write(dir.join("console.txt"), said.join("\n"))?;
-        let about = about(flow, &base, &disk, dir)?;
-        std::fs::remove_file(&disk)?;
-        Ok(Recording { base, log, about })
+    pub fn make(bench: &Bench<'_>, flow: &'static Flow, loader: Option<&Path>, dir: &Path) -> Result<Recording> {
+        Self::try_make(bench, flow, loader, dir).with_context(|| format!("recording {}", flow.name))
     }
 
-    /// Records how the firmware counts: a real boot of a staged system by this boot loader.
+    fn try_make(bench: &Bench<'_>, flow: &'static Flow, loader: Option<&Path>, dir: &Path) -> Result<Recording> {
+        let recording = Self::at(flow, dir);
+        bench.base(flow, dir)?;
+        if let Some(loader) = loader {
+            // Before anything is recorded: what is written later may lie where a loader copied in afterwards would.
+            Esp::of_disk(&recording.base)?.copy_in(loader, "EFI/BOOT/BOOTX64.EFI")?;
+        }
+        bench.lay_out(flow, dir)?;
+        let disk = dir.join("disk.raw");
+        run(setup::command("cp").arg("--sparse=always").arg(&recording.base).arg(&disk))?;
+        let logged = logged_disk(&disk, &recording.log)?;
+        if flow.name == FIRMWARE.name {
+            let booted = boots::boot_on(logged, dir)?;
+            ensure!(booted.slot == FIRMWARE.runs, "the machine booted {booted:?} and not what was staged");
+        } else {
+            recording.run_flow(logged)?;
+        }
+        recording.write_about(&disk)?;
+        std::fs::remove_file(&disk)?;
+        Ok(recording)
+    }
+
+    /// One that was made before, in this folder.
     ///
     /// # Errors
-    /// When the machine does not come up with the staged system.
-    pub fn of_firmware(bench: &Bench<'_>, loader: &Path, dir: &Path) -> Result<Recording> {
-        let base = bench.base(&FIRMWARE, dir)?;
-        Esp::of_disk(&base)?.copy_in(loader, "EFI/BOOT/BOOTX64.EFI")?;
-        let (disk, log) = (dir.join("disk.raw"), dir.join("w.log"));
-        run(setup::command("cp").arg("--sparse=always").arg(&base).arg(&disk))?;
-        let booted = boots::boot_on(logged_disk(&disk, &log)?, dir)?;
-        ensure!(booted.slot == FIRMWARE.runs, "the machine booted {booted:?} and not what was staged");
-        let about = about(&FIRMWARE, &base, &disk, dir)?;
-        std::fs::remove_file(&disk)?;
-        Ok(Recording { base, log, about })
+    /// When there is none.
+    pub fn open(dir: &Path) -> Result<Recording> {
+        let about = dir.join("flow.json");
+        let text = std::fs::read(&about).with_context(|| format!("cannot read {}", about.display()))?;
+        let about: serde_json::Value = serde_json::from_slice(&text)?;
+        let name = about["name"].as_str().unwrap_or_default();
+        Ok(Self::at(flow(name).with_context(|| format!("no flow {name:?}"))?, dir))
     }
-}
 
-/// Writes what `power-cuts` wants to know of the flow (CUT-40), after a look whether it is so.
-fn about(flow: &Flow, base: &Path, disk: &Path, dir: &Path) -> Result<PathBuf> {
-    for ((slot, generation), disk) in [(flow.before, base), (flow.after, disk)] {
-        let booted = boots::predicted(disk)?;
-        let so = (booted.slot.as_str(), booted.generation) == (slot, generation);
-        ensure!(so, "{}: {booted:?} would boot, and not slot {slot}, generation {generation}", flow.name);
+    fn at(flow: &'static Flow, dir: &Path) -> Recording {
+        let path = |name: &str| dir.join(name);
+        Recording { flow, dir: dir.to_owned(), base: path("base.raw"), log: path("w.log"), about: path("flow.json") }
     }
-    let system = |(slot, generation): (&str, u32)| json!([{ "slot": slot, "generation": generation }]);
-    let conf = flow.comments.map(|line| commented(base, line)).transpose()?;
-    let text = json!({
-        "format": "power-cuts flow 1",
-        "name": flow.name,
-        "architecture": "x64",
-        "before": system(flow.before),
-        "after": system(flow.after),
-        "firmware-renames": flow.name == FIRMWARE.name,
-        "loader-conf": conf,
-    });
-    let path = dir.join("flow.json");
-    std::fs::write(&path, format!("{text:#}\n")).with_context(|| format!("cannot write {}", path.display()))?;
-    Ok(path)
+
+    /// States chosen from it (CUT-50), when some were.
+    pub fn states(&self) -> PathBuf {
+        self.dir.join("states")
+    }
+
+    /// What the guest finds in `/job`: the key, and the image if the flow has one.
+    pub fn files(&self) -> Vec<(&'static str, PathBuf)> {
+        let names = [Some("release.pub.pem"), Some("image.zst").filter(|_| self.flow.applies != 0)];
+        names.into_iter().flatten().map(|name| (name, self.dir.join(name))).collect()
+    }
+
+    fn run_flow(&self, disk: Vec<String>) -> Result<()> {
+        let flow = self.flow;
+        let job = json!({
+            "mode": "record",
+            "slot": flow.runs,
+            "op": flow.job(&flow.op),
+            "keep": kept(&self.base, flow)?,
+        });
+        let files = self.files();
+        let files: Vec<(&str, &Path)> = files.iter().map(|(name, path)| (*name, path.as_path())).collect();
+        let timeout = Duration::from_secs(600);
+        let tiny = Tiny { disk, states: None, job: &job, files: &files, dir: &self.dir, timeout };
+        let said = tiny.run(&mut |_| {})?;
+        Ok(std::fs::write(self.dir.join("recorded.txt"), said.join("\n"))?)
+    }
+
+    /// Writes what `power-cuts` wants to know of the flow (CUT-40), after a look whether it is so.
+    fn write_about(&self, disk: &Path) -> Result<()> {
+        let flow = self.flow;
+        for ((slot, generation), disk) in [(flow.before, self.base.as_path()), (flow.after, disk)] {
+            let booted = boots::predicted(disk)?;
+            let so = (booted.slot.as_str(), booted.generation) == (slot, generation);
+            ensure!(so, "{}: {booted:?} would boot, and not slot {slot}, generation {generation}", flow.name);
+        }
+        let system = |(slot, generation): (&str, u32)| json!([{ "slot": slot, "generation": generation }]);
+        let text = json!({
+            "format": "power-cuts flow 1",
+            "name": flow.name,
+            "architecture": "x64",
+            "before": system(flow.before),
+            "after": system(flow.after),
+            "firmware-renames": flow.shares_clusters(),
+            "loader-conf": flow.comments.map(|line| commented(&self.base, line)).transpose()?,
+        });
+        let about = &self.about;
+        std::fs::write(about, format!("{text:#}\n")).with_context(|| format!("cannot write {}", about.display()))
+    }
 }
 
 /// The loader.conf of a disk with a comment in place of a line (DOC-24).
-fn commented(disk: &Path, line: &str) -> Result<String> {
+pub(super) fn commented(disk: &Path, line: &str) -> Result<String> {
     let text = String::from_utf8(Esp::of_disk(disk)?.read(LOADER_CONF)?).context("loader.conf is text")?;
     let at = text.find(line).with_context(|| format!("no line {line:?} in {text:?}"))?;
     Ok(format!("{}#{}", &text[..at], &text[at + 1..]))
@@ -107,24 +144,17 @@ fn commented(disk: &Path, line: &str) -> Result<String> {
 /// # Errors
 /// When the log cannot be read or the disk not be written.
 pub fn replay(log: &Path, disk: &Path, thousandths: usize) -> Result<()> {
-    const SECTOR: usize = 512;
-    const DISCARD: u64 = 4;
-    let bytes = std::fs::read(log).with_context(|| format!("cannot read {}", log.display()))?;
-    let mut requests = Vec::new();
-    let mut at = SECTOR;
-    while let Some(head) = bytes.get(at..at + SECTOR) {
-        let number = |at: usize| u64::from_le_bytes([0, 1, 2, 3, 4, 5, 6, 7].map(|i| head[at + i]));
-        let (sector, sectors, flags) = (number(0), usize::try_from(number(8))?, number(16));
-        at += SECTOR;
-        let len = if flags & DISCARD == 0 { sectors * SECTOR } else { 0 };
-        let Some(data) = bytes.get(at..at + len) else { break };
-        requests.push((sector * SECTOR as u64, data));
-        at += len;
-    }
-    ensure!(!requests.is_empty(), "{} holds no requests", log.display());
+    let file = File::open(log).with_context(|| format!("cannot open {}", log.display()))?;
     let disk = File::options().write(true).open(disk)?;
-    for (offset, data) in &requests[..requests.len() * thousandths / 1000] {
-        disk.write_all_at(data, *offset)?;
+    let log = Log::read(file.try_clone()?, disk.metadata()?.len())?;
+    let requests = log.requests();
+    ensure!(!requests.is_empty(), "the log holds no requests");
+    let some = &requests[..requests.len() * thousandths / 1000];
+    // What is discarded holds what it held (CUT-13).
+    for request in some.iter().filter(|request| request.changes_the_disk() && !request.discard) {
+        let mut data = vec![0; usize::try_from(request.count)? * SECTOR];
+        file.read_exact_at(&mut data, request.data)?;
+        disk.write_all_at(&data, request.sector * SECTOR as u64)?;
     }
     Ok(())
 }

@@ -1,26 +1,21 @@
 //! Reads a state file (CUT-50): states of a disk that a power cut could have left.
 
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
 
-use anyhow::{Context, Result, ensure};
-use serde_json::Value;
+use anyhow::{Context, Result};
+use power_cuts::patch::{PatchBoots, PatchReader};
+
+use super::boots::Booted;
 
 /// Places on a disk (first byte, a multiple of 512) and what stands there, in whole sectors.
 pub type Patch = Vec<(u64, Vec<u8>)>;
 
-const MAGIC: &[u8; 8] = b"PWRCUTS1";
-const SECTOR: u64 = 512;
-const HEADER_MAX: usize = 64 << 20;
-
 /// A state file, open.
 #[derive(Debug)]
 pub struct States {
-    file: File,
-    /// Where block 0 begins.
-    blocks: u64,
-    states: std::vec::IntoIter<Value>,
+    reader: PatchReader<File>,
+    next: usize,
 }
 
 /// A state: what is different on the disk, and what should boot.
@@ -46,23 +41,21 @@ impl States {
     /// # Errors
     /// When it cannot be read, or is no state file.
     pub fn open(path: &Path) -> Result<States> {
-        let shown = path.display();
-        let mut file = File::open(path).with_context(|| format!("cannot open {shown}"))?;
-        let mut head = [0; 16];
-        file.read_exact(&mut head)?;
-        ensure!(head.starts_with(MAGIC), "{shown} is no state file");
-        let len = u32::from_le_bytes([head[8], head[9], head[10], head[11]]) as usize;
-        ensure!(len <= HEADER_MAX, "{shown}: a header of {len} bytes");
-        let mut header = vec![0; len];
-        file.read_exact(&mut header)?;
-        let mut header: Value = serde_json::from_slice(&header).with_context(|| format!("{shown}: the header"))?;
-        let Value::Array(states) = header["states"].take() else { anyhow::bail!("{shown} has no states") };
-        Ok(States { file, blocks: (16 + len as u64).next_multiple_of(SECTOR), states: states.into_iter() })
+        let file = File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
+        let reader = PatchReader::open(file).with_context(|| format!("{}", path.display()))?;
+        Ok(States { reader, next: 0 })
     }
 
     /// How many are left.
     pub fn left(&self) -> usize {
-        self.states.len()
+        self.reader.header().states.len() - self.next
+    }
+
+    /// What boots in each, and its name.
+    pub fn names(&self) -> Vec<(Booted, String)> {
+        let states = self.reader.header().states.iter();
+        let booted = |boots: &PatchBoots| Booted { slot: boots.slot.clone(), generation: boots.generation };
+        states.map(|state| (booted(&state.boots), state.id.clone())).collect()
     }
 
     /// The next one.
@@ -70,27 +63,36 @@ impl States {
     /// # Errors
     /// When it cannot be read.
     pub fn next_state(&mut self) -> Result<Option<State>> {
-        let Some(state) = self.states.next() else { return Ok(None) };
+        let Some(state) = self.reader.header().states.get(self.next).cloned() else { return Ok(None) };
         let mut patch = Vec::new();
-        for run in state["runs"].as_array().context("a state without runs")? {
-            let number = |at: usize| run[at].as_u64().context("a run is three numbers");
-            let (sector, block, count) = (number(0)?, number(1)?, number(2)?);
-            let mut bytes = vec![0; usize::try_from(count * SECTOR)?];
-            self.file.seek(SeekFrom::Start(self.blocks + block * SECTOR))?;
-            self.file.read_exact(&mut bytes).context("the states end early")?;
-            patch.push((sector * SECTOR, bytes));
-        }
-        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-        let boots = &state["boots"];
-        let generation = u32::try_from(boots["generation"].as_u64().context("a state without a generation")?)?;
+        let mut put = |offset, bytes: &[u8]| {
+            patch.push((offset, bytes.to_vec()));
+            Ok(())
+        };
+        self.reader.apply(self.next, &mut put).with_context(|| format!("the blocks of {}", state.id))?;
+        self.next += 1;
+        let boots = state.boots;
         Ok(Some(State {
-            id: text(&state["id"]),
+            id: state.id,
             patch,
-            file: text(&boots["file"]),
-            slot: text(&boots["slot"]),
-            generation,
-            options: text(&boots["options"]),
+            file: boots.file,
+            slot: boots.slot,
+            generation: boots.generation,
+            options: boots.options,
         }))
+    }
+
+    /// The state of this name.
+    ///
+    /// # Errors
+    /// When it is not among those left, or cannot be read.
+    pub fn find(&mut self, id: &str) -> Result<State> {
+        while let Some(state) = self.next_state()? {
+            if state.id == id {
+                return Ok(state);
+            }
+        }
+        anyhow::bail!("there is no state {id}")
     }
 }
 
@@ -104,7 +106,7 @@ mod tests {
             {"id": "commit-i001-s0001", "made": "x", "kinds": [], "runs": [[3, 1, 1], [5, 0, 2]],
              "boots": {"file": "ralphos-b-g2.conf", "slot": "b", "generation": 2, "options": "ro"},
              "entries": [], "before": true, "after": true}]}"#;
-        let mut bytes = MAGIC.to_vec();
+        let mut bytes = b"PWRCUTS1".to_vec();
         bytes.extend(u32::try_from(header.len()).expect("a short header").to_le_bytes());
         bytes.extend([0; 4]);
         bytes.extend(header.as_bytes());
@@ -121,5 +123,6 @@ mod tests {
         let both = [vec![1; 512], vec![2; 512]].concat();
         assert_eq!(state.patch, [(3 * 512, vec![2; 512]), (5 * 512, both)]);
         assert!(states.next_state().expect("no error").is_none());
+        assert!(states.find("commit-i001-s0001").is_err(), "it is behind us");
     }
 }

@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
 use crate::guest::{self, cpio};
@@ -133,6 +133,7 @@ impl Tiny<'_> {
             let content = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
             entries.push((format!("job/{name}"), cpio::Entry::File(content)));
         }
+        entries.push(("bin/fsck.vfat".to_owned(), cpio::Entry::File(fsck()?)));
         let mut archive = Vec::new();
         cpio::write(&mut archive, &entries)?;
         let shared = guest::base()?.initrd;
@@ -141,6 +142,16 @@ impl Tiny<'_> {
         std::fs::write(&path, archive).with_context(|| format!("cannot write {}", path.display()))?;
         Ok(path)
     }
+}
+
+/// The host's program: it needs the C library and nothing else, which the shared initrd has.
+fn fsck() -> Result<Vec<u8>> {
+    let program = setup::find("fsck.vfat").context("there is no fsck.vfat")?;
+    let needed = setup::run(setup::command("readelf").arg("-d").arg(&program))?;
+    let needed = String::from_utf8_lossy(&needed).into_owned();
+    let libraries: Vec<&str> = needed.lines().filter(|line| line.contains("(NEEDED)")).collect();
+    ensure!(libraries.iter().all(|line| line.contains("[libc.so.6]")), "{} needs {libraries:?}", program.display());
+    std::fs::read(&program).with_context(|| format!("cannot read {}", program.display()))
 }
 
 /// Runs QEMU to its end and gives the console's lines.

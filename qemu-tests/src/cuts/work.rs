@@ -11,9 +11,11 @@ use boot_entries::options::hex;
 use boot_entries::{EntryName, Esp, EspPath, ImageEsp};
 use disk_layout::{DiskLayout, FileWindow};
 use serde_json::{Map, Value, json};
+use sha2::{Digest, Sha256};
 
-use super::bench::{Bench, LOADER_CONF};
-use super::flow::{FIRMWARE, Flow};
+use super::bench::LOADER_CONF;
+use super::flow::{Flow, Op};
+use super::record::{Recording, commented};
 use super::states::States;
 use super::tiny::{Tiny, plain_disk};
 use crate::setup::{self, run};
@@ -32,39 +34,46 @@ pub struct Worked {
     pub said: String,
 }
 
-/// Goes through the states of `base` that are in the file `states` (CUT-50). `dir` is for files in between.
+/// Goes through the states of a recording (CUT-50), or the one named `only`.
 ///
 /// # Errors
 /// When the guest does not come to its end, or told of fewer states than there are.
-pub fn work(bench: &Bench<'_>, flow: &Flow, base: &Path, states: &Path, dir: &Path) -> Result<Vec<Worked>> {
-    let context = || format!("working from states of {}", flow.name);
-    let count = States::open(states)?.left();
+pub fn work(recording: &Recording, only: Option<&str>) -> Result<Vec<Worked>> {
+    let flow = recording.flow;
+    let mut states = States::open(&recording.states())?;
+    let count = match only {
+        Some(id) => states.find(id).map(|_| 1)?,
+        None => states.left(),
+    };
+    let dir = recording.dir.join("work");
+    std::fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
     let disk = dir.join("worked.raw");
-    run(setup::command("cp").arg("--sparse=always").arg(base).arg(&disk))?;
+    run(setup::command("cp").arg("--sparse=always").arg(&recording.base).arg(&disk))?;
     let job = json!({
         "mode": "work",
-        "ops": { "a": flow.on_a.json(), "b": flow.on_b.json() },
-        "keep": kept(base, flow)?,
+        "ops": { "a": flow.job(&flow.on_a), "b": flow.job(&flow.on_b) },
+        "keep": kept(&recording.base, flow)?,
+        "only": only,
     });
-    let image = if flow.applies == 0 { None } else { Some(bench.image(flow.applies)?) };
-    let mut files: Vec<(&str, &Path)> = vec![("release.pub.pem", bench.public_key())];
-    files.extend(image.iter().map(|path| ("image.zst", path.as_path())));
+    let files = recording.files();
+    let files: Vec<(&str, &Path)> = files.iter().map(|(name, path)| (*name, path.as_path())).collect();
     let timeout = Duration::from_secs(600) + PATIENCE * u32::try_from(count)?;
-    let tiny = Tiny { disk: plain_disk(&disk), states: Some(states), job: &job, files: &files, dir, timeout };
+    let states = recording.states();
+    let tiny = Tiny { disk: plain_disk(&disk), states: Some(&states), job: &job, files: &files, dir: &dir, timeout };
     let mut worked = Vec::new();
-    let said = tiny.run(&mut |line| worked.extend(parse(line))).with_context(context)?;
+    let said = tiny.run(&mut |line| worked.extend(parse(line)))?;
     std::fs::write(dir.join("console.txt"), said.join("\n"))?;
     std::fs::remove_file(&disk)?;
-    ensure!(worked.len() == count, "{}: {} states were handed over and {} told of", flow.name, count, worked.len());
+    ensure!(worked.len() == count, "{count} states were handed over and {} told of", worked.len());
     Ok(worked)
 }
 
-/// Commits the trial of slot B on `disk` with the kernel's vfat, and checks how that ends.
+/// Runs one of the operations of `flow` on `disk` as the system in `slot`, and checks how that ends.
 ///
 /// # Errors
 /// When it does not end well.
-pub fn commit_on(disk: &Path, dir: &Path) -> Result<()> {
-    let job = json!({ "mode": "record", "slot": "b", "op": FIRMWARE.on_b.json() });
+pub fn run_on(disk: &Path, flow: &Flow, op: &Op, slot: &str, dir: &Path) -> Result<()> {
+    let job = json!({ "mode": "record", "slot": slot, "op": flow.job(op), "keep": {} });
     let timeout = Duration::from_secs(600);
     let tiny = Tiny { disk: plain_disk(disk), states: None, job: &job, files: &[], dir, timeout };
     tiny.run(&mut |_| {}).map(drop)
@@ -78,8 +87,8 @@ fn parse(line: &str) -> Option<Worked> {
 }
 
 /// Files that the flow has no business with, whatever is cut: the loader's, foreign ones beside the entries, and the payloads of slots
-/// that it does not write.
-fn kept(base: &Path, flow: &Flow) -> Result<Value> {
+/// that it does not write. And loader.conf: as it is, or with a comment where the flow makes one.
+pub(super) fn kept(base: &Path, flow: &Flow) -> Result<Value> {
     let layout = DiskLayout::open(base)?;
     let mut esp = ImageEsp::new(FileWindow::new(File::open(base)?, layout.esp.start, layout.esp.len)?);
     let mut kept = Map::new();
@@ -88,8 +97,7 @@ fn kept(base: &Path, flow: &Flow) -> Result<Value> {
         kept.insert(path.to_string(), Value::from(hex(&digest)));
         Ok(())
     };
-    let conf = flow.comments.is_none().then_some(LOADER_CONF);
-    for path in ["EFI/BOOT/BOOTX64.EFI"].into_iter().chain(conf) {
+    for path in ["EFI/BOOT/BOOTX64.EFI", LOADER_CONF] {
         keep(&mut esp, &path.parse()?)?;
     }
     let foreign = |name: &str| name.parse::<EntryName>().is_err();
@@ -104,6 +112,10 @@ fn kept(base: &Path, flow: &Flow) -> Result<Value> {
         for item in esp.list(&dir)? {
             keep(&mut esp, &dir.join(&item.name)?)?;
         }
+    }
+    if let Some(line) = flow.comments {
+        let digest: [u8; 32] = Sha256::digest(commented(base, line)?).into();
+        kept.insert(LOADER_CONF.to_owned(), Value::from(hex(&digest)));
     }
     Ok(Value::from(kept))
 }

@@ -11,7 +11,7 @@ mod table;
 
 use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -42,10 +42,14 @@ fn ldr1_to_10_systemd_boot_257_does_what_the_model_says() -> Result<()> {
 #[test]
 fn the_launcher_changes_nothing() -> Result<()> {
     scenario("model-launcher", |lab| {
-        for loader in [guest::loader_252()?, guest::loader_257()?] {
+        for (release, loader) in [(252, guest::loader_252()?), (257, guest::loader_257()?)] {
             let rig = Rig::new(lab, loader)?;
-            for state in table::table().into_iter().filter(|state| COLD.contains(&state.name.as_str())) {
-                rig.cold(&state).with_context(|| state.name.clone())?;
+            let states: Vec<State> = table::table().into_iter().filter(|s| COLD.contains(&s.name.as_str())).collect();
+            ensure!(states.len() == COLD.len(), "a state of {COLD:?} is not in the table");
+            for (n, state) in states.iter().enumerate() {
+                // A folder for each: the firmware's variables stay in it.
+                let dir = lab.machine(&format!("cold-{release}-{n}"))?;
+                rig.cold(state, &dir).with_context(|| format!("systemd-boot {release}: {}", state.name))?;
             }
         }
         Ok(())
@@ -160,10 +164,9 @@ impl<'a> Rig<'a> {
         Ok(wrong)
     }
 
-    /// Boots a state from cold, and compares.
-    fn cold(&self, state: &State) -> Result<()> {
-        let dir = self.lab.machine("cold")?;
-        let mut loaders = Loaders::new(&dir)?;
+    /// Boots a state from cold, in a machine of its own in `dir`, and compares.
+    fn cold(&self, state: &State, dir: &Path) -> Result<()> {
+        let mut loaders = Loaders::new(dir)?;
         if !state.vars.is_empty() {
             // A launcher sets the variables, but finds no loader there.
             let mut sets_variables = state.volume(&self.loader, &self.programs);

@@ -1,21 +1,18 @@
 //! States that nobody thought of, from a seed.
 
+use power_cuts::rng::Rng;
+
 use crate::state::{Expect, State};
 
-/// Numbers that look random (splitmix64): the same seed gives the same state everywhere.
-struct Dice(u64);
+/// Tells these numbers from others of the same seed.
+const PURPOSE: u64 = 0x10ad;
+
+/// The same seed gives the same state everywhere.
+struct Dice(Rng);
 
 impl Dice {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
     fn below(&mut self, end: usize) -> usize {
-        (self.next() % end as u64) as usize
+        self.0.below(end)
     }
 
     /// True once in `n`.
@@ -68,7 +65,7 @@ const PATTERN_PARTS: &[&str] = &[
 
 /// The state of a seed.
 pub fn state(seed: u64) -> State {
-    let dice = &mut Dice(seed);
+    let dice = &mut Dice(Rng::new(seed, PURPOSE));
     let mut state = State::new(&format!("random {seed}")).expect(Expect::Whatever);
     let mut names: Vec<String> = Vec::new();
     for _ in 0..1 + dice.below(9) {

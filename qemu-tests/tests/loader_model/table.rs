@@ -243,7 +243,8 @@ fn names() -> Vec<State> {
         first("spaces and signs", "my [entry] !^ (1),;=~.conf"),
         first("letters beyond ASCII", "\u{c4}\u{e4}\u{20ac}+2-0.conf"),
         first("a long name", &format!("{}.conf", "x".repeat(235))),
-        first("a long name that grows when it is counted", &format!("{}+1.conf", "x".repeat(233))),
+        // Measured: one of 240 units is booted and not renamed. To rename a file the loader opens it by its whole path.
+        first("a long name that grows when it is counted", &format!("{}+1.conf", "x".repeat(231))),
         first("the longest name", &format!("{}.conf", "x".repeat(250))).expect(Expect::Refusal),
         s("an unreadable entry of ours").ours(&[A]).entry("ralphos-b-g2+3-0.conf", "linux /k\nsort-key ralphos\n"),
     ]

@@ -12,15 +12,17 @@ use disk_layout::Slot;
 use qemu_tests::cuts::room;
 use serde_json::Value;
 
-use crate::job::Op;
+use crate::fsck::fsck;
+use crate::guard::Counting;
+use crate::job::{Keep, Op};
 use crate::system::{Ran, System, output};
 
-/// Checks all of it. `keep` are files that were whole and nobody was to touch, with their SHA-256.
-pub fn check(system: &System, op: &Op, ran: &Ran, keep: &[(String, String)]) -> Result<()> {
-    if !op.restarts {
-        let code = ran.code.map(i64::from);
-        ensure!(code.is_some_and(|code| op.exits.contains(&code)), "exit code {code:?} and not one of {:?}", op.exits);
-    }
+/// Checks all of it, and gives the file name of what boots next. `counting` is what the boot guard should have done.
+pub fn check(system: &System, op: &Op, ran: &Ran, keep: &Keep, counting: Option<Counting>) -> Result<String> {
+    let exits = || ran.code.is_some_and(|code| op.exits.contains(&i64::from(code)));
+    let ended = exits() || (op.restarts && ran.restarted());
+    ensure!(ended, "it should end with {:?}{}", op.exits, if op.restarts { " or a restart" } else { "" });
+    fsck(&system.esp_device())?;
     clusters(system)?;
     let free = room::of(system.esp_window()?)?;
     ensure!(free >= room::ROOM, "{free} slots are free in loader/entries (ENT-28)");
@@ -38,8 +40,14 @@ pub fn check(system: &System, op: &Op, ran: &Ran, keep: &[(String, String)]) -> 
         let names = state.ours.iter().filter(|other| other.name.slot == ours.name.slot).count();
         ensure!(names == 1, "slot {} has {names} entries", ours.name.slot);
     }
-    system.choice()?;
-    slots(op)
+    let boots = system.choice()?;
+    let found = (boots.name.slot.to_string(), u64::from(boots.name.generation.get()));
+    ensure!(op.boots.contains(&found), "{} would boot, and not one of {:?}", boots.file_name, op.boots);
+    if let Some(counting) = counting {
+        counting.end(system, ran, boots.name)?;
+    }
+    slots(op)?;
+    Ok(boots.file_name)
 }
 
 /// No two names on one chain, and no chain that leads nowhere (ENT-22).

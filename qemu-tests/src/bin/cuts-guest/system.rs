@@ -3,13 +3,14 @@
 
 use std::fs::{self, File};
 use std::io::Read;
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
 use boot_entries::loader::LoaderVars;
 use boot_entries::options::hex;
-use boot_entries::{BootOptions, EntryArchitecture, EspState, ImageEsp, OurEntry, Prediction};
+use boot_entries::{BootOptions, EntryArchitecture, EntryName, EspState, ImageEsp, OurEntry, Prediction};
 use disk_layout::{DiskLayout, FileWindow, Slot};
 use qemu_tests::cuts::states::State;
 
@@ -27,14 +28,34 @@ pub struct System {
     pub layout: DiskLayout,
     /// What `root` is: slot and root hash.
     root: Option<(Slot, [u8; 32])>,
+    /// The entry that this guest was booted by.
+    booted: Option<EntryName>,
 }
 
 /// What a program did.
 #[derive(Debug)]
 pub struct Ran {
-    /// None: it was killed, which a restart comes to here.
+    /// None: it was killed by a signal.
     pub code: Option<i32>,
+    signal: Option<i32>,
     pub output: String,
+}
+
+impl Ran {
+    /// It was ended by a restart of its process namespace (`reboot(2)`: its first process gets SIGHUP).
+    pub fn restarted(&self) -> bool {
+        const SIGHUP: i32 = 1;
+        self.signal == Some(SIGHUP)
+    }
+
+    /// For a person.
+    pub fn end(&self) -> String {
+        match (self.code, self.signal) {
+            (Some(code), _) => format!("exit code {code}"),
+            (None, _) if self.restarted() => "a restart".to_owned(),
+            (None, signal) => format!("killed by signal {signal:?}"),
+        }
+    }
 }
 
 impl System {
@@ -42,7 +63,7 @@ impl System {
         let layout = DiskLayout::open(disk).with_context(|| format!("no layout on {disk}"))?;
         fs::write(COMMAND_LINE, "\n").context("cannot write the command line")?;
         busybox(&["mount", "-o", "bind", COMMAND_LINE, "/proc/cmdline"])?;
-        Ok(System { disk: disk.to_owned(), layout, root: None })
+        Ok(System { disk: disk.to_owned(), layout, root: None, booted: None })
     }
 
     /// The device of the ESP.
@@ -85,7 +106,13 @@ impl System {
         let same = (chosen.name.slot, chosen.name.generation) == (options.slot, options.generation);
         ensure!(same, "{} would boot, and {} should", chosen.file_name, state.file);
         self.starts(&options)?;
+        self.booted = Some(chosen.name);
         Ok(chosen)
+    }
+
+    /// The entry that was booted.
+    pub fn booted(&self) -> Result<EntryName> {
+        self.booted.context("nothing was booted yet")
     }
 
     /// From now on this is the system in `slot`.
@@ -93,6 +120,7 @@ impl System {
         let state = EspState::read(&mut self.esp()?).context("the boot entries cannot be read")?;
         let ours = state.live(slot).with_context(|| format!("slot {slot} has no entry"))?;
         let entry = ours.entry.as_ref().map_err(|error| anyhow::anyhow!("{}: {error}", ours.file_name))?;
+        self.booted = Some(ours.name);
         self.starts(&entry.options)
     }
 
@@ -164,5 +192,5 @@ pub fn output(command: &mut Command) -> Result<Ran> {
     let status = command.status().with_context(|| format!("cannot start {command:?}"))?;
     let mut bytes = Vec::new();
     File::open(OUTPUT)?.read_to_end(&mut bytes)?;
-    Ok(Ran { code: status.code(), output: String::from_utf8_lossy(&bytes).into_owned() })
+    Ok(Ran { code: status.code(), signal: status.signal(), output: String::from_utf8_lossy(&bytes).into_owned() })
 }
