@@ -9,10 +9,7 @@ use std::time::{Duration, Instant};
 use boot_entries::esp::Remount;
 use boot_entries::guard::GuardDevice;
 use boot_entries::kexec;
-use boot_entries::{
-    BootOptions, EntryArchitecture, EspState, ImageEsp, KernelEsp, LoaderVars, MarkedBad, another_whole_entry_boots,
-    mark_bad, read_vars, tidy,
-};
+use boot_entries::{BootOptions, EntryArchitecture, ImageEsp, KernelEsp, LoaderVars, MarkedBad, read_vars};
 use disk_layout::{
     Architecture, BootedDisk, BootedError, DEVICE_LOCK, FileWindow, MountMode, PrivateMount, SysRoot, UpdateLock,
     find_named,
@@ -21,7 +18,8 @@ use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::reboot::{RebootMode, reboot};
 
-use crate::start::{Counted, MarkError, OpenDisk, Stop, booted_entry, told};
+use crate::mark::{MarkError, give_up};
+use crate::start::{Counted, OpenDisk, Stop, told};
 use crate::trial::Trial;
 
 const EFI: &str = "/sys/firmware/efi";
@@ -31,8 +29,6 @@ const STALLED: &str = "stalled\n";
 /// `GRD-14`: whoever started this process goes on after 45 s; what it might still do must not come later.
 const CHANGES: Duration = Duration::from_secs(43);
 const POLL: Duration = Duration::from_millis(100);
-/// `ralph.failed=` of an entry that the guard gave up.
-const REASON: &str = "guard";
 
 /// The console: the kernel's log, which reaches it, or standard error where that cannot be opened.
 #[derive(Debug)]
@@ -203,19 +199,8 @@ impl crate::start::Machine for RealMachine {
         let mut esp =
             KernelEsp::mounted(&point, &device, Box::new(Mounted { device: device.clone(), mount: Some(mounted) }))?;
         // To mount it may have taken long.
-        if !self.in_time() {
-            return Err(MarkError::Late);
-        }
-        let _ = tidy(&lock, &mut esp)?;
-        let state = EspState::read(&mut esp)?;
-        let name = booted_entry(&state, booted)?;
-        another_whole_entry_boots(&mut esp, &state, name, &vars, architecture(disk.layout.architecture))?;
-        // `booted_entry` found it as the live one of its slot.
-        let entry = state.live(name.slot).ok_or(Stop::NoEntry(name.slot, name.generation))?;
-        if !self.in_time() {
-            return Err(MarkError::Late);
-        }
-        Ok(mark_bad(&lock, &mut esp, entry, Some(REASON))?)
+        let asked = (&vars, architecture(disk.layout.architecture));
+        give_up(&lock, &mut esp, booted, asked, &mut || self.in_time())
     }
 
     fn reboot(&mut self) {

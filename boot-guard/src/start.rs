@@ -11,6 +11,7 @@ use boot_entries::{
 };
 use disk_layout::{BootedError, Clash, FileWindow, SysError};
 
+use crate::mark::{MarkError, booted_entry};
 use crate::trial::Trial;
 
 /// `GRD-12`: more boots than these without a verdict, and the entry is given up.
@@ -125,35 +126,6 @@ pub enum Stop {
     OtherEntry(String),
 }
 
-/// The entry could not be marked bad.
-#[derive(Debug, thiserror::Error)]
-pub enum MarkError {
-    /// The disk.
-    #[error(transparent)]
-    Stop(#[from] Stop),
-    /// The lock.
-    #[error("the boot entries are not changed")]
-    Lock(#[from] disk_layout::LockError),
-    /// The ESP cannot be mounted: most likely the initrd has no module for FAT.
-    #[error("the EFI system partition cannot be mounted (does the initrd have vfat and its nls modules?)")]
-    Mount(#[from] disk_layout::MountError),
-    /// They can no longer be read.
-    #[error("the EFI variables cannot be read")]
-    Vars,
-    /// It took too long.
-    #[error("the disk was too slow")]
-    Late,
-    /// The ESP.
-    #[error("the EFI system partition cannot be used")]
-    Esp(#[from] EspError),
-    /// Nothing better boots, as seen under the lock.
-    #[error("nothing better would boot")]
-    NoFallback(#[from] boot_entries::NoFallback),
-    /// The entries.
-    #[error("the boot entries cannot be changed")]
-    Change(#[from] boot_entries::ChangeError),
-}
-
 /// An error with what caused it, in one line.
 pub fn told(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
@@ -228,8 +200,11 @@ impl Boot {
 
     /// Why a restart would only boot this entry again, whatever the model says.
     fn hopeless(&self, stalled: bool) -> Option<&'static str> {
-        let ours = self.state.live(self.name.slot).and_then(|ours| ours.entry.as_ref().ok());
-        let given_up = self.options.failed.is_some() || ours.is_some_and(|entry| entry.options.failed.is_some());
+        // The entry that was booted, and not a twin of it: when a cut left the name that was to go, the mark had no effect yet.
+        let booted = self.state.entries(self.name.slot).find(|ours| ours.name == self.name);
+        let marked =
+            booted.and_then(|ours| ours.entry.as_ref().ok()).is_some_and(|entry| entry.options.failed.is_some());
+        let given_up = self.options.failed.is_some() || marked;
         if given_up {
             Some("it was given up before and is booted all the same")
         } else if self.name.is_exhausted() && stalled {
@@ -319,21 +294,6 @@ fn restart(machine: &mut dyn Machine) {
     } else {
         machine.say("the disk was too slow: the machine is not restarted any more");
     }
-}
-
-/// The entry that this boot was started from.
-///
-/// # Errors
-/// [`Stop::NoEntry`] and [`Stop::OtherEntry`].
-pub fn booted_entry(state: &EspState, options: &BootOptions) -> Result<EntryName, Stop> {
-    let (slot, generation) = (options.slot, options.generation);
-    let found = state.live(slot).filter(|ours| ours.name.generation == generation);
-    let found = found.ok_or(Stop::NoEntry(slot, generation))?;
-    let same = found.entry.as_ref().is_ok_and(|entry| {
-        let theirs = &entry.options;
-        (theirs.root_hash, theirs.partuuid, theirs.system) == (options.root_hash, options.partuuid, options.system)
-    });
-    if same { Ok(found.name) } else { Err(Stop::OtherEntry(found.file_name.clone())) }
 }
 
 /// `GRD-21`: the deadline in seconds that the command line asks for, and whether it had to be put right.

@@ -70,6 +70,24 @@ fn grd12_an_entry_that_was_given_up_and_is_booted_all_the_same_is_not_restarted_
     }
 }
 
+/// The new name is live and the old one not yet gone (UPD-22): the loader boots the old one, which is given up again.
+#[test]
+fn grd12_a_cut_while_an_entry_is_given_up_does_not_leave_it_booting_for_ever() {
+    let mut fake = Fake::new(&[COMMITTED, A]);
+    for _ in 0..5 {
+        fake.start();
+    }
+    let bad: EntryName = "ralphos-b-g2+0-0.conf".parse().unwrap();
+    let mut content = fake.content(bad);
+    content.options.failed = Some("guard".into());
+    let bytes = content.render(Liveness::Live);
+    fake.esp().write_new(&bad.path(), bytes.len() as u64, &mut bytes.as_slice()).unwrap();
+    fake.start();
+    assert_eq!(fake.log, ["ask [6]", "mark bad [6 guard]", "reboot [6 guard]"]);
+    assert_eq!(fake.names(), [A, "ralphos-b-g2+0-0.conf"]);
+    assert!(fake.trials.is_empty(), "a committed boot is no trial: {:?}", fake.trials);
+}
+
 #[test]
 fn grd12_tries_that_the_loader_does_not_count_end() {
     let mut fake = Fake::new(&[LAST, A]);

@@ -218,10 +218,8 @@ impl Machine for Fake {
         if self.cannot_mark {
             return Err(Stop::NoEntry(booted.slot, booted.generation).into());
         }
-        let mut esp = self.esp();
-        let state = EspState::read(&mut esp)?;
-        let name = booted_entry(&state, booted)?;
-        Ok(mark_bad(&UpdateLock::for_tests(), &mut esp, state.live(name.slot).unwrap(), Some("guard"))?)
+        let asked = (&LoaderVars::default(), EntryArchitecture::X64);
+        crate::mark::give_up(&UpdateLock::for_tests(), &mut self.esp(), booted, asked, &mut || true)
     }
 
     fn reboot(&mut self) {

@@ -252,7 +252,8 @@ pub const FLOWS: &[Flow] = &[
         after: ("a", 1),
         comments: None,
         op: guard(COMMITTED, GIVEN_UP, Boots::After),
-        on_a: guard(COMMITTED, BAD, Boots::After),
+        // It is counted and watched there as ever; what the cut left is put in order by the commit that comes after.
+        on_a: op(COMMIT, &[4], COMMITTED, BAD),
         on_b: guard(COMMITTED, &["bad", "trial", "committed"], Boots::Either),
     },
     doctor_fix("doctor-fix", &OWN_CHAIN),
