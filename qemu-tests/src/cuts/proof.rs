@@ -5,6 +5,7 @@ use std::process::Command;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
+use serde_json::Value;
 
 use super::boots::{self, Booted};
 use super::record::Recording;
@@ -16,7 +17,7 @@ use crate::workspace;
 /// What the states are chosen by. The same seed chooses the same ones from the same recording.
 pub const SEED: u64 = 4;
 
-/// Of so many states at most some are chosen; how many are checked is `power-cuts`' own business.
+/// Different states of a flow that are checked, at most.
 const CHOSEN_FROM: &str = "3000";
 
 /// Disks of failed states that are kept.
@@ -25,16 +26,20 @@ const KEPT: usize = 5;
 /// Has `power-cuts` choose the states most worth setting up (CUT-62). It checks them, too: a state that breaks the promise is
 /// an error here.
 ///
+/// Gives the number of states that it checked, no two of them equal (CUT-15).
+///
 /// # Errors
 /// When it does not build, a state fails, or none is chosen.
-pub fn select(recording: &Recording, count: usize) -> Result<()> {
+pub fn select(recording: &Recording, count: usize) -> Result<u64> {
     let mut select = Command::new(workspace::static_programs()?.power_cuts);
     select.arg("select").arg("--base").arg(&recording.base).arg("--log").arg(&recording.log);
     select.arg("--flow").arg(&recording.about).args(["--seed", &SEED.to_string(), "--count", &count.to_string()]);
-    let said = run(select.args(["--max-states", CHOSEN_FROM]).arg("--output").arg(recording.states()))?;
-    eprint!("{}", String::from_utf8_lossy(&said));
+    let report = recording.dir.join("report.json");
+    select.args(["--max-states", CHOSEN_FROM]).arg("--report").arg(&report).arg("--output").arg(recording.states());
+    eprint!("{}", String::from_utf8_lossy(&run(&mut select)?));
     ensure!(States::open(&recording.states())?.left() > 0, "{}: no state was chosen", recording.flow.name);
-    Ok(())
+    let report: Value = serde_json::from_slice(&std::fs::read(&report)?).context("the report of power-cuts")?;
+    report["distinct"].as_u64().with_context(|| format!("no number of states in {report}"))
 }
 
 /// Repeats the flow in every chosen state, or the one named `only`, in the tiny guest. Gives how many.

@@ -117,6 +117,9 @@ impl Recording {
             let so = (booted.slot.as_str(), booted.generation) == (slot, generation);
             ensure!(so, "{}: {booted:?} would boot, and not slot {slot}, generation {generation}", flow.name);
         }
+        // What the programs left is checked in the guest; here it is what must be durable. The firmware promises nothing.
+        let ours = flow.name != FIRMWARE.name;
+        let entries = ours.then(|| Esp::of_disk(disk)?.entries()).transpose()?;
         let system = |(slot, generation): (&str, u32)| json!([{ "slot": slot, "generation": generation }]);
         let text = json!({
             "format": "power-cuts flow 1",
@@ -124,6 +127,7 @@ impl Recording {
             "architecture": "x64",
             "before": system(flow.before),
             "after": system(flow.after),
+            "entries": entries,
             "firmware-renames": flow.shares_clusters(),
             "loader-conf": flow.comments.map(|line| commented(&self.base, line)).transpose()?,
         });

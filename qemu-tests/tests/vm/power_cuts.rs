@@ -22,74 +22,81 @@ const WORKED: usize = 15;
 const BOOTED: usize = 5;
 /// States that are booted in all, at least.
 const BOOTED_IN_ALL: usize = 40;
+/// States that are checked in all, at least, no two of one flow equal.
+const CHECKED_IN_ALL: u64 = 10_000;
 
-/// A test for each flow, and the list of the flows that have one.
+/// A test for each flow, and the list of the flows that have one. Of each flow at least so many states are checked.
 macro_rules! a_test_for_each_flow {
-    ($list:ident, $proof:ident: $($test:ident: $flow:literal,)*) => {
+    ($list:ident, $proof:ident: $($test:ident: $flow:literal, $states:literal;)*) => {
         $(
             #[test]
             fn $test() {
-                $proof($flow).unwrap();
+                $proof($flow, $states).unwrap();
             }
         )*
-        const $list: &[&str] = &[$($flow,)*];
+        const $list: &[(&str, u64)] = &[$(($flow, $states),)*];
     };
 }
 
 a_test_for_each_flow! {
     WORKED_FROM, worked_from:
-    cut_a_first_apply_ends_well_when_repeated: "first-apply",
-    cut_a_second_apply_ends_well_when_repeated: "second-apply",
-    cut_an_apply_over_a_fallen_back_system_ends_well_when_repeated: "apply-over-fallen-back",
-    cut_an_apply_that_was_cut_before_ends_well_when_repeated: "apply-repeated",
-    cut_an_apply_that_makes_room_ends_well_when_repeated: "apply-makes-room",
-    cut_a_commit_ends_well_when_repeated: "commit",
-    cut_the_health_check_marking_bad_ends_well_when_repeated: "mark-bad",
-    cut_a_rollback_ends_well_when_repeated: "rollback",
-    cut_a_rejection_ends_well_when_repeated: "reject",
-    cut_the_guard_s_count_ends_well_when_repeated: "guard-counts",
-    cut_the_guard_giving_up_ends_well_when_repeated: "guard-gives-up",
-    cut_a_repair_ends_well_when_repeated: "doctor-fix",
-    cut_a_repair_of_a_cut_rename_ends_well_when_repeated: "doctor-fix-shared",
+    cut_a_first_apply_ends_well_when_repeated: "first-apply", 2500;
+    cut_a_second_apply_ends_well_when_repeated: "second-apply", 2500;
+    cut_an_apply_over_a_fallen_back_system_ends_well_when_repeated: "apply-over-fallen-back", 2500;
+    cut_an_apply_that_was_cut_before_ends_well_when_repeated: "apply-repeated", 2500;
+    cut_an_apply_that_makes_room_ends_well_when_repeated: "apply-makes-room", 2000;
+    cut_a_commit_ends_well_when_repeated: "commit", 60;
+    cut_the_health_check_marking_bad_ends_well_when_repeated: "mark-bad", 60;
+    cut_a_rollback_ends_well_when_repeated: "rollback", 60;
+    cut_a_rejection_ends_well_when_repeated: "reject", 60;
+    cut_the_guard_s_count_ends_well_when_repeated: "guard-counts", 2;
+    cut_the_guard_giving_up_ends_well_when_repeated: "guard-gives-up", 60;
+    cut_a_repair_ends_well_when_repeated: "doctor-fix", 60;
+    cut_a_repair_of_a_cut_rename_ends_well_when_repeated: "doctor-fix-shared", 60;
 }
 
 a_test_for_each_flow! {
     BOOTED_FROM, booted_from:
-    cut_a_first_apply_boots_the_old_or_the_new_system: "first-apply",
-    cut_a_commit_boots_the_new_system: "commit",
-    cut_a_rollback_boots_the_old_or_the_new_system: "rollback",
-    cut_the_firmware_s_count_boots_and_can_be_committed: "firmware-counts",
+    cut_a_first_apply_boots_the_old_or_the_new_system: "first-apply", 2500;
+    cut_a_commit_boots_the_new_system: "commit", 60;
+    cut_a_rollback_boots_the_old_or_the_new_system: "rollback", 60;
+    cut_the_firmware_s_count_boots_and_can_be_committed: "firmware-counts", 2;
 }
 
 #[test]
-fn every_flow_is_worked_from_and_enough_are_booted() {
+fn every_flow_is_worked_from_and_enough_states_are_checked_and_booted() {
     let names: Vec<&str> = FLOWS.iter().map(|flow| flow.name).collect();
-    assert_eq!(WORKED_FROM, names);
-    assert!(BOOTED_FROM.contains(&FIRMWARE.name));
-    assert!(BOOTED_FROM.iter().all(|name| flow(name).is_some()));
-    // Each of these tests makes sure that it booted its share.
+    let tested = |list: &[(&'static str, u64)]| list.iter().map(|(name, _)| *name).collect::<Vec<&str>>();
+    assert_eq!(tested(WORKED_FROM), names);
+    assert!(tested(BOOTED_FROM).contains(&FIRMWARE.name));
+    assert!(tested(BOOTED_FROM).iter().all(|name| flow(name).is_some()));
+    // Each of these tests makes sure that it checked and booted its share.
+    let checked: u64 = WORKED_FROM.iter().map(|(_, at_least)| at_least).sum();
+    assert!(checked >= CHECKED_IN_ALL, "{checked} states");
     let all = BOOTED_FROM.len() * BOOTED * 2;
     assert!(all >= BOOTED_IN_ALL, "{all} states");
 }
 
-fn worked_from(name: &str) -> Result<()> {
+fn worked_from(name: &str, at_least: u64) -> Result<()> {
     scenario(&format!("cuts-{name}"), |lab| {
         let flow = flow(name).context("no such flow")?;
         let bench = Bench::new(lab, Payloads::Small)?;
         let recording = Recording::make(&bench, flow, None, &lab.machine("machine")?)?;
-        select(&recording, WORKED)?;
+        let checked = select(&recording, WORKED)?;
+        ensure!(checked >= at_least, "{name}: {checked} states were checked");
         work_states(&recording, None).map(drop)
     })
 }
 
 /// Each loader boots states of a recording on a disk that has it from the beginning.
-fn booted_from(name: &str) -> Result<()> {
+fn booted_from(name: &str, at_least: u64) -> Result<()> {
     scenario(&format!("cuts-boots-{name}"), |lab| {
         let flow = flow(name).context("no such flow")?;
         let bench = Bench::new(lab, Payloads::Real)?;
         for (release, loader) in loaders()? {
             let recording = Recording::make(&bench, flow, Some(&loader), &lab.machine(&format!("machine-{release}"))?)?;
-            select(&recording, WORKED)?;
+            let checked = select(&recording, WORKED)?;
+            ensure!(checked >= at_least, "{name}: {checked} states were checked");
             if name == FIRMWARE.name {
                 work_states(&recording, None)?;
             }
