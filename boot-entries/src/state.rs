@@ -14,8 +14,8 @@ use crate::names::{Counter, EntryName, Generation, PayloadKind, PayloadName, ent
 use crate::prediction::agreed;
 pub use crate::prediction::{Prediction, Unpredictable, because_text, reason_text};
 
-/// The longest name that every firmware is trusted to show, in UTF-16 units (`LDR-8`).
-const NAME_MAX: usize = 240;
+/// The longest name that every firmware is trusted to show and to rename, in UTF-16 units (`LDR-8`).
+const NAME_MAX: usize = 200;
 /// The longest file that is read whole. The loader has no limit; entries have a few hundred bytes.
 const FILE_MAX: u64 = 1 << 20;
 
