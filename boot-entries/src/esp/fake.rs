@@ -383,9 +383,9 @@ impl Esp for FakeEsp {
     }
 
     fn drop_name(&mut self, path: &EspPath) -> Result<(), EspError> {
+        self.unmountable(path)?;
         self.record(Op::DropName, Event::DropName(path.clone()))?;
         self.file(Op::DropName, path)?;
-        self.unmountable(path)?;
         self.change(Change::Take(path.clone()));
         self.faults.retain(|fault| !fault.concerns(path));
         // The real ones unmount the volume for this and flush what they change.

@@ -288,8 +288,9 @@ const fn doctor_fix(name: &'static str, prepare: &'static [Prepare]) -> Flow {
         before: ("a", 1),
         after: ("b", 2),
         comments: Some(PIN),
-        op: op(DOCTOR, &[0], COMMITTED, &["staged"]),
-        on_a: op(DOCTOR, &[0], COMMITTED, &["staged"]),
+        // Of the twins the one with fewer tries stays (UPD-24).
+        op: op(DOCTOR, &[0], COMMITTED, &["trial"]),
+        on_a: op(DOCTOR, &[0], COMMITTED, &["trial"]),
         on_b: op(DOCTOR, &[0], COMMITTED, &["trial"]),
     }
 }

@@ -51,8 +51,8 @@ a_test_for_each_flow! {
     cut_a_rejection_ends_well_when_repeated: "reject", 60;
     cut_the_guard_s_count_ends_well_when_repeated: "guard-counts", 2;
     cut_the_guard_giving_up_ends_well_when_repeated: "guard-gives-up", 60;
-    cut_a_repair_ends_well_when_repeated: "doctor-fix", 60;
-    cut_a_repair_of_a_cut_rename_ends_well_when_repeated: "doctor-fix-shared", 60;
+    cut_a_repair_ends_well_when_repeated: "doctor-fix", 50;
+    cut_a_repair_of_a_cut_rename_ends_well_when_repeated: "doctor-fix-shared", 25;
 }
 
 a_test_for_each_flow! {
