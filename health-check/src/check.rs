@@ -31,6 +31,8 @@ pub const CONFIGURATION: &str = "configuration";
 pub const COMMIT: &str = "commit";
 /// Name of the check that fails when the system came up in emergency or rescue mode (HLT-64).
 pub const EMERGENCY: &str = "emergency";
+/// Name of the check that fails when the trial was to be marked bad before, and a cut let it boot once more (HLT-32).
+pub const MARKED: &str = "marked-bad";
 /// A name kept for what is said of the soak (HLT-35).
 pub const SOAK: &str = "soak";
 

@@ -8,7 +8,9 @@ mod tests;
 
 use std::time::Duration;
 
-use boot_entries::{BootOptions, Counter, EspState, FoundVars, NoFallback, another_whole_entry_boots, mark_bad};
+use boot_entries::{
+    BootOptions, Counter, EntryName, EspState, FoundVars, NoFallback, another_whole_entry_boots, mark_bad,
+};
 use disk_layout::{BootedError, LayoutError, LockError, SysRoot, UpdateLock};
 use updater::guard::event_to_record;
 use updater::history::{Event, EventKind, HistoryError};
@@ -40,7 +42,9 @@ impl Machine for Device {
 /// Looks at the ESP without the lock (HLT-39).
 fn glance(host: &dyn Host) -> Result<Booted, OpenError> {
     let view = View::open(host).map_err(OpenError::Other)?;
-    Ok(booted(&session::running(&view.state, host.booted()), host.booted()))
+    let running = session::running(&view.state, host.booted());
+    let cut = running.as_ref().ok().and_then(|running| cut_mark(&view.state, running));
+    Ok(booted(&running, host.booted(), cut.as_ref()))
 }
 
 fn found(
@@ -83,7 +87,8 @@ fn session(host: &dyn Host, work: &mut dyn FnMut(&mut dyn Session)) -> Result<Op
     })?;
     let view = View::open(host).map_err(OpenError::Other)?;
     let running = session::running(&view.state, host.booted());
-    let mut open = Open { host, lock: &lock, running, view: Some(view), committed: None };
+    let cut = running.as_ref().ok().and_then(|running| cut_mark(&view.state, running));
+    let mut open = Open { host, lock: &lock, running, cut, view: Some(view), committed: None };
     work(&mut open);
     Ok(open.close().err())
 }
@@ -108,6 +113,7 @@ struct Open<'h> {
     lock: &'h UpdateLock,
     /// As it was when the lock had been taken.
     running: Result<Running, session::SessionError>,
+    cut: Option<CutMark>,
     /// `None` once something was written: what was read is not true any more.
     view: Option<View>,
     /// What is committed and not yet recorded.
@@ -169,7 +175,13 @@ impl Open<'_> {
 
 impl Session for Open<'_> {
     fn booted(&self) -> Booted {
-        booted(&self.running, self.host.booted())
+        booted(&self.running, self.host.booted(), self.cut.as_ref())
+    }
+
+    fn cut_mark(&self) -> Option<String> {
+        // What was started with the mark was given up by a whole mark.
+        let started_bad = self.host.booted().is_some_and(|booted| booted.failed.is_some());
+        self.cut.as_ref().filter(|_| !started_bad).map(|cut| cut.reason.clone())
     }
 
     fn commit_entry(&mut self) -> Result<Vec<String>, Fault> {
@@ -294,15 +306,33 @@ impl Session for Open<'_> {
     }
 }
 
+/// A trial that was to be marked bad, and both of whose names are live.
+struct CutMark {
+    /// The name that the loader takes.
+    name: EntryName,
+    /// What the other one says.
+    reason: String,
+}
+
+/// `running` is the name that tidying keeps, the marked one.
+fn cut_mark(state: &EspState, running: &Running) -> Option<CutMark> {
+    let reason = running.entry().options.failed.clone()?;
+    let tries_left = |name: EntryName| name.counter.is_some() && !name.is_exhausted();
+    let twins =
+        state.entries(running.name().slot).filter(|ours| ours.is_live() && ours.name.same_system(running.name()));
+    let unmarked = twins.filter(|ours| ours.entry.as_ref().is_ok_and(|entry| entry.options.failed.is_none()));
+    unmarked.map(|ours| ours.name).find(|name| tries_left(*name)).map(|name| CutMark { name, reason })
+}
+
 /// How the machine was booted, by what is on the ESP and what the kernel was started with.
-fn booted(running: &Result<Running, SessionError>, started: Option<&BootOptions>) -> Booted {
+fn booted(running: &Result<Running, SessionError>, started: Option<&BootOptions>, cut: Option<&CutMark>) -> Booted {
     let running = match running {
         Ok(running) => running,
         Err(error) => return Booted::Unknown(crate::chain(error)),
     };
     let options = &running.entry().options;
     let started_bad = started.is_some_and(|booted| booted.failed.is_some());
-    if let (Some(reason), false) = (&options.failed, started_bad) {
+    if let (Some(reason), false, None) = (&options.failed, started_bad, cut) {
         // Somebody gave it up while it ran. A commit would undo that.
         return Booted::Unknown(format!("its entry was marked bad while it ran ({reason})"));
     }
@@ -312,7 +342,8 @@ fn booted(running: &Result<Running, SessionError>, started: Option<&BootOptions>
         system: session::hex(&options.system),
         version: running.entry().os_version().to_owned(),
     };
-    match running.name().counter {
+    let name = cut.filter(|_| !started_bad).map_or(running.name(), |cut| cut.name);
+    match name.counter {
         Some(counter) => Booted::Trial { entry, attempt: counter.done() },
         None => Booted::Committed(entry),
     }
@@ -332,6 +363,10 @@ impl Nothing {
 impl Session for Nothing {
     fn booted(&self) -> Booted {
         Booted::Unknown(self.why.clone())
+    }
+
+    fn cut_mark(&self) -> Option<String> {
+        None
     }
 
     fn commit_entry(&mut self) -> Result<Vec<String>, Fault> {

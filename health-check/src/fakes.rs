@@ -215,6 +215,10 @@ impl Session for FakeSession<'_> {
         self.booted.clone()
     }
 
+    fn cut_mark(&self) -> Option<String> {
+        None
+    }
+
     fn commit_entry(&mut self) -> Result<Vec<String>, Fault> {
         let mut commits = self.machine.commits.lock().unwrap();
         *commits += 1;

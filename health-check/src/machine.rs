@@ -93,6 +93,9 @@ pub trait Machine {
 pub trait Session {
     /// How the machine was booted.
     fn booted(&self) -> Booted;
+    /// Why the booted trial was to be marked bad, if a cut let it boot once more: both names are live, and the loader took the
+    /// one without the mark (UPD-22).
+    fn cut_mark(&self) -> Option<String>;
     /// Tidies, then commits the booted slot (UPD-21) on the ESP, touching nothing else; what is worth telling.
     fn commit_entry(&mut self) -> Result<Vec<String>, Fault>;
     /// Records what [`Session::commit_entry`] or [`Session::finish_commit`] did, if anything: floor and history (UPD-40, UPD-41); what is worth

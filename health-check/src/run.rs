@@ -10,7 +10,7 @@ mod tests;
 use std::time::Duration;
 
 use crate::act::{self, Attempt, Boot, NotSettled, Settled, Told, Trial, World};
-use crate::check::{self, COMMIT, Outcome, Reason};
+use crate::check::{self, COMMIT, MARKED, Outcome, Reason};
 use crate::guard::Watch;
 use crate::machine::{Booted, Machine, OpenError, Session};
 use crate::policy::{self, Another, Facts, Required, Verdict};
@@ -272,6 +272,10 @@ impl Runner<'_> {
         let result = self.open(BUSY, &mut |session: &mut dyn Session, notes: &mut Vec<String>| {
             if let (Some(why), Booted::Trial { .. }) = (given_up, session.booted()) {
                 outcomes.push(not_committed(why));
+            }
+            if let Some(why) = session.cut_mark().filter(|_| outcomes.iter().all(|outcome| outcome.name != MARKED)) {
+                let detail = format!("it was to be marked bad ({why}) when the power was cut, and booted once more");
+                outcomes.push(Outcome::own_failure(MARKED, Reason::MarkedBad, detail));
             }
             let settled = act::settle(session, outcomes, world, boot, which, notes);
             settled.map_err(|error| Unsettled::Again(error, session.booted()))

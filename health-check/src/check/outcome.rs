@@ -11,6 +11,8 @@ use crate::config::{Check, Level};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Reason {
+    /// It was to be marked bad before.
+    MarkedBad,
     /// Its deadline passed.
     Deadline,
     /// The overall deadline passed.
@@ -60,7 +62,7 @@ pub enum Reason {
 impl Reason {
     /// Will the next boot show the same (HLT-34)? Such a failure is not tried again.
     pub fn is_deterministic(self) -> bool {
-        matches!(self, Self::Configuration | Self::UnitMissing | Self::CannotStart | Self::Contract)
+        matches!(self, Self::Configuration | Self::UnitMissing | Self::CannotStart | Self::Contract | Self::MarkedBad)
     }
 }
 

@@ -8,7 +8,7 @@ use super::kind::{FileType, RunnerChoice};
 use super::kinds;
 use super::problem::{CheckProblem, Problem};
 use super::{Action, Check, Level, Policy};
-use crate::check::{COMMIT, CONFIGURATION, EMERGENCY, SOAK};
+use crate::check::{COMMIT, CONFIGURATION, EMERGENCY, MARKED, SOAK};
 use crate::span::Span;
 
 const DEFAULT_DEADLINE: Span = Span::seconds(60);
@@ -23,7 +23,7 @@ pub const OVERALLS: (Span, Span) = (Span::seconds(1), Span::seconds(60 * 60));
 pub const LONGEST_SOAK: Span = Span::seconds(60 * 60);
 
 /// Names of the checks we report ourselves (HLT-11).
-const OUR_NAMES: [&str; 4] = [CONFIGURATION, COMMIT, EMERGENCY, SOAK];
+const OUR_NAMES: [&str; 5] = [CONFIGURATION, COMMIT, EMERGENCY, MARKED, SOAK];
 
 /// What one file holds.
 #[derive(Debug)]

@@ -402,6 +402,23 @@ fn an_unknown_boot_changes_nothing_not_even_what_should_be_tidied() {
     }
 }
 
+/// Both names are live, and the loader took the one without the mark (UPD-22).
+#[test]
+fn a_trial_whose_marking_was_cut_is_given_up_whatever_its_checks_say_now_hlt_32() {
+    for healthy in [true, false] {
+        let machine = TestMachine::new(&["ralphos-a-g6.conf", "ralphos-b-g7+2-1.conf"], Slot::B, 7);
+        put(&mut machine.esp.borrow_mut(), "ralphos-b-g7+0-1.conf", Some("checks"));
+        let ran = machine.run(healthy);
+        // Of a failed check that the next boot may pass the policy says that the tries run down.
+        let verdict = if healthy { Verdict::MarkBadAndReboot } else { Verdict::RecordAndReboot };
+        assert_eq!(ran.settled.verdict, verdict, "{:?}", ran.notes);
+        assert!(matches!(ran.settled.booted, Booted::Trial { attempt: 1, .. }), "{:?}", ran.settled.booted);
+        if healthy {
+            assert_eq!(machine.entries(), ["ralphos-a-g6.conf", "ralphos-b-g7+0-1.conf"]);
+        }
+    }
+}
+
 #[test]
 fn a_lock_that_is_held_is_busy_and_nothing_else_is() {
     let mut machine = TestMachine::new(&["ralphos-a-g6.conf"], Slot::A, 6);
