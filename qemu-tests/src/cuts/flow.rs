@@ -53,8 +53,9 @@ pub struct Op {
 pub enum Boots {
     /// What boots after the flow.
     After,
-    /// The same slot, with that generation or the next: a cut apply has used one up.
-    AfterOrNext,
+    /// The same slot with a generation above the running one: a cut apply has used one up, or has taken away every trace of
+    /// those before it (there is no history here, ENT-4).
+    Applied,
     /// What boots before the flow or after it: the guard's record says which.
     Either,
 }
@@ -115,7 +116,7 @@ const fn guard(a: &'static [&'static str], b: &'static [&'static str], boots: Bo
 
 /// An apply that is done again.
 const fn apply_again(a: &'static [&'static str], b: &'static [&'static str]) -> Op {
-    Op { boots: Boots::AfterOrNext, ..op(APPLY, &[0, 4], a, b) }
+    Op { boots: Boots::Applied, ..op(APPLY, &[0, 4], a, b) }
 }
 
 const COMMITTED: &[&str] = &["committed"];
@@ -330,7 +331,7 @@ impl Flow {
         let (slot, generation) = self.after;
         let boots = match op.boots {
             Boots::After => vec![self.after],
-            Boots::AfterOrNext => vec![self.after, (slot, generation + 1)],
+            Boots::Applied => (self.before.1 + 1..=generation + 1).map(|generation| (slot, generation)).collect(),
             Boots::Either => vec![self.before, self.after],
         };
         json!({
