@@ -18,6 +18,8 @@ pub use crate::prediction::{Prediction, Unpredictable, because_text, reason_text
 const NAME_MAX: usize = 200;
 /// The longest file that is read whole. The loader has no limit; entries have a few hundred bytes.
 const FILE_MAX: u64 = 1 << 20;
+/// All entries together (THR-11): names may share one chain of clusters.
+const ALL_MAX: u64 = 16 << 20;
 
 /// An entry of ours, readable or not.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -92,6 +94,7 @@ impl EspState {
         let dir = entries_dir();
         let (mut ours, mut foreign, mut files) = (Vec::new(), Vec::new(), Vec::new());
         let mut unmodelled = unified_images(esp)?;
+        let mut left = ALL_MAX;
         for item in esp.list(&dir)?.into_iter().filter(|item| !item.is_dir) {
             if !loader::is_entry_name(&item.name) {
                 foreign.push(item.name);
@@ -100,8 +103,11 @@ impl EspState {
             // The loader may read what we cannot: a name that is no path here, or a very long file.
             let content = match dir.join(&item.name) {
                 Ok(_) if item.name.encode_utf16().count() > NAME_MAX => None,
-                Ok(path) => match esp.read(&path, FILE_MAX) {
-                    Ok(content) => Some(content),
+                Ok(path) => match esp.read(&path, FILE_MAX.min(left)) {
+                    Ok(content) => {
+                        left -= content.len() as u64;
+                        Some(content)
+                    }
                     Err(EspError::Missing { .. } | EspError::TooLong { .. }) => None,
                     Err(error) => return Err(error),
                 },

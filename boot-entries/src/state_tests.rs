@@ -36,6 +36,19 @@ fn ent1_ours_and_foreign_are_told_apart() {
     assert_eq!(state.live(Slot::B).unwrap().path().as_str().to_lowercase(), "loader/entries/ralphos-b-g2+2-1.conf");
 }
 
+/// Names may share one chain of clusters, so that a small volume shows gigabytes.
+#[test]
+fn thr11_entries_are_not_read_beyond_a_bound_and_then_nothing_is_predicted() {
+    let mut esp = machine(&["ralphos-a-g1.conf"]);
+    for number in 0..20 {
+        esp.put(&format!("loader/entries/long-{number}.conf"), &vec![b'#'; 1 << 20]);
+    }
+    let state = read(&esp);
+    let held: usize = state.files.iter().map(|file| file.content.len()).sum();
+    assert!(held <= 16 << 20 && state.unmodelled.len() >= 4, "{held}, {:?}", state.unmodelled);
+    assert!(matches!(state.predict(&no_vars(), X64), Prediction::Unknown { .. }));
+}
+
 #[test]
 fn ent13_an_unreadable_entry_is_there_and_live_when_the_loader_would_take_it() {
     let mut esp = machine(&["ralphos-a-g1.conf"]);

@@ -6,7 +6,7 @@ use super::{FatError, Root, Volume};
 
 const SLOT: usize = 32;
 /// A directory cannot have more slots than this (FAT specification).
-const SLOTS_MAX: usize = 65536;
+pub(super) const SLOTS_MAX: usize = 65536;
 
 const ATTR_VOLUME: u8 = 0x08;
 const ATTR_DIRECTORY: u8 = 0x10;

@@ -40,7 +40,7 @@ impl ClusterFault {
 /// How deep directories are followed. Ours are two levels deep; the loader's and the firmware's hardly more.
 const DEPTH_MAX: usize = 16;
 
-/// Looks at every name of the volume, and reports what concerns at least one name in one of `dirs`.
+/// Looks at every name of the volume, and reports what concerns one of `dirs` or a name in one of them.
 ///
 /// # Errors
 /// When the volume cannot be read, or a directory is broken: nothing can then be said about what lies in it.
@@ -54,7 +54,7 @@ pub fn cluster_faults<T: Read + Seek>(volume: &mut Volume<T>, dirs: &[EspPath]) 
 
     let ours = |path: &str| {
         let parent = path.rsplit_once('/').map_or("", |(parent, _)| parent);
-        dirs.iter().any(|dir| dir.as_str().eq_ignore_ascii_case(parent))
+        dirs.iter().any(|dir| [parent, path].iter().any(|one| dir.as_str().eq_ignore_ascii_case(one)))
     };
     // A name that FAT holds and EspPath does not cannot be ours, so the fault can only be told by the other one.
     let path = |text: &str| text.parse::<EspPath>().unwrap_or_else(|_| EspPath::literal("unprintable-name"));

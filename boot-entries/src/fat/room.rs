@@ -2,6 +2,7 @@
 
 use std::io::{self, Read, Seek, Write};
 
+use super::dir::SLOTS_MAX;
 use super::{FatError, FatKind, Next, Volume, writing};
 
 const SLOT: usize = 32;
@@ -64,7 +65,11 @@ impl<T: Read + Write + Seek> Volume<T> {
         let size = self.geometry.cluster_size as usize;
         let wanted = ((2 * slots - there) * SLOT).div_ceil(size);
         let first = self.find(path)?.ok_or_else(|| FatError::Missing(path.to_owned()))?.first_cluster;
-        let last = self.chain(first)?.clusters.last().copied();
+        let chain = self.chain(first)?.clusters;
+        if chain.len() * size + wanted * size > SLOTS_MAX * SLOT {
+            return Err(FatError::Full);
+        }
+        let last = chain.last().copied();
         let last = last.ok_or_else(|| FatError::Directory(path.to_owned()))?;
         let new = self.free_after(last, wanted)?.ok_or(FatError::Full)?;
         for cluster in &new {

@@ -97,3 +97,13 @@ fn ent28_what_cannot_be_made_longer_is_left() {
     assert!(matches!(volume.make_room(DIR, 1 << 22, &mut |_| Ok(())), Err(FatError::Full)));
     assert_eq!(*volume.storage.get_ref(), before);
 }
+
+/// FAT32 allows 65,536 slots in a directory.
+#[test]
+fn ent28_a_directory_does_not_grow_beyond_what_fat_allows() {
+    let mut volume = Volume::open(volume()).unwrap();
+    let before = volume.storage.get_ref().clone();
+    let made = volume.make_room("loader/entries", 40_000, &mut |_| Ok(()));
+    assert!(matches!(made, Err(FatError::Full)), "{made:?}");
+    assert_eq!(volume.storage.get_ref(), &before);
+}
