@@ -31,12 +31,22 @@ const KEPT: usize = 5;
 /// # Errors
 /// When it does not build, a state fails, or none is chosen.
 pub fn select(recording: &Recording, count: usize) -> Result<u64> {
-    let mut select = Command::new(workspace::static_programs()?.power_cuts);
-    select.arg("select").arg("--base").arg(&recording.base).arg("--log").arg(&recording.log);
-    select.arg("--flow").arg(&recording.about).args(["--seed", &SEED.to_string(), "--count", &count.to_string()]);
+    let power_cuts = workspace::static_programs()?.power_cuts;
+    let of_recording = |verb: &str| {
+        let mut command = Command::new(&power_cuts);
+        command.arg(verb).arg("--base").arg(&recording.base).arg("--log").arg(&recording.log);
+        command.arg("--flow").arg(&recording.about).args(["--seed", &SEED.to_string(), "--max-states", CHOSEN_FROM]);
+        command
+    };
     let report = recording.dir.join("report.json");
-    select.args(["--max-states", CHOSEN_FROM]).arg("--report").arg(&report).arg("--output").arg(recording.states());
-    eprint!("{}", String::from_utf8_lossy(&run(&mut select)?));
+    let mut select = of_recording("select");
+    select.args(["--count", &count.to_string()]).arg("--report").arg(&report).arg("--output").arg(recording.states());
+    let said = run(&mut select).or_else(|error| {
+        // Once more, to keep the disks of what fails; it tells how to look at each again.
+        let kept = of_recording("check").arg("--save").arg(recording.dir.join("failed")).output()?;
+        Err(error.context(String::from_utf8_lossy(&kept.stdout).into_owned()))
+    })?;
+    eprint!("{}", String::from_utf8_lossy(&said));
     ensure!(States::open(&recording.states())?.left() > 0, "{}: no state was chosen", recording.flow.name);
     let report: Value = serde_json::from_slice(&std::fs::read(&report)?).context("the report of power-cuts")?;
     report["distinct"].as_u64().with_context(|| format!("no number of states in {report}"))
