@@ -18,7 +18,8 @@ pub use crate::prediction::{Prediction, Unpredictable, because_text, reason_text
 const NAME_MAX: usize = 200;
 /// The longest file that is read whole. The loader has no limit; entries have a few hundred bytes.
 const FILE_MAX: u64 = 1 << 20;
-/// All entries together (THR-11): names may share one chain of clusters.
+/// All entries of ours together, and all foreign ones (THR-11): names may share one chain of clusters. Each has its own, so that
+/// foreign files never hide ours.
 const ALL_MAX: u64 = 16 << 20;
 
 /// An entry of ours, readable or not.
@@ -94,18 +95,20 @@ impl EspState {
         let dir = entries_dir();
         let (mut ours, mut foreign, mut files) = (Vec::new(), Vec::new(), Vec::new());
         let mut unmodelled = unified_images(esp)?;
-        let mut left = ALL_MAX;
+        let (mut ours_left, mut foreign_left) = (ALL_MAX, ALL_MAX);
         for item in esp.list(&dir)?.into_iter().filter(|item| !item.is_dir) {
             if !loader::is_entry_name(&item.name) {
                 foreign.push(item.name);
                 continue;
             }
             // The loader may read what we cannot: a name that is no path here, or a very long file.
+            let left = if item.name.parse::<EntryName>().is_ok() { &mut ours_left } else { &mut foreign_left };
+            let limit = FILE_MAX.min(*left);
             let content = match dir.join(&item.name) {
-                Ok(_) if item.name.encode_utf16().count() > NAME_MAX => None,
-                Ok(path) => match esp.read(&path, FILE_MAX.min(left)) {
+                Ok(_) if item.name.encode_utf16().count() > NAME_MAX || item.size > limit => None,
+                Ok(path) => match esp.read(&path, limit) {
                     Ok(content) => {
-                        left -= content.len() as u64;
+                        *left -= content.len() as u64;
                         Some(content)
                     }
                     Err(EspError::Missing { .. } | EspError::TooLong { .. }) => None,

@@ -44,8 +44,9 @@ fn thr11_entries_are_not_read_beyond_a_bound_and_then_nothing_is_predicted() {
         esp.put(&format!("loader/entries/long-{number}.conf"), &vec![b'#'; 1 << 20]);
     }
     let state = read(&esp);
+    assert!(state.live(Slot::A).is_some(), "ours is never hidden by others");
     let held: usize = state.files.iter().map(|file| file.content.len()).sum();
-    assert!(held <= 16 << 20 && state.unmodelled.len() >= 4, "{held}, {:?}", state.unmodelled);
+    assert!(held <= 17 << 20 && state.unmodelled.len() >= 4, "{held}, {:?}", state.unmodelled);
     assert!(matches!(state.predict(&no_vars(), X64), Prediction::Unknown { .. }));
 }
 

@@ -5,6 +5,8 @@ use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use nix::dir::Dir;
 use nix::errno::Errno;
@@ -17,6 +19,9 @@ use nix::unistd::{UnlinkatFlags, fsync, syncfs, unlinkat};
 use super::uncached::{Uncached, hash};
 use super::{DirItem, Esp, EspError, EspPath, Op, Space, WriteError, copy_exactly};
 use crate::fat::{self, ClusterFault, FatError, Volume};
+
+/// How long somebody who only looks may have the volume mounted.
+const LOOKING: Duration = Duration::from_secs(5);
 
 /// Takes the ESP's mount away and brings it back, for repairs that the mounted file system does not allow (`ENT-22`).
 pub trait Remount: std::fmt::Debug {
@@ -106,6 +111,8 @@ impl KernelEsp {
     /// That it is not mounted again is the worst that can happen: the bare mount point is a directory, too, and what is written
     /// there reaches no ESP. So that is the error to tell, whatever else failed, and nothing can be done to `self` from then on.
     fn unmounted(&mut self, path: &EspPath, work: &dyn Fn(&Medium) -> Result<(), EspError>) -> Result<(), EspError> {
+        // Lost before: what is mounted there now, if anything, is not what this was opened on.
+        self.root().map_err(|source| EspError::io(Op::Open, path, source))?;
         let Some(medium) = &mut self.medium else { return Err(EspError::CannotRepair { path: path.clone() }) };
         self.root = None;
         let done = match medium.remount.unmount() {
@@ -334,9 +341,17 @@ fn device_error(op: Op, medium: &Medium, source: io::Error) -> EspError {
 
 /// Opens the partition exclusively: the kernel refuses that while the volume is mounted anywhere, in another namespace too.
 fn open_raw(medium: &Medium, op: Op, path: &EspPath) -> Result<File, EspError> {
-    let device = OpenOptions::new().read(true).write(true).custom_flags(OFlag::O_EXCL.bits()).open(&medium.device);
-    device.map_err(|source| match source.kind() {
-        io::ErrorKind::ResourceBusy => EspError::Busy { path: path.clone(), source },
-        _ => device_error(op, medium, source),
-    })
+    let open = || OpenOptions::new().read(true).write(true).custom_flags(OFlag::O_EXCL.bits()).open(&medium.device);
+    // Somebody who only looks (`status`) has it mounted for a moment.
+    let until = Instant::now() + LOOKING;
+    loop {
+        match open() {
+            Ok(device) => return Ok(device),
+            Err(source) if source.kind() != io::ErrorKind::ResourceBusy => {
+                return Err(device_error(op, medium, source));
+            }
+            Err(source) if Instant::now() >= until => return Err(EspError::Busy { path: path.clone(), source }),
+            Err(_) => sleep(LOOKING / 20),
+        }
+    }
 }

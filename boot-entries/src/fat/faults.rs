@@ -52,9 +52,14 @@ pub fn cluster_faults<T: Read + Seek>(volume: &mut Volume<T>, dirs: &[EspPath]) 
     let root = volume.root_items()?;
     walk.add(volume, "", root, 0)?;
 
+    let is = |one: &str, other: &str| one.eq_ignore_ascii_case(other);
     let ours = |path: &str| {
         let parent = path.rsplit_once('/').map_or("", |(parent, _)| parent);
-        dirs.iter().any(|dir| [parent, path].iter().any(|one| dir.as_str().eq_ignore_ascii_case(one)))
+        let above = |dir: &str| {
+            let parts = dir.get(..path.len()).zip(dir.get(path.len()..));
+            parts.is_some_and(|(first, rest)| is(first, path) && rest.starts_with('/'))
+        };
+        dirs.iter().map(EspPath::as_str).any(|dir| is(dir, parent) || is(dir, path) || above(dir))
     };
     // A name that FAT holds and EspPath does not cannot be ours, so the fault can only be told by the other one.
     let path = |text: &str| text.parse::<EspPath>().unwrap_or_else(|_| EspPath::literal("unprintable-name"));
