@@ -2,13 +2,14 @@
 //! the device-mapper device `root` over its slot (DSK-30).
 
 use std::fs::{self, File};
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
 use boot_entries::loader::LoaderVars;
+use boot_entries::names::entries_dir;
 use boot_entries::options::hex;
 use boot_entries::{BootOptions, EntryArchitecture, EntryName, EspState, ImageEsp, OurEntry, Prediction};
 use disk_layout::{DiskLayout, FileWindow, Slot};
@@ -105,9 +106,30 @@ impl System {
         let options = BootOptions::parse(&state.options).with_context(|| format!("the options of {}", state.file))?;
         let same = (chosen.name.slot, chosen.name.generation) == (options.slot, options.generation);
         ensure!(same, "{} would boot, and {} should", chosen.file_name, state.file);
+        self.booted = Some(self.count_a_try(&chosen)?);
         self.starts(&options)?;
-        self.booted = Some(chosen.name);
         Ok(chosen)
+    }
+
+    /// Renames what the loader starts, as the firmware does before the kernel runs (LDR-5): no program of ours ever sees the
+    /// name that the loader chose. Where the new name is taken, the old one stays (LDR-7). Gives the name that was booted.
+    fn count_a_try(&self, chosen: &OurEntry) -> Result<EntryName> {
+        let Some(counter) = chosen.name.counter else { return Ok(chosen.name) };
+        let counted = EntryName { counter: Some(counter.counted()), ..chosen.name };
+        let device = self.esp_device();
+        let cannot = || format!("cannot count a try of {} on {}", chosen.file_name, device.display());
+        let mut file = File::options().read(true).write(true).open(&device).with_context(cannot)?;
+        let library = fatfs::FileSystem::new(&mut file, fatfs::FsOptions::new()).with_context(cannot)?;
+        let entries = library.root_dir().open_dir(entries_dir().as_str()).with_context(cannot)?;
+        let renamed = match entries.rename(&chosen.file_name, &entries, &counted.to_string()) {
+            Ok(()) => counted,
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => chosen.name,
+            Err(error) => return Err(error).with_context(cannot),
+        };
+        drop(entries);
+        library.unmount().with_context(cannot)?;
+        file.sync_data().with_context(cannot)?;
+        Ok(renamed)
     }
 
     /// The entry that was booted.
@@ -115,7 +137,8 @@ impl System {
         self.booted.context("nothing was booted yet")
     }
 
-    /// From now on this is the system in `slot`.
+    /// From now on this is the system in `slot`. No try is counted: this is for a recording, and its log must hold what the
+    /// program writes and nothing else. What the firmware writes before it is recorded by itself (`firmware-counts`).
     pub fn starts_slot(&mut self, slot: Slot) -> Result<()> {
         let state = EspState::read(&mut self.esp()?).context("the boot entries cannot be read")?;
         let ours = state.live(slot).with_context(|| format!("slot {slot} has no entry"))?;
