@@ -131,6 +131,17 @@ fn cut33_a_flow_without_its_last_flush_is_caught() {
     assert!(report.examples[&Name::End].contains("what is durable at the end"), "{report}");
 }
 
+/// CUT-16: nothing is left for the only interval, so its end is a state that was not taken before.
+#[test]
+fn cut33_the_end_fails_by_every_rule_where_no_interval_had_a_share() {
+    let (bench, a) = (Bench::new(), system(Slot::A, 1));
+    let report = bench.check(&flow("loader", &[a], &[a]), bounds(1), &|bench| {
+        bench.esp().overwrite_byte(&"EFI/BOOT/BOOTX64.EFI".parse().unwrap(), 0, b't', b'T').unwrap();
+    });
+    assert_eq!(report.distinct, 1, "{report}");
+    assert!(report.examples[&Name::Loader].contains("what is durable at the end"), "{report}");
+}
+
 /// Where the same system boots before and after, the names in `loader/entries` tell whether anything was done.
 #[test]
 fn cut33_a_commit_without_its_last_flush_is_caught_by_its_entries() {
