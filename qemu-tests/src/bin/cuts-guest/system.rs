@@ -91,12 +91,20 @@ impl System {
 
     /// The entry that the loader takes in this state.
     pub fn choice(&self) -> Result<OurEntry> {
-        let state = EspState::read(&mut self.esp()?).context("the boot entries cannot be read")?;
-        let file_name = match state.predict(&LoaderVars::default(), EntryArchitecture::X64) {
-            Prediction::Boots { file_name, entry: Some(_), .. } => file_name,
-            other => bail!("the loader would boot no entry of ours: {other:?}"),
-        };
-        state.ours.into_iter().find(|ours| ours.file_name == file_name).context("the entry is not there")
+        let state = self.entries()?;
+        let prediction = state.predict(&LoaderVars::default(), EntryArchitecture::X64);
+        of_ours(state, prediction)
+    }
+
+    /// The entry that the loader takes once `trial` is bad.
+    pub fn fallback(&self, trial: EntryName) -> Result<OurEntry> {
+        let state = self.entries()?;
+        let prediction = state.predict_if_bad(trial, &LoaderVars::default(), EntryArchitecture::X64);
+        of_ours(state, prediction)
+    }
+
+    fn entries(&self) -> Result<EspState> {
+        EspState::read(&mut self.esp()?).context("the boot entries cannot be read")
     }
 
     /// From now on this is the system that the loader would start in this state. Whoever made the state reads names as the
@@ -140,7 +148,7 @@ impl System {
     /// From now on this is the system in `slot`. No try is counted: this is for a recording, and its log must hold what the
     /// program writes and nothing else. What the firmware writes before it is recorded by itself (`firmware-counts`).
     pub fn starts_slot(&mut self, slot: Slot) -> Result<()> {
-        let state = EspState::read(&mut self.esp()?).context("the boot entries cannot be read")?;
+        let state = self.entries()?;
         let ours = state.live(slot).with_context(|| format!("slot {slot} has no entry"))?;
         let entry = ours.entry.as_ref().map_err(|error| anyhow::anyhow!("{}: {error}", ours.file_name))?;
         self.booted = Some(ours.name);
@@ -166,12 +174,23 @@ impl System {
         if self.root.take().is_some() {
             verity(&["close", "root"])?;
         }
-        let device = self.partition(self.layout.slot(options.slot).number);
-        let device = device.to_str().context("a device")?;
-        let offset = format!("--hash-offset={}", options.hash_offset);
-        verity(&["open", &offset, device, "root", device, &hex(&options.root_hash)])?;
+        let (device, offset) = self.place_of(options)?;
+        verity(&["open", &offset, &device, "root", &device, &hex(&options.root_hash)])?;
         self.root = Some(root);
         Ok(())
+    }
+
+    /// Reads the slot that these options start, all of it, and compares it with their root hash.
+    pub fn verify(&self, options: &BootOptions) -> Result<()> {
+        let (device, offset) = self.place_of(options)?;
+        verity(&["verify", &offset, &device, &device, &hex(&options.root_hash)])
+    }
+
+    /// The slot's device, and where in it the hashes are, as `veritysetup` wants to know it.
+    fn place_of(&self, options: &BootOptions) -> Result<(String, String)> {
+        let device = self.partition(self.layout.slot(options.slot).number);
+        let device = device.to_str().context("a device")?.to_owned();
+        Ok((device, format!("--hash-offset={}", options.hash_offset)))
     }
 
     /// Runs the operation to its end.
@@ -190,6 +209,15 @@ impl System {
         };
         output(&mut command)
     }
+}
+
+/// The entry behind a prediction.
+fn of_ours(state: EspState, prediction: Prediction) -> Result<OurEntry> {
+    let file_name = match prediction {
+        Prediction::Boots { file_name, entry: Some(_), .. } => file_name,
+        other => bail!("the loader would boot no entry of ours: {other:?}"),
+    };
+    state.ours.into_iter().find(|ours| ours.file_name == file_name).context("the entry is not there")
 }
 
 /// Runs a program whose success is taken for granted.
