@@ -214,7 +214,10 @@ pub const FLOWS: &[Flow] = &[
     },
     mark_bad("mark-bad", &[Prepare::Apply(2), Prepare::Rename("ralphos-b-g2+3-0.conf", "ralphos-b-g2+2-1.conf")]),
     // What is booted in a state of this one has no tries left: the names of a cut marking, counted, are all bad ones.
-    mark_bad("mark-bad-last-try", &[Prepare::Apply(2), Prepare::Rename("ralphos-b-g2+3-0.conf", "ralphos-b-g2+1-2.conf")]),
+    mark_bad(
+        "mark-bad-last-try",
+        &[Prepare::Apply(2), Prepare::Rename("ralphos-b-g2+3-0.conf", "ralphos-b-g2+1-2.conf")],
+    ),
     Flow {
         name: "rollback",
         prepare: &[Prepare::Apply(2), Prepare::Commit],
@@ -317,6 +320,9 @@ pub const FIRMWARE: Flow = Flow {
     on_a: op(COMMIT, &[4], COMMITTED, COMMITTED),
     on_b: COMMIT_OF_B,
 };
+
+/// The name that the firmware gives the trial there.
+pub const COUNTED: &str = "ralphos-b-g2+2-1.conf";
 
 /// The commit of the trial in slot B.
 pub const COMMIT_OF_B: Op = op(COMMIT, &[0], COMMITTED, COMMITTED);
