@@ -314,14 +314,13 @@ struct CutMark {
     reason: String,
 }
 
-/// `running` is the name that tidying keeps, the marked one.
+/// `running` is the name that tidying keeps: of names with counters a marked one (UPD-24).
 fn cut_mark(state: &EspState, running: &Running) -> Option<CutMark> {
     let reason = running.entry().options.failed.clone()?;
-    let tries_left = |name: EntryName| name.counter.is_some() && !name.is_exhausted();
     let twins =
         state.entries(running.name().slot).filter(|ours| ours.is_live() && ours.name.same_system(running.name()));
     let unmarked = twins.filter(|ours| ours.entry.as_ref().is_ok_and(|entry| entry.options.failed.is_none()));
-    unmarked.map(|ours| ours.name).find(|name| tries_left(*name)).map(|name| CutMark { name, reason })
+    unmarked.map(|ours| ours.name).find(|name| name.counter.is_some()).map(|name| CutMark { name, reason })
 }
 
 /// How the machine was booted, by what is on the ESP and what the kernel was started with.

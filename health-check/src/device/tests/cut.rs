@@ -1,0 +1,29 @@
+//! A cut between the two steps of marking an entry bad (UPD-22): both names are live, and the loader took the one without the mark.
+
+use super::*;
+
+/// Both names of generation 7 in slot B; the one is what the loader took, the other the marked one.
+fn cut(booted: &str, marked: &str, reason: &str) -> TestMachine {
+    let machine = TestMachine::new(&["ralphos-a-g6.conf", &format!("ralphos-b-g7{booted}.conf")], Slot::B, 7);
+    put(&mut machine.esp.borrow_mut(), &format!("ralphos-b-g7{marked}.conf"), Some(reason));
+    machine
+}
+
+#[test]
+fn a_trial_whose_marking_was_cut_is_given_up_whatever_its_checks_say_now_hlt_32() {
+    // Also where the loader took the last try: then neither name has tries left (UPD-24).
+    for (booted, attempt, marked) in [("+2-1", 1, "+0-1"), ("+0-3", 3, "+0-2"), ("+0-3", 3, "+0-4")] {
+        for healthy in [true, false] {
+            let machine = cut(booted, marked, "checks");
+            let ran = machine.run(healthy);
+            // Of a failed check that the next boot may pass the policy says that the tries run down.
+            let verdict = if healthy { Verdict::MarkBadAndReboot } else { Verdict::RecordAndReboot };
+            assert_eq!(ran.settled.verdict, verdict, "{booted}: {:?}", ran.notes);
+            let Booted::Trial { attempt: which, .. } = ran.settled.booted else { panic!("{:?}", ran.settled.booted) };
+            assert_eq!(which, attempt, "{booted}");
+            if healthy {
+                assert_eq!(machine.entries(), ["ralphos-a-g6.conf", &format!("ralphos-b-g7{marked}.conf")]);
+            }
+        }
+    }
+}
