@@ -224,11 +224,12 @@ impl Session for Open<'_> {
     }
 
     fn mark_bad(&mut self, why: Bad) -> Result<Vec<String>, Fault> {
-        let lock = self.lock;
+        let (lock, cut) = (self.lock, self.cut_mark().is_some());
         let (name, notes) = self.write(|session| {
             let running = session.running()?;
             let name = running.name();
-            if why == Bad::NotCounted && name.is_exhausted() {
+            // The mark of one that was cut is no try that ran out: tidying has ended it, and it was not booted yet.
+            if why == Bad::NotCounted && name.is_exhausted() && !cut {
                 return Err(format!("{name} has no tries left and was booted all the same").into());
             }
             // Asked again: tidying may have changed what it was asked of before.

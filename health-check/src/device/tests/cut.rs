@@ -27,3 +27,22 @@ fn a_trial_whose_marking_was_cut_is_given_up_whatever_its_checks_say_now_hlt_32(
         }
     }
 }
+
+/// Tidying leaves `+0-0`, and that is not a name that was booted without tries.
+#[test]
+fn a_trial_that_is_not_counted_and_whose_marking_was_cut_is_given_up_hlt_32() {
+    for healthy in [true, false] {
+        let machine = cut("+3-0", "+0-0", "not-counted");
+        let ran = machine.run(healthy);
+        assert_eq!(ran.settled.verdict, Verdict::MarkBadAndReboot, "{:?}", ran.notes);
+        assert_eq!(machine.entries(), ["ralphos-a-g6.conf", "ralphos-b-g7+0-0.conf"]);
+    }
+    // The one name that is there was booted all the same: it would be again, for ever.
+    for failed in [None, Some("not-counted")] {
+        let mut machine = TestMachine::new(&["ralphos-a-g6.conf"], Slot::B, 7);
+        put(&mut machine.esp.borrow_mut(), "ralphos-b-g7+0-0.conf", failed);
+        machine.booted.failed = failed.map(str::to_owned);
+        let ran = machine.run(false);
+        assert_eq!(ran.settled.verdict, Verdict::RecordAndStay, "{:?}", ran.notes);
+    }
+}
