@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use crate::act::{self, Attempt, Boot, NotSettled, Settled, Told, Trial, World};
 use crate::check::{self, COMMIT, MARKED, Outcome, Reason};
-use crate::guard::Watch;
+use crate::guard::{GUARD, Watch};
 use crate::machine::{Booted, Machine, OpenError, Session};
 use crate::policy::{self, Another, Facts, Required, Verdict};
 use rounds::Rounds;
@@ -275,7 +275,8 @@ impl Runner<'_> {
             }
             if let Some(why) = session.cut_mark().filter(|_| outcomes.iter().all(|outcome| outcome.name != MARKED)) {
                 let detail = format!("it was to be marked bad ({why}) when the power was cut, and booted once more");
-                outcomes.push(Outcome::own_failure(MARKED, Reason::MarkedBad, detail));
+                let reason = if why == GUARD { Reason::GivenUp } else { Reason::MarkedBad };
+                outcomes.push(Outcome::own_failure(MARKED, reason, detail));
             }
             let settled = act::settle(session, outcomes, world, boot, which, notes);
             settled.map_err(|error| Unsettled::Again(error, session.booted()))

@@ -46,3 +46,23 @@ fn a_trial_that_is_not_counted_and_whose_marking_was_cut_is_given_up_hlt_32() {
         assert_eq!(ran.settled.verdict, Verdict::RecordAndStay, "{:?}", ran.notes);
     }
 }
+
+/// The guard says nothing against the system, and nor may what ends its mark: the same image applied again is the cure.
+#[test]
+fn what_the_guard_was_to_give_up_is_not_known_bad_upd_42() {
+    for (reason, known_bad) in [("guard", false), ("checks", true)] {
+        for healthy in [true, false] {
+            let machine = cut("+2-1", "+0-1", reason);
+            let log = Log::default();
+            machine.run_with(&log, healthy, || {});
+            let history = machine.records.events().unwrap();
+            let [failed] = &history[..] else { panic!("{history:?}") };
+            assert_eq!(failed.event, EventKind::TrialFailed);
+            let found = updater::memory::known_bad(&history, &"22".repeat(32));
+            assert_eq!(found.is_some(), known_bad, "{reason}: {history:?}");
+            // What the record holds is taken over as an event, too (UPD-44).
+            let guards = log.events().iter().any(|event| event == "guard: event b try1: guard");
+            assert_eq!(guards, !known_bad, "{reason}: {:?}", log.events());
+        }
+    }
+}
