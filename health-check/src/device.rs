@@ -151,6 +151,11 @@ impl Open<'_> {
         })?)
     }
 
+    /// The name that the loader took.
+    fn booted_name(&self, running: &Running) -> EntryName {
+        taken(running, self.host.booted(), self.cut.as_ref())
+    }
+
     fn running(&self) -> Result<&Running, Fault> {
         // Only asked of a machine that was reported to run an entry of ours.
         self.running.as_ref().map_err(|error| crate::chain(error).into())
@@ -299,7 +304,7 @@ impl Session for Open<'_> {
 
     fn record_trial_failed(&mut self, detail: &str, within: Duration) -> Result<(), Fault> {
         let running = self.running()?;
-        let attempt = running.name().counter.map(Counter::done);
+        let attempt = self.booted_name(running).counter.map(Counter::done);
         let event = session::event(EventKind::TrialFailed, running.entry(), detail.to_owned());
         let event = Event { attempt, ..event };
         let records = self.host.records().clone();
@@ -324,6 +329,12 @@ fn cut_mark(state: &EspState, running: &Running) -> Option<CutMark> {
     unmarked.map(|ours| ours.name).find(|name| name.counter.is_some()).map(|name| CutMark { name, reason })
 }
 
+/// The name that the loader took: what was started with the mark was started by the marked name.
+fn taken(running: &Running, started: Option<&BootOptions>, cut: Option<&CutMark>) -> EntryName {
+    let started_bad = started.is_some_and(|booted| booted.failed.is_some());
+    cut.filter(|_| !started_bad).map_or(running.name(), |cut| cut.name)
+}
+
 /// How the machine was booted, by what is on the ESP and what the kernel was started with.
 fn booted(running: &Result<Running, SessionError>, started: Option<&BootOptions>, cut: Option<&CutMark>) -> Booted {
     let running = match running {
@@ -342,8 +353,7 @@ fn booted(running: &Result<Running, SessionError>, started: Option<&BootOptions>
         system: session::hex(&options.system),
         version: running.entry().os_version().to_owned(),
     };
-    let name = cut.filter(|_| !started_bad).map_or(running.name(), |cut| cut.name);
-    match name.counter {
+    match taken(running, started, cut).counter {
         Some(counter) => Booted::Trial { entry, attempt: counter.done() },
         None => Booted::Committed(entry),
     }

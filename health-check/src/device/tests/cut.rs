@@ -21,6 +21,8 @@ fn a_trial_whose_marking_was_cut_is_given_up_whatever_its_checks_say_now_hlt_32(
             assert_eq!(ran.settled.verdict, verdict, "{booted}: {:?}", ran.notes);
             let Booted::Trial { attempt: which, .. } = ran.settled.booted else { panic!("{:?}", ran.settled.booted) };
             assert_eq!(which, attempt, "{booted}");
+            let recorded: Vec<_> = machine.records.events().unwrap().into_iter().map(|event| event.attempt).collect();
+            assert_eq!(recorded, [Some(attempt)], "HLT-40: the try that was booted, not that of the mark");
             if healthy {
                 assert_eq!(machine.entries(), ["ralphos-a-g6.conf", &format!("ralphos-b-g7{marked}.conf")]);
             }
