@@ -71,6 +71,8 @@ struct TestMachine {
     efivars: Option<std::path::PathBuf>,
     /// Why the check fails, if it does.
     reason: Reason,
+    /// What the machine's owner wants.
+    policy: Policy,
     /// The boot guard's record.
     guard: RefCell<GuardRecord>,
     /// For writing or not, in order.
@@ -105,6 +107,7 @@ impl TestMachine {
             busy: false,
             efivars: None,
             reason: Reason::Deadline,
+            policy: Policy::default(),
             guard: RefCell::default(),
             opened: RefCell::default(),
         }
@@ -146,7 +149,7 @@ impl TestMachine {
             systemd: &FakeSystemd::telling([None]),
             guard: &FakeGuard::new(log),
             surroundings: &FakeSurroundings::default(),
-            policy: Policy::default(),
+            policy: self.policy,
         };
         run(self, world, &mut |_| {
             meanwhile();

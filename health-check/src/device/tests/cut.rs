@@ -1,6 +1,9 @@
 //! A cut between the two steps of marking an entry bad (UPD-22): both names are live, and the loader took the one without the mark.
 
+use std::cell::Cell;
+
 use super::*;
+use crate::span::Span;
 
 /// Both names of generation 7 in slot B; the one is what the loader took, the other the marked one.
 fn cut(booted: &str, marked: &str, reason: &str) -> TestMachine {
@@ -67,4 +70,16 @@ fn what_the_guard_was_to_give_up_is_not_known_bad_upd_42() {
             assert_eq!(guards, !known_bad, "{reason}: {:?}", log.events());
         }
     }
+}
+
+#[test]
+fn a_trial_whose_marking_was_cut_does_not_soak_hlt_35() {
+    let rounds = |mut machine: TestMachine| {
+        machine.policy.soak = Span::seconds(60);
+        let rounds = Cell::new(0);
+        machine.run_with(&Log::default(), true, || rounds.set(rounds.get() + 1));
+        rounds.get()
+    };
+    assert_eq!(rounds(cut("+2-1", "+0-1", "checks")), 1);
+    assert!(rounds(TestMachine::new(&["ralphos-a-g6.conf", "ralphos-b-g7+2-1.conf"], Slot::B, 7)) > 1);
 }
