@@ -186,7 +186,8 @@ impl Session for Open<'_> {
     fn cut_mark(&self) -> Option<String> {
         // What was started with the mark was given up by a whole mark.
         let started_bad = self.host.booted().is_some_and(|booted| booted.failed.is_some());
-        self.cut.as_ref().filter(|_| !started_bad).map(|cut| cut.reason.clone())
+        let trial = self.cut.as_ref().filter(|cut| cut.name.counter.is_some());
+        trial.filter(|_| !started_bad).map(|cut| cut.reason.clone())
     }
 
     fn commit_entry(&mut self) -> Result<Vec<String>, Fault> {
@@ -312,7 +313,7 @@ impl Session for Open<'_> {
     }
 }
 
-/// A trial that was to be marked bad, and both of whose names are live.
+/// What was to be marked bad, and both of whose names are live.
 struct CutMark {
     /// The name that the loader takes.
     name: EntryName,
@@ -320,13 +321,13 @@ struct CutMark {
     reason: String,
 }
 
-/// `running` is the name that tidying keeps: of names with counters a marked one (UPD-24).
+/// `running` is the name that tidying keeps: of names with counters a marked one, and `+0-0` beside one without (UPD-24).
 fn cut_mark(state: &EspState, running: &Running) -> Option<CutMark> {
     let reason = running.entry().options.failed.clone()?;
     let twins =
         state.entries(running.name().slot).filter(|ours| ours.is_live() && ours.name.same_system(running.name()));
     let unmarked = twins.filter(|ours| ours.entry.as_ref().is_ok_and(|entry| entry.options.failed.is_none()));
-    unmarked.map(|ours| ours.name).find(|name| name.counter.is_some()).map(|name| CutMark { name, reason })
+    unmarked.map(|ours| CutMark { name: ours.name, reason: reason.clone() }).next()
 }
 
 /// The name that the loader took: what was started with the mark was started by the marked name.
@@ -343,9 +344,20 @@ fn booted(running: &Result<Running, SessionError>, started: Option<&BootOptions>
     };
     let options = &running.entry().options;
     let started_bad = started.is_some_and(|booted| booted.failed.is_some());
-    if let (Some(reason), false, None) = (&options.failed, started_bad, cut) {
-        // Somebody gave it up while it ran. A commit would undo that.
-        return Booted::Unknown(format!("its entry was marked bad while it ran ({reason})"));
+    if let (Some(reason), false) = (&options.failed, started_bad) {
+        match cut {
+            // Somebody gave it up while it ran. A commit would undo that.
+            None => return Booted::Unknown(format!("its entry was marked bad while it ran ({reason})")),
+            // Whether it is given up is for whoever began it: what is committed is never ended from here.
+            Some(cut) if cut.name.counter.is_none() => {
+                return Booted::Unknown(format!(
+                    "it was committed, and its marking bad ({reason}) was cut: {} and {} are there; repeat `ralph-update rollback`",
+                    cut.name,
+                    running.name()
+                ));
+            }
+            Some(_) => {}
+        }
     }
     let entry = Entry {
         slot: options.slot.to_string(),

@@ -83,3 +83,26 @@ fn a_trial_whose_marking_was_cut_does_not_soak_hlt_35() {
     assert_eq!(rounds(cut("+2-1", "+0-1", "checks")), 1);
     assert!(rounds(TestMachine::new(&["ralphos-a-g6.conf", "ralphos-b-g7+2-1.conf"], Slot::B, 7)) > 1);
 }
+
+#[test]
+fn a_committed_entry_whose_rollback_was_cut_is_unknown_and_the_remedy_is_told_hlt_32() {
+    let machine = cut("", "+0-0", "rolled-back");
+    for healthy in [true, false] {
+        let ran = machine.run(healthy);
+        assert_eq!(ran.settled.verdict, Verdict::Unknown);
+        let Booted::Unknown(why) = &ran.settled.booted else { panic!("{:?}", ran.settled.booted) };
+        assert!(
+            why.contains("marking bad (rolled-back) was cut: ralphos-b-g7.conf and ralphos-b-g7+0-0.conf"),
+            "{why}"
+        );
+        assert!(why.ends_with("repeat `ralph-update rollback`"), "{why}");
+    }
+    assert_eq!(machine.changes(), [""; 0]);
+    // And that ends it.
+    let lock = UpdateLock::for_tests();
+    let mut session = session::Session::open(&machine, &lock, Fencing::None).unwrap();
+    let given_up = session.rollback().unwrap();
+    session.close().unwrap();
+    assert_eq!(given_up.fallback.file_name, "ralphos-a-g6.conf");
+    assert_eq!(machine.entries(), ["ralphos-a-g6.conf", "ralphos-b-g7+0-0.conf"]);
+}
