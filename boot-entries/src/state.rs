@@ -245,11 +245,16 @@ impl EspState {
 pub(crate) fn survivor<'a>(twins: impl Iterator<Item = &'a OurEntry>) -> Option<&'a OurEntry> {
     let twins: Vec<&OurEntry> = twins.collect();
     let names: Vec<EntryName> = twins.iter().map(|twin| twin.name).collect();
+    // A commit answers a mark, and a rollback's is told by its name. Of names with counters a marked one was meant to stay, also
+    // when the loader counted the other one since (LDR-7).
+    let uncounted = names.iter().any(|name| name.counter.is_none());
+    let is_marked = |twin: &OurEntry| twin.entry.as_ref().is_ok_and(|entry| entry.options.failed.is_some());
     // What cannot be read stays only when nothing else is there.
-    twins.into_iter().min_by_key(|twin| (twin.entry.is_err(), rank(twin.name, &names)))
+    let key = |twin: &&OurEntry| (twin.entry.is_err(), !uncounted && !is_marked(twin), rank(twin.name, &names));
+    twins.into_iter().min_by_key(key)
 }
 
-/// The lowest stays: `+0-0` beside an uncounted name (a rollback was cut), else the uncounted one (a commit was cut), else
+/// Of names alike in their mark the lowest stays: `+0-0` beside an uncounted name (a rollback was cut), else the uncounted one (a commit was cut), else
 /// the lowest LEFT, then the highest DONE.
 pub(crate) fn rank(name: EntryName, twins: &[EntryName]) -> (u32, u32, u32) {
     let uncounted = twins.iter().any(|twin| twin.counter.is_none());

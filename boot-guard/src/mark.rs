@@ -80,13 +80,12 @@ pub fn give_up(
     if !in_time() {
         return Err(MarkError::Late);
     }
+    let was = booted_entry(&EspState::read(esp)?, booted)?;
     let removed = tidy(lock, esp)?.removed;
     let state = EspState::read(esp)?;
     let name = booted_entry(&state, booted)?;
     another_whole_entry_boots(esp, &state, name, vars, architecture)?;
-    let removed = removed.iter().filter_map(|name| name.parse::<EntryName>().ok());
-    let ended =
-        name.is_exhausted() && removed.into_iter().any(|other| other.same_system(name) && !other.is_exhausted());
+    let ended = removed.iter().any(|name| name.parse() == Ok(was));
     // `booted_entry` found it, and it has no twin any more.
     let entry = state.live(name.slot).ok_or(Stop::NoEntry(name.slot, name.generation))?;
     if !in_time() {

@@ -11,6 +11,15 @@ impl Fake {
         failed(self, "no-root");
     }
 
+    /// A cut left this name, too, and it says that the guard gave the entry up.
+    fn put_marked(&self, name: &str) {
+        let bad: EntryName = name.parse().unwrap();
+        let mut content = self.content(bad);
+        content.options.failed = Some("guard".into());
+        let bytes = content.render(Liveness::Live);
+        self.esp().write_new(&bad.path(), bytes.len() as u64, &mut bytes.as_slice()).unwrap();
+    }
+
     /// How often the machine was restarted since this was asked last.
     fn reboots(&mut self) -> usize {
         self.log.drain(..).filter(|line| line.starts_with("reboot")).count()
@@ -77,15 +86,26 @@ fn grd12_a_cut_while_an_entry_is_given_up_does_not_leave_it_booting_for_ever() {
     for _ in 0..5 {
         fake.start();
     }
-    let bad: EntryName = "ralphos-b-g2+0-0.conf".parse().unwrap();
-    let mut content = fake.content(bad);
-    content.options.failed = Some("guard".into());
-    let bytes = content.render(Liveness::Live);
-    fake.esp().write_new(&bad.path(), bytes.len() as u64, &mut bytes.as_slice()).unwrap();
+    fake.put_marked("ralphos-b-g2+0-0.conf");
     fake.start();
     assert_eq!(fake.log, ["ask [6]", "mark bad [6 guard]", "reboot [6 guard]"]);
     assert_eq!(fake.names(), [A, "ralphos-b-g2+0-0.conf"]);
     assert!(fake.trials.is_empty(), "a committed boot is no trial: {:?}", fake.trials);
+}
+
+/// The same, and the loader took the last try, so that neither name has one left: that the booted name goes is a change.
+#[test]
+fn grd12_a_cut_while_the_last_but_one_try_is_given_up_is_brought_to_its_end() {
+    let mut fake = Fake::new(&[LAST, A]);
+    fake.put_marked("ralphos-b-g2+0-2.conf");
+    let booted = BootOptions::parse(&fake.command_line).unwrap();
+    let marked = fake.mark_bad(&booted).unwrap();
+    assert!(marked.changed, "{marked:?}");
+    assert_eq!(fake.names(), [A, "ralphos-b-g2+0-2.conf"]);
+    // Booted by the mark itself, it had no effect.
+    fake.command_line.push_str(" ralph.failed=guard");
+    let booted = BootOptions::parse(&fake.command_line).unwrap();
+    assert!(!fake.mark_bad(&booted).unwrap().changed);
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::check::{self, Outcome};
 use crate::clock::Clock;
 use crate::config::{Action, Policy};
-use crate::guard::{Count, Failure, Guard, Watch};
+use crate::guard::{self, Count, Failure, GUARD, Guard, Watch};
 use crate::machine::{Bad, Booted, Entry, Fault, NoOther, Session};
 use crate::policy::{self, Another, Facts, Required, Verdict};
 use crate::records::evidence::{self, Came, head};
@@ -309,7 +309,7 @@ fn count(world: World<'_>, count: Count, failure: Option<&Failure>, within: Dura
 pub fn record(
     entry: &Entry,
     attempt: u32,
-    (verdict, guard): (Verdict, Told),
+    (verdict, told): (Verdict, Told),
     outcomes: &[Outcome],
     (world, boot): (World<'_>, &Boot),
     notes: &mut Vec<String>,
@@ -317,7 +317,7 @@ pub fn record(
     let failure = Failure::of(entry, attempt, outcomes);
     let within = boot.at_most(world.clock, RECORD);
     let mut boot = boot.clone();
-    if verdict.reboots() || guard == Told::LeftArmed {
+    if verdict.reboots() || told == Told::LeftArmed {
         count(world, Count::Keep, Some(&failure), within, notes);
     } else {
         count(world, Count::Zero, Some(&failure), within, notes);
@@ -328,6 +328,9 @@ pub fn record(
         notes.extend(refused);
     }
     keep_evidence(entry, attempt, verdict, outcomes, (world, &boot), notes);
+    if guard::given_up(outcomes) {
+        return (GUARD.to_owned(), boot);
+    }
     let mut failed: Vec<&Outcome> = outcomes.iter().filter(|outcome| outcome.fails_the_trial()).collect();
     // The causes first: the text may be cut.
     failed.sort_by_key(|outcome| outcome.reason == Some(check::Reason::After));

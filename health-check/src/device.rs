@@ -151,6 +151,11 @@ impl Open<'_> {
         })?)
     }
 
+    /// The name that the loader took.
+    fn booted_name(&self, running: &Running) -> EntryName {
+        taken(running, self.host.booted(), self.cut.as_ref())
+    }
+
     fn running(&self) -> Result<&Running, Fault> {
         // Only asked of a machine that was reported to run an entry of ours.
         self.running.as_ref().map_err(|error| crate::chain(error).into())
@@ -181,7 +186,8 @@ impl Session for Open<'_> {
     fn cut_mark(&self) -> Option<String> {
         // What was started with the mark was given up by a whole mark.
         let started_bad = self.host.booted().is_some_and(|booted| booted.failed.is_some());
-        self.cut.as_ref().filter(|_| !started_bad).map(|cut| cut.reason.clone())
+        let trial = self.cut.as_ref().filter(|cut| cut.name.counter.is_some());
+        trial.filter(|_| !started_bad).map(|cut| cut.reason.clone())
     }
 
     fn commit_entry(&mut self) -> Result<Vec<String>, Fault> {
@@ -224,11 +230,12 @@ impl Session for Open<'_> {
     }
 
     fn mark_bad(&mut self, why: Bad) -> Result<Vec<String>, Fault> {
-        let lock = self.lock;
+        let (lock, cut) = (self.lock, self.cut_mark().is_some());
         let (name, notes) = self.write(|session| {
             let running = session.running()?;
             let name = running.name();
-            if why == Bad::NotCounted && name.is_exhausted() {
+            // The mark of one that was cut is no try that ran out: tidying has ended it, and it was not booted yet.
+            if why == Bad::NotCounted && name.is_exhausted() && !cut {
                 return Err(format!("{name} has no tries left and was booted all the same").into());
             }
             // Asked again: tidying may have changed what it was asked of before.
@@ -298,7 +305,7 @@ impl Session for Open<'_> {
 
     fn record_trial_failed(&mut self, detail: &str, within: Duration) -> Result<(), Fault> {
         let running = self.running()?;
-        let attempt = running.name().counter.map(Counter::done);
+        let attempt = self.booted_name(running).counter.map(Counter::done);
         let event = session::event(EventKind::TrialFailed, running.entry(), detail.to_owned());
         let event = Event { attempt, ..event };
         let records = self.host.records().clone();
@@ -306,7 +313,7 @@ impl Session for Open<'_> {
     }
 }
 
-/// A trial that was to be marked bad, and both of whose names are live.
+/// What was to be marked bad, and both of whose names are live.
 struct CutMark {
     /// The name that the loader takes.
     name: EntryName,
@@ -314,14 +321,19 @@ struct CutMark {
     reason: String,
 }
 
-/// `running` is the name that tidying keeps, the marked one.
+/// `running` is the name that tidying keeps: of names with counters a marked one, and `+0-0` beside one without (UPD-24).
 fn cut_mark(state: &EspState, running: &Running) -> Option<CutMark> {
     let reason = running.entry().options.failed.clone()?;
-    let tries_left = |name: EntryName| name.counter.is_some() && !name.is_exhausted();
     let twins =
         state.entries(running.name().slot).filter(|ours| ours.is_live() && ours.name.same_system(running.name()));
     let unmarked = twins.filter(|ours| ours.entry.as_ref().is_ok_and(|entry| entry.options.failed.is_none()));
-    unmarked.map(|ours| ours.name).find(|name| tries_left(*name)).map(|name| CutMark { name, reason })
+    unmarked.map(|ours| CutMark { name: ours.name, reason: reason.clone() }).next()
+}
+
+/// The name that the loader took: what was started with the mark was started by the marked name.
+fn taken(running: &Running, started: Option<&BootOptions>, cut: Option<&CutMark>) -> EntryName {
+    let started_bad = started.is_some_and(|booted| booted.failed.is_some());
+    cut.filter(|_| !started_bad).map_or(running.name(), |cut| cut.name)
 }
 
 /// How the machine was booted, by what is on the ESP and what the kernel was started with.
@@ -332,9 +344,20 @@ fn booted(running: &Result<Running, SessionError>, started: Option<&BootOptions>
     };
     let options = &running.entry().options;
     let started_bad = started.is_some_and(|booted| booted.failed.is_some());
-    if let (Some(reason), false, None) = (&options.failed, started_bad, cut) {
-        // Somebody gave it up while it ran. A commit would undo that.
-        return Booted::Unknown(format!("its entry was marked bad while it ran ({reason})"));
+    if let (Some(reason), false) = (&options.failed, started_bad) {
+        match cut {
+            // Somebody gave it up while it ran. A commit would undo that.
+            None => return Booted::Unknown(format!("its entry was marked bad while it ran ({reason})")),
+            // Whether it is given up is for whoever began it: what is committed is never ended from here.
+            Some(cut) if cut.name.counter.is_none() => {
+                return Booted::Unknown(format!(
+                    "it was committed, and its marking bad ({reason}) was cut: {} and {} are there; repeat `ralph-update rollback`",
+                    cut.name,
+                    running.name()
+                ));
+            }
+            Some(_) => {}
+        }
     }
     let entry = Entry {
         slot: options.slot.to_string(),
@@ -342,8 +365,7 @@ fn booted(running: &Result<Running, SessionError>, started: Option<&BootOptions>
         system: session::hex(&options.system),
         version: running.entry().os_version().to_owned(),
     };
-    let name = cut.filter(|_| !started_bad).map_or(running.name(), |cut| cut.name);
-    match name.counter {
+    match taken(running, started, cut).counter {
         Some(counter) => Booted::Trial { entry, attempt: counter.done() },
         None => Booted::Committed(entry),
     }

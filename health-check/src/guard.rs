@@ -17,6 +17,9 @@ use crate::limit;
 use crate::machine::{Entry, Fault};
 use crate::systemd::systemctl;
 
+/// In `ralph.failed` and in events: the guard gave the entry up, and the system is not known bad for it (UPD-42).
+pub const GUARD: &str = "guard";
+
 /// How long the process may take to answer.
 const ANSWER: Duration = Duration::from_secs(5);
 
@@ -72,7 +75,7 @@ pub struct Failure {
     pub entry: Entry,
     /// Which attempt of the trial.
     pub attempt: u32,
-    /// `check: NAME` of the first check that failed by itself, or `emergency`.
+    /// `check: NAME` of the first check that failed by itself, or `emergency`, or `guard`.
     pub text: String,
 }
 
@@ -83,12 +86,18 @@ impl Failure {
         // One that only waited for another is no cause.
         let cause = failed.iter().find(|outcome| outcome.reason != Some(Reason::After)).or(failed.first());
         let text = match cause {
+            _ if given_up(outcomes) => GUARD.to_owned(),
             Some(failed) if failed.reason == Some(Reason::Emergency) => EMERGENCY.to_owned(),
             Some(failed) => format!("check: {}", failed.name),
             None => format!("check: {}", crate::check::CONFIGURATION),
         };
         Self { entry: entry.clone(), attempt, text }
     }
+}
+
+/// Has the guard given the entry up? Then nothing else is held against the system, whatever failed beside it (UPD-42).
+pub fn given_up(outcomes: &[Outcome]) -> bool {
+    outcomes.iter().any(|outcome| outcome.reason == Some(Reason::GivenUp))
 }
 
 /// What the health check asks of the guard (HLT-36).

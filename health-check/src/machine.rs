@@ -107,7 +107,7 @@ pub trait Session {
     /// Asks the model whether something whole boots if the booted entry is bad (UPD-50): what it is, or why there is nothing.
     fn another(&mut self) -> Result<String, NoOther>;
     /// Tidies, asks the model again, and marks the booted entry bad (UPD-22); what is worth telling. With [`Bad::NotCounted`] an error also if
-    /// it has no tries left already: then it was booted in spite of that, and would be again.
+    /// it has no tries left already: then it was booted in spite of that, and would be again. Not so where they went by [`Session::cut_mark`].
     fn mark_bad(&mut self, why: Bad) -> Result<Vec<String>, Fault>;
     /// Records what nobody has recorded yet: fallbacks (UPD-43), and the booted system's commit (UPD-46), with the detail `own` if it is known to
     /// be that of this boot; what they are, and which of the two could not be recorded.

@@ -11,9 +11,11 @@ use std::time::Duration;
 
 use crate::act::{self, Attempt, Boot, NotSettled, Settled, Told, Trial, World};
 use crate::check::{self, COMMIT, MARKED, Outcome, Reason};
-use crate::guard::Watch;
+use crate::config::Policy;
+use crate::guard::{GUARD, Watch};
 use crate::machine::{Booted, Machine, OpenError, Session};
 use crate::policy::{self, Another, Facts, Required, Verdict};
+use crate::span::Span;
 use rounds::Rounds;
 
 /// A lock that is held is waited for this long.
@@ -53,14 +55,17 @@ pub fn run(machine: &dyn Machine, world: World<'_>, checks: &mut dyn FnMut(Durat
     }
     // What could not be read yet is most likely what the checks are for.
     let kind = seen.as_ref().map_or(policy::Booted::Trial, |seen| act::kind(&seen.booted, &boot));
-    let rounds = Rounds::new(world.clock, world.policy, kind, &boot.watch, asked);
+    // What has failed already is not to hold for any time.
+    let failed = seen.as_ref().is_some_and(|seen| seen.cut_mark);
+    let policy = Policy { soak: if failed { Span::seconds(0) } else { world.policy.soak }, ..world.policy };
+    let rounds = Rounds::new(world.clock, policy, kind, &boot.watch, asked);
     let mut outcomes = rounds.run(checks, &mut runner.notes);
     let settled = match seen {
         // It has all been done: a committed boot changes nothing on the ESP, and need not wait for an update that has begun.
-        Some(Seen { booted, done, whole: true }) if kind == policy::Booted::Committed => {
+        Some(Seen { booted, done, whole: true, .. }) if kind == policy::Booted::Committed => {
             runner.leave(booted, &outcomes, done)
         }
-        Some(Seen { booted, done, whole: false }) => runner.catch_up(booted, &mut outcomes, done),
+        Some(Seen { booted, done, whole: false, .. }) => runner.catch_up(booted, &mut outcomes, done),
         seen => runner.settle(seen.map(|seen| seen.booted), &mut outcomes),
     };
     runner.tell_guard(&settled);
@@ -100,6 +105,8 @@ struct Seen {
     done: bool,
     /// Was the state looked at under the lock?
     whole: bool,
+    /// Has the trial failed by a mark that was cut (HLT-32)?
+    cut_mark: bool,
 }
 
 struct Runner<'a> {
@@ -145,14 +152,14 @@ impl Runner<'_> {
                 Booted::Trial { .. } => act::take_over(session, notes),
                 Booted::Unknown(_) => {}
             }
-            Seen { booted, done, whole: true }
+            Seen { booted, done, whole: true, cut_mark: session.cut_mark().is_some() }
         };
         let mut looked = self.open(Duration::ZERO, &mut work);
         if let Err(OpenError::Busy(_)) = looked {
             match self.machine.glance() {
                 Ok(Booted::Committed(entry)) => {
                     let done = act::announce(&entry, records, &mut self.notes);
-                    return Some(Seen { booted: Booted::Committed(entry), done, whole: false });
+                    return Some(Seen { booted: Booted::Committed(entry), done, whole: false, cut_mark: false });
                 }
                 // What is to be done with a trial needs the lock.
                 Ok(Booted::Trial { .. } | Booted::Unknown(_)) | Err(_) => looked = self.open(BUSY, &mut work),
@@ -275,7 +282,8 @@ impl Runner<'_> {
             }
             if let Some(why) = session.cut_mark().filter(|_| outcomes.iter().all(|outcome| outcome.name != MARKED)) {
                 let detail = format!("it was to be marked bad ({why}) when the power was cut, and booted once more");
-                outcomes.push(Outcome::own_failure(MARKED, Reason::MarkedBad, detail));
+                let reason = if why == GUARD { Reason::GivenUp } else { Reason::MarkedBad };
+                outcomes.push(Outcome::own_failure(MARKED, reason, detail));
             }
             let settled = act::settle(session, outcomes, world, boot, which, notes);
             settled.map_err(|error| Unsettled::Again(error, session.booted()))

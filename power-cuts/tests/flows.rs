@@ -131,6 +131,17 @@ fn cut33_a_flow_without_its_last_flush_is_caught() {
     assert!(report.examples[&Name::End].contains("what is durable at the end"), "{report}");
 }
 
+/// CUT-16: nothing is left for the only interval, so its end is a state that was not taken before.
+#[test]
+fn cut33_the_end_fails_by_every_rule_where_no_interval_had_a_share() {
+    let (bench, a) = (Bench::new(), system(Slot::A, 1));
+    let report = bench.check(&flow("loader", &[a], &[a]), bounds(1), &|bench| {
+        bench.esp().overwrite_byte(&"EFI/BOOT/BOOTX64.EFI".parse().unwrap(), 0, b't', b'T').unwrap();
+    });
+    assert_eq!(report.distinct, 1, "{report}");
+    assert!(report.examples[&Name::Loader].contains("what is durable at the end"), "{report}");
+}
+
 /// Where the same system boots before and after, the names in `loader/entries` tell whether anything was done.
 #[test]
 fn cut33_a_commit_without_its_last_flush_is_caught_by_its_entries() {
@@ -198,6 +209,36 @@ fn cut41_lost_clusters_are_counted_and_a_file_that_only_loses_its_name_is_caught
     });
     assert_eq!((report.lost, report.lost_bound), (10, Some(0)), "clusters of 512 bytes: {report}");
     assert!(report.found(Name::Lost), "{report}");
+}
+
+/// CUT-42: one cluster less is nothing beside those that an apply uses, so CUT-41 does not see it.
+#[test]
+fn cut42_a_foreign_file_that_loses_its_name_or_its_content_is_caught() {
+    let (a, b) = (system(Slot::A, 1), system(Slot::B, 2));
+    let bench = Bench::new();
+    let (note, other): (EspPath, EspPath) =
+        ("loader/entries/note.conf".parse().unwrap(), "EFI/vendor/tool.efi".parse().unwrap());
+    put(&mut bench.esp(), note.as_str(), b"title a note\n");
+    bench.esp().make_dir(&"EFI/vendor".parse().unwrap()).unwrap();
+    put(&mut bench.esp(), other.as_str(), b"a tool");
+    let apply = flow("apply", &[a], &[b]);
+    let report = bench.check(&apply, bounds(1000), &|bench| bench.apply(Slot::B, 2));
+    assert!(!report.found(Name::Foreign), "{report}");
+    type Act<'a> = &'a dyn Fn(&Bench);
+    let acts: [(&str, Act<'_>); 2] = [
+        ("loader/entries/note.conf is gone", &|bench| bench.esp().drop_name(&note).unwrap()),
+        ("EFI/vendor/tool.efi is not what it was", &|bench| {
+            bench.esp().overwrite_byte(&other, 0, b'a', b'A').unwrap();
+        }),
+    ];
+    for (said, act) in acts {
+        let report = bench.check(&apply, bounds(1000), &|bench| {
+            bench.apply(Slot::B, 2);
+            act(bench);
+        });
+        assert!(report.found(Name::Foreign) && !report.found(Name::Lost), "{said}: {report}");
+        assert!(report.examples[&Name::Foreign].contains(said), "{said}: {report}");
+    }
 }
 
 #[test]

@@ -112,7 +112,7 @@ fn cut61_every_kind_of_failure_is_reproduced_by_the_command_that_is_printed() {
         (&["loader"], &bench, stays("loader"), &|bench| {
             bench.esp().overwrite_byte(&path("EFI/BOOT/BOOTX64.EFI"), 0, b't', b'T').unwrap();
         }),
-        (&["fallback", "lost"], &trial, flow("fallback", &[b], &[b]), &|bench| {
+        (&["fallback", "lost", "foreign"], &trial, flow("fallback", &[b], &[b]), &|bench| {
             bench.esp().drop_name(&initrd).unwrap();
             bench.esp().drop_name(&path("another-file")).unwrap();
         }),

@@ -66,7 +66,8 @@ pub fn commit(_lock: &UpdateLock, esp: &mut dyn Esp, booted: &OurEntry) -> Resul
 /// the reason is kept: an entry that is given up in its last try must not be committed by the health check afterwards.
 ///
 /// The caller has asked first whether another whole entry will boot (`UPD-23`, `UPD-50`), read `entry` under this lock and
-/// tidied. A cut leaves the old name, or both live, of which tidy keeps the new one.
+/// tidied. A cut leaves the old name, or both live. Of those tidy keeps the new one: where it has a reason by that, else by its
+/// LEFT of 0; but a name with a counter that has no reason is lost to the old one if the loader takes that for its last try.
 ///
 /// # Errors
 /// When the reason cannot stand in an entry, when the entry cannot be read, is inert, or is not there any more, and when

@@ -13,6 +13,8 @@ use crate::config::{Check, Level};
 pub enum Reason {
     /// It was to be marked bad before.
     MarkedBad,
+    /// The boot guard was to mark it bad before, which says nothing against the system (UPD-42).
+    GivenUp,
     /// Its deadline passed.
     Deadline,
     /// The overall deadline passed.
@@ -62,7 +64,15 @@ pub enum Reason {
 impl Reason {
     /// Will the next boot show the same (HLT-34)? Such a failure is not tried again.
     pub fn is_deterministic(self) -> bool {
-        matches!(self, Self::Configuration | Self::UnitMissing | Self::CannotStart | Self::Contract | Self::MarkedBad)
+        matches!(
+            self,
+            Self::Configuration
+                | Self::UnitMissing
+                | Self::CannotStart
+                | Self::Contract
+                | Self::MarkedBad
+                | Self::GivenUp
+        )
     }
 }
 

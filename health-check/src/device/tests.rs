@@ -1,6 +1,7 @@
 //! Whole runs against real boot entries, on an ESP in memory that records what is done to it.
 
 mod bad;
+mod cut;
 mod history;
 
 use std::cell::RefCell;
@@ -70,6 +71,8 @@ struct TestMachine {
     efivars: Option<std::path::PathBuf>,
     /// Why the check fails, if it does.
     reason: Reason,
+    /// What the machine's owner wants.
+    policy: Policy,
     /// The boot guard's record.
     guard: RefCell<GuardRecord>,
     /// For writing or not, in order.
@@ -104,6 +107,7 @@ impl TestMachine {
             busy: false,
             efivars: None,
             reason: Reason::Deadline,
+            policy: Policy::default(),
             guard: RefCell::default(),
             opened: RefCell::default(),
         }
@@ -145,7 +149,7 @@ impl TestMachine {
             systemd: &FakeSystemd::telling([None]),
             guard: &FakeGuard::new(log),
             surroundings: &FakeSurroundings::default(),
-            policy: Policy::default(),
+            policy: self.policy,
         };
         run(self, world, &mut |_| {
             meanwhile();
@@ -399,23 +403,6 @@ fn an_unknown_boot_changes_nothing_not_even_what_should_be_tidied() {
         assert_eq!(machine.entries(), before);
         assert_eq!(machine.changes(), [""; 0]);
         assert_eq!(machine.history(), []);
-    }
-}
-
-/// Both names are live, and the loader took the one without the mark (UPD-22).
-#[test]
-fn a_trial_whose_marking_was_cut_is_given_up_whatever_its_checks_say_now_hlt_32() {
-    for healthy in [true, false] {
-        let machine = TestMachine::new(&["ralphos-a-g6.conf", "ralphos-b-g7+2-1.conf"], Slot::B, 7);
-        put(&mut machine.esp.borrow_mut(), "ralphos-b-g7+0-1.conf", Some("checks"));
-        let ran = machine.run(healthy);
-        // Of a failed check that the next boot may pass the policy says that the tries run down.
-        let verdict = if healthy { Verdict::MarkBadAndReboot } else { Verdict::RecordAndReboot };
-        assert_eq!(ran.settled.verdict, verdict, "{:?}", ran.notes);
-        assert!(matches!(ran.settled.booted, Booted::Trial { attempt: 1, .. }), "{:?}", ran.settled.booted);
-        if healthy {
-            assert_eq!(machine.entries(), ["ralphos-a-g6.conf", "ralphos-b-g7+0-1.conf"]);
-        }
     }
 }
 

@@ -1,4 +1,4 @@
-//! The ESP: two readers, the loader's choice, what boots, and whose clusters are whose (`CUT-31` to `CUT-37`).
+//! The ESP: two readers, the loader's choice, what boots, and whose clusters are whose (`CUT-31` to `CUT-37`, `CUT-42`).
 
 use std::io;
 
@@ -75,7 +75,8 @@ impl<B: ReadAt, L: ReadAt> Checker<'_, B, L> {
             Ok(Err(failure)) => verdict.failures.push(failure),
             Err(error) => verdict.failures.push(Failure::error(Name::Entry, &io_of(error)?)),
         }
-        self.check_loader(state, &mut raw, verdict)
+        self.check_loader(state, &mut raw, verdict)?;
+        self.check_foreign(state, &mut raw, verdict)
     }
 
     /// `CUT-36`, `CUT-38`

@@ -1,4 +1,4 @@
-//! What can be wrong with a state, by name (`CUT-30` to `CUT-41`).
+//! What can be wrong with a state, by name (`CUT-30` to `CUT-42`).
 
 use std::fmt;
 
@@ -41,10 +41,12 @@ pub enum Name {
     Fallback,
     /// `CUT-41`
     Lost,
+    /// `CUT-42`
+    Foreign,
 }
 
 /// All names.
-pub const NAMES: [Name; 18] = [
+pub const NAMES: [Name; 19] = [
     Name::Gpt,
     Name::Fat,
     Name::Readers,
@@ -63,6 +65,7 @@ pub const NAMES: [Name; 18] = [
     Name::Loader,
     Name::Fallback,
     Name::Lost,
+    Name::Foreign,
 ];
 
 impl Name {
@@ -87,6 +90,7 @@ impl Name {
             Name::Loader => "loader",
             Name::Fallback => "fallback",
             Name::Lost => "lost",
+            Name::Foreign => "foreign",
         }
     }
 }

@@ -1,9 +1,10 @@
-//! What must be true of every state (`CUT-30` to `CUT-41`).
+//! What must be true of every state (`CUT-30` to `CUT-42`).
 
 mod boots;
 mod esp;
 mod failure;
 mod files;
+mod foreign;
 mod gpt;
 mod lost;
 mod readers;
@@ -26,6 +27,7 @@ pub use failure::{Failure, NAMES, Name};
 
 use boot_entries::RawEsp;
 use files::Files;
+use foreign::ForeignDir;
 use gpt::Tables;
 use lost::Clusters;
 use slot::Slots;
@@ -91,6 +93,8 @@ pub struct Checker<'a, B, L> {
     slots: Slots,
     /// What the loader's own files may hold, as SHA-256.
     loader: Vec<esp::LoaderFile>,
+    /// Files of anybody else, as they are in the base.
+    foreign: Vec<ForeignDir>,
     clusters: Option<Clusters>,
     /// More clusters than these may not be lost.
     lost_bound: Option<u64>,
@@ -121,6 +125,7 @@ impl<'a, B: ReadAt, L: ReadAt> Checker<'a, B, L> {
             files,
             slots: Slots::default(),
             loader: Vec::new(),
+            foreign: Vec::new(),
             clusters: None,
             lost_bound: None,
             falls_back_to: None,
@@ -131,6 +136,7 @@ impl<'a, B: ReadAt, L: ReadAt> Checker<'a, B, L> {
         checker.check_esp(&base, &mut verdict)?;
         checker.falls_back_to = verdict.fallback.and_then(Result::ok).map(|boots| boots.system);
         checker.loader = checker.loader_files(&base)?;
+        checker.foreign = checker.foreign_dirs(&base)?;
         let mut raw = RawEsp::open(checker.esp(&base))?;
         checker.clusters = Clusters::new(disk, &checker.esp, &mut raw, checker.esp(&base))?;
         Ok(checker)

@@ -161,6 +161,22 @@ const fn apply_to_b(name: &'static str, prepare: &'static [Prepare], applies: u3
     }
 }
 
+/// The health check marks a trial in slot B bad.
+const fn mark_bad(name: &'static str, prepare: &'static [Prepare]) -> Flow {
+    Flow {
+        name,
+        prepare,
+        runs: "b",
+        applies: 0,
+        before: ("b", 2),
+        after: ("a", 1),
+        comments: None,
+        op: restarting(HEALTH, COMMITTED, GIVEN_UP),
+        on_a: op(COMMIT, &[4], COMMITTED, BAD),
+        on_b: restarting(HEALTH, COMMITTED, GIVEN_UP),
+    }
+}
+
 /// All flows.
 pub const FLOWS: &[Flow] = &[
     apply_to_b("first-apply", &[], 2, 2),
@@ -196,18 +212,12 @@ pub const FLOWS: &[Flow] = &[
         on_a: op(COMMIT, &[4], COMMITTED, COMMITTED),
         on_b: op(COMMIT, &[0, 4], COMMITTED, COMMITTED),
     },
-    Flow {
-        name: "mark-bad",
-        prepare: &[Prepare::Apply(2), Prepare::Rename("ralphos-b-g2+3-0.conf", "ralphos-b-g2+2-1.conf")],
-        runs: "b",
-        applies: 0,
-        before: ("b", 2),
-        after: ("a", 1),
-        comments: None,
-        op: restarting(HEALTH, COMMITTED, GIVEN_UP),
-        on_a: op(COMMIT, &[4], COMMITTED, BAD),
-        on_b: restarting(HEALTH, COMMITTED, GIVEN_UP),
-    },
+    mark_bad("mark-bad", &[Prepare::Apply(2), Prepare::Rename("ralphos-b-g2+3-0.conf", "ralphos-b-g2+2-1.conf")]),
+    // What is booted in a state of this one has no tries left: the names of a cut marking, counted, are all bad ones.
+    mark_bad(
+        "mark-bad-last-try",
+        &[Prepare::Apply(2), Prepare::Rename("ralphos-b-g2+3-0.conf", "ralphos-b-g2+1-2.conf")],
+    ),
     Flow {
         name: "rollback",
         prepare: &[Prepare::Apply(2), Prepare::Commit],
@@ -310,6 +320,9 @@ pub const FIRMWARE: Flow = Flow {
     on_a: op(COMMIT, &[4], COMMITTED, COMMITTED),
     on_b: COMMIT_OF_B,
 };
+
+/// The name that the firmware gives the trial there.
+pub const COUNTED: &str = "ralphos-b-g2+2-1.conf";
 
 /// The commit of the trial in slot B.
 pub const COMMIT_OF_B: Op = op(COMMIT, &[0], COMMITTED, COMMITTED);

@@ -12,7 +12,7 @@ use serde_json::json;
 
 use super::bench::{Bench, LOADER_CONF};
 use super::boots;
-use super::flow::{FIRMWARE, Flow, flow};
+use super::flow::{COUNTED, FIRMWARE, Flow, flow};
 use super::tiny::{Tiny, logged_disk};
 use super::work::kept;
 use crate::esp::Esp;
@@ -57,6 +57,9 @@ impl Recording {
         if flow.name == FIRMWARE.name {
             let booted = boots::boot_on(logged, dir)?;
             ensure!(booted.slot == FIRMWARE.runs, "the machine booted {booted:?} and not what was staged");
+            // A firmware that renamed nothing would leave the states of a flow in which nothing happens.
+            let entries = Esp::of_disk(&disk)?.entries()?;
+            ensure!(entries.iter().any(|name| name == COUNTED), "the firmware counted no try: {entries:?}");
         } else {
             recording.run_flow(logged)?;
         }

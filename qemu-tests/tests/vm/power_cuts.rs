@@ -45,6 +45,7 @@ a_test_for_each_flow! {
     cut_an_apply_that_makes_room_ends_well_when_repeated: "apply-makes-room", 2000, WORKED;
     cut_a_commit_ends_well_when_repeated: "commit", 60, WORKED;
     cut_the_health_check_marking_bad_ends_well_when_repeated: "mark-bad", 60, WORKED;
+    cut_the_health_check_marking_bad_on_the_last_try_ends_well_when_repeated: "mark-bad-last-try", 60, WORKED;
     cut_a_rollback_ends_well_when_repeated: "rollback", 60, WORKED;
     cut_a_rejection_ends_well_when_repeated: "reject", 60, WORKED;
     cut_the_guard_s_count_ends_well_when_repeated: "guard-counts", 2, WORKED;

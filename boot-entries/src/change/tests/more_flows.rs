@@ -136,6 +136,19 @@ fn tidies(names: [&str; 2], inert: bool, goes: &str, may_boot: &[(Slot, u32)]) {
         let path = format!("loader/entries/{goes}");
         before.put(&path, &entry(Slot::B, 2).render(Liveness::Inert));
     }
+    tidies_from(before, names, goes, may_boot);
+}
+
+/// The same, where the first of the names is marked bad.
+fn tidies_marked(names: [&str; 2], goes: &str, may_boot: &[(Slot, u32)]) {
+    let mut before = machine(&["ralphos-a-g1.conf", names[0], names[1]]);
+    let marked = entry(Slot::B, 2).failed(Some("checks")).render(Liveness::Live);
+    before.put(&format!("loader/entries/{}", names[0]), &marked);
+    tidies_from(before, names, goes, may_boot);
+}
+
+fn tidies_from(before: FakeEsp, names: [&str; 2], goes: &str, may_boot: &[(Slot, u32)]) {
+    let a = "ralphos-a-g1.conf";
     let mut events: Vec<String> = [a, names[0], names[1]].map(|name| format!("read loader/entries/{name}")).to_vec();
     events.extend(["read loader/loader.conf", "check clusters"].map(str::to_owned));
     events.extend([format!("remove loader/entries/{goes}"), "flush".to_owned()]);
@@ -155,6 +168,12 @@ fn upd24_tidy_after_every_cut() {
     // A rollback, the same.
     tidies(["ralphos-b-g2+0-0.conf", good], true, "ralphos-b-g2+0-0.conf", &[(Slot::B, 2)]);
     tidies(["ralphos-b-g2+0-0.conf", good], false, good, &[(Slot::B, 2), (Slot::A, 1)]);
+    // Marking bad, and then the loader took the last try: the mark stays, whatever the names say.
+    let last = "ralphos-b-g2+0-3.conf";
+    tidies_marked(["ralphos-b-g2+0-2.conf", last], last, &[(Slot::A, 1)]);
+    tidies_marked([bad, trial], trial, &[(Slot::B, 2), (Slot::A, 1)]);
+    // What was committed has answered a mark.
+    tidies_marked([bad, good], bad, &[(Slot::B, 2)]);
     // The firmware's counting, where the clusters are not shared any more.
     tidies(["ralphos-b-g2+1-2.conf", trial], false, trial, &[(Slot::B, 2)]);
 }

@@ -3,11 +3,11 @@
 use std::fs::File;
 use std::process::Command;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use boot_entries::fat::{Volume, cluster_faults};
 use boot_entries::names::{entries_dir, payload_dir};
 use boot_entries::options::hex;
-use boot_entries::{Esp, EspPath, EspState, Wholeness, is_whole};
+use boot_entries::{Esp, EspPath, EspState, OurEntry, Wholeness, is_whole};
 use disk_layout::Slot;
 use qemu_tests::cuts::room;
 use serde_json::Value;
@@ -43,6 +43,7 @@ pub fn check(system: &System, op: &Op, ran: &Ran, keep: &Keep, counting: Option<
     let boots = system.choice()?;
     let found = (boots.name.slot.to_string(), u64::from(boots.name.generation.get()));
     ensure!(op.boots.contains(&found), "{} would boot, and not one of {:?}", boots.file_name, op.boots);
+    verified(system, &boots)?;
     if let Some(counting) = counting {
         counting.end(system, ran, boots.name)?;
     }
@@ -62,6 +63,21 @@ fn clusters(system: &System) -> Result<()> {
         None => Ok(()),
         Some(fault) => bail!("clusters: {fault:?}"),
     }
+}
+
+/// The data of what boots next are those that its entry names; so are those of what boots after a failed trial.
+fn verified(system: &System, boots: &OurEntry) -> Result<()> {
+    let slot_of = |ours: &OurEntry| {
+        let entry = ours.entry.as_ref().map_err(|error| anyhow!("{}: {error}", ours.file_name))?;
+        system.verify(&entry.options).with_context(|| format!("{}: the data of its slot", ours.file_name))
+    };
+    slot_of(boots)?;
+    if boots.name.counter.is_none_or(|counter| counter.is_exhausted()) {
+        return Ok(());
+    }
+    let fallback = system.fallback(boots.name).with_context(|| format!("once {} is bad", boots.file_name))?;
+    ensure!(fallback.name.slot != boots.name.slot, "once {} is bad, {} boots", boots.file_name, fallback.file_name);
+    slot_of(&fallback)
 }
 
 /// What `ralph-update status` says of the slots.

@@ -35,7 +35,8 @@ const ALLOWED: &[&str] = &[
     "Free cluster summary uninitialized",
     "Auto-correcting.",
     "Auto-setting.",
-    // Clusters without a name: what a cut takes from the free space, and no more than that.
+    // Clusters without a name, however many: a cut takes them from the free space, and so does a name that is dropped and
+    // whose clusters are kept (ENT-22). How many a cut may take is checked where the states are made (CUT-41).
     "Reclaimed ",
     // Parts of a long name without their short name mean nothing (CUT-21).
     "Orphaned long file name part",

@@ -26,7 +26,14 @@ impl Counting {
     /// says so, and the machine restarted (GRD-12).
     pub fn end(self, system: &System, ran: &Ran, boots: EntryName) -> Result<()> {
         let (slot, generation) = (self.booted.slot, self.booted.generation);
-        let counted = self.before.clone().counted(slot, generation, self.booted.counter.map(|counter| counter.done()));
+        // Not by the guard's own arithmetic: one more for the entry that was counted before, else the first.
+        let boots_before = if self.before.entry == Some((slot, generation)) { self.before.boots } else { 0 };
+        let counted = GuardRecord {
+            boots: boots_before + 1,
+            entry: Some((slot, generation)),
+            done: self.booted.counter.map(|counter| counter.done()),
+            event: self.before.event.clone(),
+        };
         let after = record(system)?;
         let story = || format!("the guard made of {:?}: {after:?}", self.before);
         if counted.boots <= PATIENCE {

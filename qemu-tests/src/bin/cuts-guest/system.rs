@@ -2,13 +2,14 @@
 //! the device-mapper device `root` over its slot (DSK-30).
 
 use std::fs::{self, File};
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
 use boot_entries::loader::LoaderVars;
+use boot_entries::names::entries_dir;
 use boot_entries::options::hex;
 use boot_entries::{BootOptions, EntryArchitecture, EntryName, EspState, ImageEsp, OurEntry, Prediction};
 use disk_layout::{DiskLayout, FileWindow, Slot};
@@ -90,12 +91,20 @@ impl System {
 
     /// The entry that the loader takes in this state.
     pub fn choice(&self) -> Result<OurEntry> {
-        let state = EspState::read(&mut self.esp()?).context("the boot entries cannot be read")?;
-        let file_name = match state.predict(&LoaderVars::default(), EntryArchitecture::X64) {
-            Prediction::Boots { file_name, entry: Some(_), .. } => file_name,
-            other => bail!("the loader would boot no entry of ours: {other:?}"),
-        };
-        state.ours.into_iter().find(|ours| ours.file_name == file_name).context("the entry is not there")
+        let state = self.entries()?;
+        let prediction = state.predict(&LoaderVars::default(), EntryArchitecture::X64);
+        of_ours(state, prediction)
+    }
+
+    /// The entry that the loader takes once `trial` is bad.
+    pub fn fallback(&self, trial: EntryName) -> Result<OurEntry> {
+        let state = self.entries()?;
+        let prediction = state.predict_if_bad(trial, &LoaderVars::default(), EntryArchitecture::X64);
+        of_ours(state, prediction)
+    }
+
+    fn entries(&self) -> Result<EspState> {
+        EspState::read(&mut self.esp()?).context("the boot entries cannot be read")
     }
 
     /// From now on this is the system that the loader would start in this state. Whoever made the state reads names as the
@@ -105,9 +114,30 @@ impl System {
         let options = BootOptions::parse(&state.options).with_context(|| format!("the options of {}", state.file))?;
         let same = (chosen.name.slot, chosen.name.generation) == (options.slot, options.generation);
         ensure!(same, "{} would boot, and {} should", chosen.file_name, state.file);
+        self.booted = Some(self.count_a_try(&chosen)?);
         self.starts(&options)?;
-        self.booted = Some(chosen.name);
         Ok(chosen)
+    }
+
+    /// Renames what the loader starts, as the firmware does before the kernel runs (LDR-5): no program of ours ever sees the
+    /// name that the loader chose. Where the new name is taken, the old one stays (LDR-7). Gives the name that was booted.
+    fn count_a_try(&self, chosen: &OurEntry) -> Result<EntryName> {
+        let Some(counter) = chosen.name.counter else { return Ok(chosen.name) };
+        let counted = EntryName { counter: Some(counter.counted()), ..chosen.name };
+        let device = self.esp_device();
+        let cannot = || format!("cannot count a try of {} on {}", chosen.file_name, device.display());
+        let mut file = File::options().read(true).write(true).open(&device).with_context(cannot)?;
+        let library = fatfs::FileSystem::new(&mut file, fatfs::FsOptions::new()).with_context(cannot)?;
+        let entries = library.root_dir().open_dir(entries_dir().as_str()).with_context(cannot)?;
+        let renamed = match entries.rename(&chosen.file_name, &entries, &counted.to_string()) {
+            Ok(()) => counted,
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => chosen.name,
+            Err(error) => return Err(error).with_context(cannot),
+        };
+        drop(entries);
+        library.unmount().with_context(cannot)?;
+        file.sync_data().with_context(cannot)?;
+        Ok(renamed)
     }
 
     /// The entry that was booted.
@@ -115,9 +145,10 @@ impl System {
         self.booted.context("nothing was booted yet")
     }
 
-    /// From now on this is the system in `slot`.
+    /// From now on this is the system in `slot`. No try is counted: this is for a recording, and its log must hold what the
+    /// program writes and nothing else. What the firmware writes before it is recorded by itself (`firmware-counts`).
     pub fn starts_slot(&mut self, slot: Slot) -> Result<()> {
-        let state = EspState::read(&mut self.esp()?).context("the boot entries cannot be read")?;
+        let state = self.entries()?;
         let ours = state.live(slot).with_context(|| format!("slot {slot} has no entry"))?;
         let entry = ours.entry.as_ref().map_err(|error| anyhow::anyhow!("{}: {error}", ours.file_name))?;
         self.booted = Some(ours.name);
@@ -143,12 +174,23 @@ impl System {
         if self.root.take().is_some() {
             verity(&["close", "root"])?;
         }
-        let device = self.partition(self.layout.slot(options.slot).number);
-        let device = device.to_str().context("a device")?;
-        let offset = format!("--hash-offset={}", options.hash_offset);
-        verity(&["open", &offset, device, "root", device, &hex(&options.root_hash)])?;
+        let (device, offset) = self.place_of(options)?;
+        verity(&["open", &offset, &device, "root", &device, &hex(&options.root_hash)])?;
         self.root = Some(root);
         Ok(())
+    }
+
+    /// Reads the slot that these options start, all of it, and compares it with their root hash.
+    pub fn verify(&self, options: &BootOptions) -> Result<()> {
+        let (device, offset) = self.place_of(options)?;
+        verity(&["verify", &offset, &device, &device, &hex(&options.root_hash)])
+    }
+
+    /// The slot's device, and where in it the hashes are, as `veritysetup` wants to know it.
+    fn place_of(&self, options: &BootOptions) -> Result<(String, String)> {
+        let device = self.partition(self.layout.slot(options.slot).number);
+        let device = device.to_str().context("a device")?.to_owned();
+        Ok((device, format!("--hash-offset={}", options.hash_offset)))
     }
 
     /// Runs the operation to its end.
@@ -167,6 +209,15 @@ impl System {
         };
         output(&mut command)
     }
+}
+
+/// The entry behind a prediction.
+fn of_ours(state: EspState, prediction: Prediction) -> Result<OurEntry> {
+    let file_name = match prediction {
+        Prediction::Boots { file_name, entry: Some(_), .. } => file_name,
+        other => bail!("the loader would boot no entry of ours: {other:?}"),
+    };
+    state.ours.into_iter().find(|ours| ours.file_name == file_name).context("the entry is not there")
 }
 
 /// Runs a program whose success is taken for granted.
