@@ -52,23 +52,29 @@ pub enum FixError {
     #[error(transparent)]
     Host(#[from] HostError),
     /// A step failed; nothing was done after it.
-    #[error("{id} could not be repaired{}", before(done))]
+    #[error("{id} could not be repaired{}", before(done, not_repaired))]
     Step {
         /// The finding.
         id: &'static str,
         /// What was done before.
         done: Vec<Repaired>,
+        /// What was tried before it, and could not be done for now.
+        not_repaired: Vec<NotRepaired>,
         /// Why.
         source: Box<StepError>,
     },
 }
 
-fn before(done: &[Repaired]) -> String {
-    if done.is_empty() {
-        return "; nothing was changed before".to_owned();
-    }
+fn before(done: &[Repaired], not_repaired: &[NotRepaired]) -> String {
     let done: Vec<String> = done.iter().map(|step| format!("{} ({})", step.id, step.what)).collect();
-    format!("; repaired before it: {}", done.join(", "))
+    let mut text = match done.as_slice() {
+        [] => "; nothing was changed before".to_owned(),
+        done => format!("; repaired before it: {}", done.join(", ")),
+    };
+    for step in not_repaired {
+        text.push_str(&format!("; tried, could not: {} ({})", step.id, step.why));
+    }
+    text
 }
 
 /// Why a step failed.
@@ -133,7 +139,10 @@ pub fn fix(host: &dyn Host) -> Result<Fixed, FixError> {
             Err(error) if error.is_busy() => {
                 not_repaired.push(NotRepaired { id: finding.id, why: with_source(&error) });
             }
-            Err(error) => return Err(FixError::Step { id: finding.id, done: repaired, source: Box::new(error) }),
+            Err(error) => {
+                let (id, source) = (finding.id, Box::new(error));
+                return Err(FixError::Step { id, done: repaired, not_repaired, source });
+            }
         }
         tried.push(repair.clone());
     }

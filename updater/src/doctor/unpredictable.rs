@@ -7,7 +7,8 @@ use super::facts::{EspFacts, Facts};
 use super::finding::{Finding, Severity};
 use crate::session::{because_text, describe};
 
-const REFUSED: &str = "every update, commit by hand and rollback is refused";
+/// A commit of what runs asks nobody what boots next.
+const REFUSED: &str = "every update and rollback is refused";
 
 pub(super) fn find(facts: &Facts, esp: &EspFacts) -> Vec<Finding> {
     let Prediction::Unknown { because } = &esp.next else { return Vec::new() };
@@ -22,8 +23,8 @@ pub(super) fn find(facts: &Facts, esp: &EspFacts) -> Vec<Finding> {
     if !unmodelled.is_empty() {
         // Never a readable entry of ours: what is named here is what only the loader can read (LDR-8).
         found.push(
-            danger("unmodelled-entry", &unmodelled, "unified kernel images in EFI/Linux, and entries that only the loader can read, may sort before ours; every update, commit by hand and rollback is refused")
-                .remedy("remove what is named from the EFI partition, if nobody needs it"),
+            danger("unmodelled-entry", &unmodelled, REFUSED)
+                .remedy("unified kernel images in EFI/Linux, and entries that only the loader can read, may sort before ours: remove what is named from the EFI partition, if nobody needs it"),
         );
     }
     for why in others {

@@ -156,7 +156,7 @@ fn doc_20_a_table_or_variable_that_is_not_taken_stops_the_repair_and_says_what_w
     let mut host = patient();
     host.refuses = true;
     match fix(&host).unwrap_err() {
-        FixError::Step { id: "gpt-primary-damaged", done, source } => {
+        FixError::Step { id: "gpt-primary-damaged", done, source, .. } => {
             assert!(done.is_empty() && matches!(*source, StepError::Table(_)), "{source:?}");
         }
         other => panic!("{other:?}"),
@@ -165,7 +165,7 @@ fn doc_20_a_table_or_variable_that_is_not_taken_stops_the_repair_and_says_what_w
 
     host.vitals.borrow_mut().table = None;
     let error = fix(&host).unwrap_err();
-    let FixError::Step { id: "one-shot-variable", done, source } = &error else { panic!("{error:?}") };
+    let FixError::Step { id: "one-shot-variable", done, source, .. } = &error else { panic!("{error:?}") };
     assert!(done.len() == 2 && matches!(**source, StepError::Variable(_)), "{error:?}");
     assert!(error.to_string().contains("repaired before it: inert-entry"), "{error}");
     assert_eq!(changes(&host).last().unwrap(), "variable remove LoaderEntryOneShot", "and nothing after it");
