@@ -18,8 +18,7 @@ pub use crate::prediction::{Prediction, Unpredictable, because_text, reason_text
 const NAME_MAX: usize = 200;
 /// The longest file that is read whole. The loader has no limit; entries have a few hundred bytes.
 const FILE_MAX: u64 = 1 << 20;
-/// All entries of ours together, and all foreign ones (THR-11): names may share one chain of clusters. Each has its own, so that
-/// foreign files never hide ours.
+/// All of ours together, and all foreign ones (THR-11): names may share one chain. Foreign files never hide ours.
 const ALL_MAX: u64 = 16 << 20;
 
 /// An entry of ours, readable or not.
