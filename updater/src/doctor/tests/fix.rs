@@ -188,8 +188,8 @@ fn doc_21_a_cut_rename_is_told_apart_and_a_twin_removed() {
     assert_eq!(host.entries(), ["ralphos-a-g1.conf", "ralphos-b-g2+1-2.conf"]);
 }
 
-#[test]
-fn doc_20_a_volume_that_cannot_be_unmounted_does_not_keep_the_rest_from_being_repaired() {
+/// A cut rename on a volume that is in use, a misleading variable and a misleading line.
+fn cannot_be_unmounted() -> FakeHost {
     let mut host = FakeHost::new();
     host.put_system("ralphos-b-g2+2-1.conf", "2.0.0");
     host.vars = with_default("ralphos-a*");
@@ -202,6 +202,12 @@ fn doc_20_a_volume_that_cannot_be_unmounted_does_not_keep_the_rest_from_being_re
         esp.put("loader/loader.conf", b"default ralphos-a*\n");
         esp.set_busy(true);
     });
+    host
+}
+
+#[test]
+fn doc_20_a_volume_that_cannot_be_unmounted_does_not_keep_the_rest_from_being_repaired() {
+    let host = cannot_be_unmounted();
     let done = fixed(&host);
     let repaired: Vec<&str> = done.repaired.iter().map(|step| step.id).collect();
     assert_eq!(repaired, ["default-in-conf", "default-variable"]);
@@ -217,6 +223,21 @@ fn doc_20_a_volume_that_cannot_be_unmounted_does_not_keep_the_rest_from_being_re
     host.with_esp(|esp| esp.set_busy(false));
     let done = fixed(&host);
     assert!(done.not_repaired.is_empty() && done.diagnosis.findings.is_empty(), "{done:?}");
+}
+
+#[test]
+fn doc_20_a_step_that_fails_also_says_what_was_tried_in_vain_before_it() {
+    let mut host = cannot_be_unmounted();
+    host.refuses = true;
+    let error = fix(&host).unwrap_err();
+    let FixError::Step { id: "default-variable", done, not_repaired, .. } = &error else { panic!("{error:?}") };
+    assert_eq!(done.iter().map(|step| step.id).collect::<Vec<_>>(), ["default-in-conf"]);
+    assert_eq!(not_repaired.iter().map(|step| step.id).collect::<Vec<_>>(), ["twin"]);
+    let told = error.to_string();
+    assert!(
+        told.contains("; repaired before it: default-in-conf (") && told.contains("; tried, could not: twin ("),
+        "{told}"
+    );
 }
 
 #[test]
