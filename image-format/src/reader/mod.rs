@@ -2,12 +2,14 @@
 
 mod error;
 mod payload;
+mod shared;
 mod verify;
 
 use std::fmt;
 use std::io::{self, Read};
 
-use crate::codec::{Decoder, authenticate, fit};
+use crate::chunk_source::{Again, ChunkSource};
+use crate::codec::{DecodeError, Decoder, authenticate, fit};
 use crate::digest::{Digest, SystemId};
 use crate::frame::{self, FrameKind, HEADER_LEN};
 use crate::keys::{Role, to_be_signed};
@@ -19,6 +21,7 @@ use crate::transport::Transport;
 pub use crate::frame::HeadError;
 pub use error::{ChunkError, FinishError, VerifyError};
 pub use payload::{PayloadReader, PlainChunk};
+pub use shared::{InPlace, NoReuse, Place, Reuse, RootRun, RootWorker, SharedRoot, Taken};
 
 /// The head of an image whose signatures nobody has checked. What it says are claims; only [`UnverifiedImage::verify`] leads on.
 #[must_use]
@@ -211,6 +214,14 @@ impl<R> VerifiedImage<R> {
         self.data_start + self.claims.transport.data_len
     }
 
+    /// Exchanges the source for one that gives the chunks in another way. Nothing of the data was read yet: whatever it was that the
+    /// head came from stands at [`VerifiedImage::data_start`].
+    pub fn map_source<S>(self, exchange: impl FnOnce(R) -> S) -> VerifiedImage<S> {
+        let Self { source, claims, manifest_bytes, signers, data_start, progress, decoder, encoded } = self;
+        let source = exchange(source);
+        VerifiedImage { source, claims, manifest_bytes, signers, data_start, progress, decoder, encoded }
+    }
+
     fn payload_name(&self, index: u16) -> String {
         self.manifest().payloads[usize::from(index)].name.clone()
     }
@@ -224,7 +235,7 @@ impl<R> VerifiedImage<R> {
     }
 }
 
-impl<R: Read> VerifiedImage<R> {
+impl<R: ChunkSource> VerifiedImage<R> {
     /// The next payload in file order, or `None` behind the last one. A payload is read to its end, or dismissed by
     /// [`PayloadReader::drain`], before the next one is asked for.
     ///
@@ -247,14 +258,10 @@ impl<R: Read> VerifiedImage<R> {
         if let Some(chunk) = self.claims.chunks.get(self.progress.chunk) {
             return Err(FinishError::Unread { payload: self.payload_name(chunk.payload) });
         }
-        let mut byte = [0];
-        loop {
-            match self.source.read(&mut byte) {
-                Ok(0) => return Ok(self.source),
-                Ok(_) => return Err(FinishError::TrailingData),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(FinishError::Io(error)),
-            }
+        match self.source.at_end() {
+            Ok(true) => Ok(self.source),
+            Ok(false) => Err(FinishError::TrailingData),
+            Err(error) => Err(FinishError::Io(error)),
         }
     }
 
@@ -264,10 +271,9 @@ impl<R: Read> VerifiedImage<R> {
         let chunk = self.claims.chunks[number];
         // The table was checked: a little more than 4 MiB at most.
         fit(&mut self.encoded, chunk.encoded_len as usize);
-        self.source.read_exact(&mut self.encoded).map_err(|source| match source.kind() {
-            io::ErrorKind::UnexpectedEof => ChunkError::Truncated { chunk: number, chunks: self.claims.chunks.len() },
-            _ => ChunkError::Io { chunk: number, source },
-        })?;
+        self.source
+            .next(number, &chunk, &mut self.encoded)
+            .map_err(|error| ChunkError::from_source(number, self.claims.chunks.len(), error))?;
         self.progress.chunk += 1;
         Ok(chunk)
     }
@@ -276,7 +282,12 @@ impl<R: Read> VerifiedImage<R> {
     fn decode_next(&mut self) -> Result<Chunk, ChunkError> {
         let number = self.progress.chunk;
         let chunk = self.read_encoded()?;
-        self.decoder.decode(&chunk, &self.encoded).map_err(|error| ChunkError::from_decode(number, error))?;
+        let mut decoded = self.decoder.decode(&chunk, &self.encoded);
+        if decoded == Err(DecodeError::EncodedDigest) {
+            ask_again(&mut self.source, number, &self.claims.chunks, &mut self.encoded)?;
+            decoded = self.decoder.decode(&chunk, &self.encoded);
+        }
+        decoded.map_err(|error| ChunkError::from_decode(number, error))?;
         Ok(chunk)
     }
 
@@ -284,8 +295,37 @@ impl<R: Read> VerifiedImage<R> {
     fn discard_next(&mut self) -> Result<(), ChunkError> {
         let number = self.progress.chunk;
         let chunk = self.read_encoded()?;
-        authenticate(&chunk, &self.encoded).map_err(|error| ChunkError::from_decode(number, error))
+        if authenticate(&chunk, &self.encoded).is_err() {
+            ask_again(&mut self.source, number, &self.claims.chunks, &mut self.encoded)?;
+        }
+        Ok(())
     }
+}
+
+/// How often a source is asked again for a chunk whose encoded bytes are not the signed ones, at most.
+const TRIES: usize = 8;
+
+/// What the source gave for a chunk are not the signed bytes; perhaps it has another place to ask. Returns how many bytes were taken
+/// for that.
+fn ask_again<S: ChunkSource>(
+    source: &mut S,
+    number: usize,
+    chunks: &[Chunk],
+    encoded: &mut [u8],
+) -> Result<u64, ChunkError> {
+    let chunk = &chunks[number];
+    let mut taken = 0;
+    for _ in 0..TRIES {
+        match source.again(number, chunk, encoded, Again::Damaged) {
+            Ok(()) => taken += u64::from(chunk.encoded_len),
+            Err(error) if error.kind() == io::ErrorKind::Unsupported => break,
+            Err(error) => return Err(ChunkError::from_source(number, chunks.len(), error)),
+        }
+        if authenticate(chunk, encoded).is_ok() {
+            return Ok(taken);
+        }
+    }
+    Err(ChunkError::EncodedDigest { chunk: number })
 }
 
 impl<R> fmt::Debug for VerifiedImage<R> {
