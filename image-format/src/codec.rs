@@ -48,35 +48,47 @@ pub(crate) enum DecodeError {
     PlainDigest,
 }
 
-/// Decodes chunks, reusing its context and buffer.
-pub(crate) struct Decoder {
-    context: DCtx<'static>,
-    plain: Vec<u8>,
-}
+/// Decodes chunks whose encoded bytes were found to be the signed ones, reusing its context.
+pub(crate) struct FrameDecoder(DCtx<'static>);
 
-impl Decoder {
+impl FrameDecoder {
     pub(crate) fn new() -> Self {
-        Self { context: DCtx::create(), plain: Vec::new() }
+        Self(DCtx::create())
     }
 
-    /// Checks and decodes one chunk, in the order of IMG-53. The plain bytes are then in [`Decoder::plain`].
-    pub(crate) fn decode(&mut self, chunk: &Chunk, encoded: &[u8]) -> Result<(), DecodeError> {
-        authenticate(chunk, encoded)?;
+    /// Checks the header and decodes: the second and third step of IMG-53. `into` is as long as the chunk is plain.
+    pub(crate) fn decode(&mut self, chunk: &Chunk, encoded: &[u8], into: &mut [u8]) -> Result<(), DecodeError> {
         check_header(encoded, chunk.plain_len.into()).map_err(DecodeError::Header)?;
         let one_frame = zstd_safe::find_frame_compressed_size(encoded) == Ok(encoded.len());
         if !one_frame {
             return Err(DecodeError::Header(FrameHeaderError::NotOneFrame));
         }
-        // The table was checked: at most 4 MiB. Decoding in one go writes into this buffer only and allocates no window.
+        // Decoding in one go writes into this memory only and allocates no window.
+        let len = into.len();
+        let written =
+            self.0.decompress(into, encoded).map_err(|code| DecodeError::Zstd(zstd_safe::get_error_name(code)))?;
+        if written == len { Ok(()) } else { Err(DecodeError::PlainDigest) }
+    }
+}
+
+/// Decodes chunks one after the other, reusing its context and buffer.
+pub(crate) struct Decoder {
+    frames: FrameDecoder,
+    plain: Vec<u8>,
+}
+
+impl Decoder {
+    pub(crate) fn new() -> Self {
+        Self { frames: FrameDecoder::new(), plain: Vec::new() }
+    }
+
+    /// Checks and decodes one chunk, in the order of IMG-53. The plain bytes are then in [`Decoder::plain`].
+    pub(crate) fn decode(&mut self, chunk: &Chunk, encoded: &[u8]) -> Result<(), DecodeError> {
+        authenticate(chunk, encoded)?;
+        // The table was checked: at most 4 MiB.
         fit(&mut self.plain, chunk.plain_len as usize);
-        let written = self
-            .context
-            .decompress(self.plain.as_mut_slice(), encoded)
-            .map_err(|code| DecodeError::Zstd(zstd_safe::get_error_name(code)))?;
-        if written != self.plain.len() || Digest::of(&self.plain) != chunk.plain_sha256 {
-            return Err(DecodeError::PlainDigest);
-        }
-        Ok(())
+        self.frames.decode(chunk, encoded, &mut self.plain)?;
+        if Digest::of(&self.plain) == chunk.plain_sha256 { Ok(()) } else { Err(DecodeError::PlainDigest) }
     }
 
     /// The plain bytes of the chunk decoded last.

@@ -8,13 +8,15 @@
 //!
 //! 1. [`UnverifiedImage::read_head`] takes the four head frames as opaque bytes under fixed limits;
 //! 2. [`UnverifiedImage::verify`] checks the signatures against a [`TrustPolicy`], and only then parses manifest and chunk table;
-//! 3. [`VerifiedImage::next_payload`] hands out the payloads in file order, every chunk verified before it is seen;
+//! 3. [`VerifiedImage::map_source`] exchanges the stream for another [`ChunkSource`], where there is one;
+//!    [`VerifiedImage::next_payload`] hands out the payloads in file order, every chunk verified before it is seen;
 //! 4. [`VerifiedImage::finish`] insists that nothing follows.
 //!
 //! [`build`] writes an image, [`add_signature`] and [`attach_signature`] add signatures in place. [`VerityBuilder`] computes the dm-verity
 //! tree of a slot while the root streams past.
 
 mod arch;
+mod chunk_source;
 mod codec;
 mod compress;
 mod digest;
@@ -31,6 +33,7 @@ mod verity;
 mod writer;
 
 pub use arch::{Architecture, PE_HEAD_LEN, PeError, UnknownArchitecture, pe_machine};
+pub use chunk_source::{Again, ChunkSource, Passage};
 pub use codec::FrameHeaderError;
 pub use digest::{Digest, HexError, SystemId};
 pub use frame::{FrameKind, MAX_MANIFEST, MAX_TABLE};
@@ -41,8 +44,8 @@ pub use manifest::{
     check_options, unknown_fields,
 };
 pub use reader::{
-    ChunkError, Claims, FinishError, HeadError, PayloadReader, PlainChunk, Signers, UnverifiedImage, VerifiedImage,
-    VerifyError,
+    ChunkError, Claims, FinishError, HeadError, NoReuse, PayloadReader, Place, PlainChunk, Reuse, RootRun, RootWorker,
+    SharedRoot, Signers, Taken, UnverifiedImage, VerifiedImage, VerifyError,
 };
 pub use sign::{Durable, SignError, SignOutcome, add_signature, attach_signature};
 pub use signatures::{RecordAlgorithm, SignatureBlock, SignatureBlockError, SignatureRecord};

@@ -118,6 +118,13 @@ pub enum ChunkError {
 }
 
 impl ChunkError {
+    pub(super) fn from_source(chunk: usize, chunks: usize, source: io::Error) -> Self {
+        match source.kind() {
+            io::ErrorKind::UnexpectedEof => Self::Truncated { chunk, chunks },
+            _ => Self::Io { chunk, source },
+        }
+    }
+
     pub(super) fn from_decode(chunk: usize, error: DecodeError) -> Self {
         match error {
             DecodeError::EncodedDigest => Self::EncodedDigest { chunk },

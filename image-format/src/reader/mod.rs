@@ -2,11 +2,13 @@
 
 mod error;
 mod payload;
+mod shared;
 mod verify;
 
 use std::fmt;
-use std::io::{self, Read};
+use std::io::Read;
 
+use crate::chunk_source::ChunkSource;
 use crate::codec::{Decoder, authenticate, fit};
 use crate::digest::{Digest, SystemId};
 use crate::frame::{self, FrameKind, HEADER_LEN};
@@ -19,6 +21,7 @@ use crate::transport::Transport;
 pub use crate::frame::HeadError;
 pub use error::{ChunkError, FinishError, VerifyError};
 pub use payload::{PayloadReader, PlainChunk};
+pub use shared::{NoReuse, Place, Reuse, RootRun, RootWorker, SharedRoot, Taken};
 
 /// The head of an image whose signatures nobody has checked. What it says are claims; only [`UnverifiedImage::verify`] leads on.
 #[must_use]
@@ -211,6 +214,14 @@ impl<R> VerifiedImage<R> {
         self.data_start + self.claims.transport.data_len
     }
 
+    /// Exchanges the source for one that gives the chunks in another way. Nothing of the data was read yet: whatever it was that the
+    /// head came from stands at [`VerifiedImage::data_start`].
+    pub fn map_source<S>(self, exchange: impl FnOnce(R) -> S) -> VerifiedImage<S> {
+        let Self { source, claims, manifest_bytes, signers, data_start, progress, decoder, encoded } = self;
+        let source = exchange(source);
+        VerifiedImage { source, claims, manifest_bytes, signers, data_start, progress, decoder, encoded }
+    }
+
     fn payload_name(&self, index: u16) -> String {
         self.manifest().payloads[usize::from(index)].name.clone()
     }
@@ -224,7 +235,7 @@ impl<R> VerifiedImage<R> {
     }
 }
 
-impl<R: Read> VerifiedImage<R> {
+impl<R: ChunkSource> VerifiedImage<R> {
     /// The next payload in file order, or `None` behind the last one. A payload is read to its end, or dismissed by
     /// [`PayloadReader::drain`], before the next one is asked for.
     ///
@@ -247,14 +258,10 @@ impl<R: Read> VerifiedImage<R> {
         if let Some(chunk) = self.claims.chunks.get(self.progress.chunk) {
             return Err(FinishError::Unread { payload: self.payload_name(chunk.payload) });
         }
-        let mut byte = [0];
-        loop {
-            match self.source.read(&mut byte) {
-                Ok(0) => return Ok(self.source),
-                Ok(_) => return Err(FinishError::TrailingData),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(FinishError::Io(error)),
-            }
+        match self.source.at_end() {
+            Ok(true) => Ok(self.source),
+            Ok(false) => Err(FinishError::TrailingData),
+            Err(error) => Err(FinishError::Io(error)),
         }
     }
 
@@ -264,10 +271,9 @@ impl<R: Read> VerifiedImage<R> {
         let chunk = self.claims.chunks[number];
         // The table was checked: a little more than 4 MiB at most.
         fit(&mut self.encoded, chunk.encoded_len as usize);
-        self.source.read_exact(&mut self.encoded).map_err(|source| match source.kind() {
-            io::ErrorKind::UnexpectedEof => ChunkError::Truncated { chunk: number, chunks: self.claims.chunks.len() },
-            _ => ChunkError::Io { chunk: number, source },
-        })?;
+        self.source
+            .next(number, &chunk, &mut self.encoded)
+            .map_err(|error| ChunkError::from_source(number, self.claims.chunks.len(), error))?;
         self.progress.chunk += 1;
         Ok(chunk)
     }

@@ -5,6 +5,7 @@ use std::io::{self, Read};
 
 use sha2::{Digest as _, Sha256};
 
+use crate::chunk_source::ChunkSource;
 use crate::digest::Digest;
 use crate::manifest::{Payload, PayloadKind};
 
@@ -37,7 +38,7 @@ pub struct PlainChunk<'a> {
     pub bytes: &'a [u8],
 }
 
-impl<'a, R: Read> PayloadReader<'a, R> {
+impl<'a, R: ChunkSource> PayloadReader<'a, R> {
     pub(super) fn new(image: &'a mut VerifiedImage<R>, index: u16) -> Self {
         Self { image, index, hasher: Some(Sha256::new()), chunk_offset: 0, taken: 0, available: 0 }
     }
@@ -143,7 +144,7 @@ impl<'a, R: Read> PayloadReader<'a, R> {
     }
 }
 
-impl<R: Read> Read for PayloadReader<'_, R> {
+impl<R: ChunkSource> Read for PayloadReader<'_, R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if buffer.is_empty() || !self.fill()? {
             return Ok(0);
