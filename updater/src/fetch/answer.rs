@@ -51,7 +51,9 @@ pub fn judge(asked: Span, known: Option<u64>, status: u16, headers: &HeaderMap) 
             let total = text(headers, "content-range").and_then(|range| range.strip_prefix("bytes */")?.parse().ok());
             return Err(match (total, known) {
                 (Some(found), Some(expected)) if found != expected => Fault::OtherFile { found, expected },
-                (Some(found), _) => Fault::WrongRange(format!("416: it has {found} bytes, asked was from {}", asked.start)),
+                (Some(found), _) => {
+                    Fault::WrongRange(format!("416: it has {found} bytes, asked was from {}", asked.start))
+                }
                 (None, _) => Fault::Status { status, retry_after: None },
             });
         }
@@ -65,7 +67,8 @@ pub fn judge(asked: Span, known: Option<u64>, status: u16, headers: &HeaderMap) 
 
 fn part(asked: Span, headers: &HeaderMap) -> Result<Answer, Fault> {
     // Several ranges in one answer come only to who asked for several.
-    if let Some(kind) = text(headers, "content-type").filter(|kind| kind.to_ascii_lowercase().starts_with("multipart/")) {
+    if let Some(kind) = text(headers, "content-type").filter(|kind| kind.to_ascii_lowercase().starts_with("multipart/"))
+    {
         return Err(Fault::WrongRange(shown(kind)));
     }
     let wrong = |told: &str| Fault::WrongRange(shown(told));

@@ -7,9 +7,8 @@ use ureq::http::{HeaderName, HeaderValue};
 const ASKED: Span = Span { start: 100, end: 200 };
 
 fn headers(pairs: &[(&str, &str)]) -> HeaderMap {
-    let pair = |(name, value): &(&str, &str)| {
-        (name.parse::<HeaderName>().unwrap(), value.parse::<HeaderValue>().unwrap())
-    };
+    let pair =
+        |(name, value): &(&str, &str)| (name.parse::<HeaderName>().unwrap(), value.parse::<HeaderValue>().unwrap());
     let mut map = HeaderMap::new();
     for (name, value) in pairs.iter().map(pair) {
         map.append(name, value);
@@ -32,7 +31,8 @@ fn fet_23_what_is_accepted() {
     assert_eq!(range("bytes 100-199/*"), part(100, 200, None));
     // Less than was asked for: the rest is asked for again.
     assert_eq!(range("bytes 100-149/1000"), part(100, 150, Some(1000)));
-    let with_length = [("content-range", "bytes 100-199/1000"), ("content-length", "100"), ("content-encoding", "identity")];
+    let with_length =
+        [("content-range", "bytes 100-199/1000"), ("content-length", "100"), ("content-encoding", "identity")];
     assert_eq!(answer(None, 206, &with_length).unwrap(), part(100, 200, Some(1000)));
     assert_eq!(answer(None, 200, &[]).unwrap(), Answer::Whole { total: None });
     assert_eq!(answer(Some(7), 200, &[("content-length", "7")]).unwrap(), Answer::Whole { total: Some(7) });
@@ -97,9 +97,10 @@ fn fet_24_another_length_is_another_file() {
 
 #[test]
 fn fet_27_which_answers_are_worth_another_try() {
-    for (status, again) in [(404, false), (403, false), (407, false), (304, false), (416, false), (501, false), (505, false)]
-        .into_iter()
-        .chain([(500, true), (502, true), (503, true), (504, true), (429, true), (408, true)])
+    for (status, again) in
+        [(404, false), (403, false), (407, false), (304, false), (416, false), (501, false), (505, false)]
+            .into_iter()
+            .chain([(500, true), (502, true), (503, true), (504, true), (429, true), (408, true)])
     {
         let fault = answer(None, status, &[("retry-after", "7")]).unwrap_err();
         assert_eq!(!fault.is_final(), again, "{status}");

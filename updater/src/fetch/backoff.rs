@@ -20,8 +20,12 @@ pub const OPENING: Retry =
     Retry { first: Duration::from_secs(1), longest: Duration::from_secs(4), rounds: 3, dry: Duration::from_secs(200) };
 
 /// With the slot fenced and some of it fetched.
-pub const FETCHING: Retry =
-    Retry { first: Duration::from_millis(250), longest: Duration::from_secs(60), rounds: 12, dry: Duration::from_secs(600) };
+pub const FETCHING: Retry = Retry {
+    first: Duration::from_millis(250),
+    longest: Duration::from_secs(60),
+    rounds: 12,
+    dry: Duration::from_secs(600),
+};
 
 impl Retry {
     /// The wait after `failures` rounds (1 or more) in a row without a byte, or `None`: it is over. `asked`: what the server wants

@@ -100,7 +100,11 @@ impl Proxying {
     }
 
     /// The proxy for an address. `variable` reads the environment.
-    pub(super) fn choose(&self, url: &str, variable: impl Fn(&str) -> Option<String>) -> Result<Option<Proxy>, BadProxy> {
+    pub(super) fn choose(
+        &self,
+        url: &str,
+        variable: impl Fn(&str) -> Option<String>,
+    ) -> Result<Option<Proxy>, BadProxy> {
         let set = |name: &str| {
             let upper = name.to_ascii_uppercase();
             [name, &upper].into_iter().find_map(|name| variable(name).filter(|value| !value.is_empty()))
@@ -170,7 +174,8 @@ mod tests {
 
     #[test]
     fn fet_29_the_environment_names_a_proxy_for_each_scheme() {
-        const BOTH: &[(&str, &str)] = &[("http_proxy", "http://p:1"), ("HTTPS_PROXY", "http://q:2"), ("all_proxy", "http://r:3")];
+        const BOTH: &[(&str, &str)] =
+            &[("http_proxy", "http://p:1"), ("HTTPS_PROXY", "http://q:2"), ("all_proxy", "http://r:3")];
         assert_eq!(chosen("http://x/", BOTH).as_deref(), Some("p:1"));
         assert_eq!(chosen("HTTPS://x/", BOTH).as_deref(), Some("q:2"));
         assert_eq!(chosen("https://x/", &[("http_proxy", "http://p:1")]), None);

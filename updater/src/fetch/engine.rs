@@ -127,9 +127,8 @@ impl Shared {
 
     pub(super) fn access_to(&self, state: &mut State, mirror: usize) -> Access {
         let proxy = &state.proxies[mirror];
-        let agent = state.agents[mirror].get_or_insert_with(|| {
-            ureq::Agent::new_with_config(client(self.settings.patience, proxy.clone()))
-        });
+        let agent = state.agents[mirror]
+            .get_or_insert_with(|| ureq::Agent::new_with_config(client(self.settings.patience, proxy.clone())));
         let agent = agent.clone();
         let (known, plan) = (state.known, state.plan);
         let found = state.mirrors.get(mirror);

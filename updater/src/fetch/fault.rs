@@ -18,7 +18,10 @@ pub enum Fault {
         retry_after: Option<Duration>,
     },
     /// One redirect led to the next.
-    #[error("redirects more than {} times, or to no http address: it sends clients in a loop", super::client::MAX_REDIRECTS)]
+    #[error(
+        "redirects more than {} times, or to no http address: it sends clients in a loop",
+        super::client::MAX_REDIRECTS
+    )]
     Redirects,
     /// No byte for a while.
     #[error("sent nothing for {} s", .0.as_secs())]
@@ -54,6 +57,9 @@ pub enum Fault {
         /// By the authenticated head, or by the first answer.
         expected: u64,
     },
+    /// Another head than the one that began to come from another server.
+    #[error("has another version there: its head differs")]
+    OtherHead,
     /// The bytes of a chunk are not the signed ones.
     #[error("has another version there, or a damaged one: chunk {chunk} is not as signed")]
     OtherBytes {
@@ -77,7 +83,7 @@ impl Fault {
         match self {
             Fault::Status { status, .. } => !matches!(status, 408 | 425 | 429 | 500 | 502 | 503 | 504 | 520..=599),
             Fault::Redirects | Fault::WrongRange(_) | Fault::Encoded(_) => true,
-            Fault::TooLong | Fault::OtherFile { .. } | Fault::OtherBytes { .. } => true,
+            Fault::TooLong | Fault::OtherFile { .. } | Fault::OtherHead | Fault::OtherBytes { .. } => true,
             Fault::NoAnswer(_) | Fault::Silent(_) | Fault::Trickle { .. } => false,
             Fault::EndedEarly | Fault::Broken(_) => false,
         }
@@ -96,7 +102,7 @@ impl Fault {
             Fault::Broken(_) => "http-broken",
             Fault::WrongRange(_) => "http-range",
             Fault::Encoded(_) => "http-encoding",
-            Fault::OtherFile { .. } => "http-other-file",
+            Fault::OtherFile { .. } | Fault::OtherHead => "http-other-file",
             Fault::OtherBytes { .. } => "http-other-bytes",
         }
     }

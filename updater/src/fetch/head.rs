@@ -1,7 +1,10 @@
 //! The head of an image over HTTP: by ranges, or off the front of the whole file (FET-20).
 
 use std::io::{self, Read};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+use sha2::{Digest, Sha256};
 
 use super::answer::Answer;
 use super::engine::{Access, Shared};
@@ -14,18 +17,21 @@ const FIRST: u64 = 32 * 1024;
 /// Asked for next, where even the first bytes do not show how long the head is.
 const STEP: u64 = 256 * 1024;
 
-/// One attempt at a head: bytes from the file's beginning.
-pub(super) struct HeadStream<'s> {
-    shared: &'s Shared,
+/// The head as a stream: bytes from the file's beginning, from whichever server has them. Who takes over from another must have sent the
+/// same bytes so far: nothing of them is authentic yet, and two versions must not be mixed.
+pub(super) struct Head {
+    shared: Arc<Shared>,
     open: Option<Open>,
     at: u64,
     /// The first bytes, to see from them how long the head is.
     first: Vec<u8>,
+    /// Of all that was handed out.
+    digest: Sha256,
+    /// Somebody else takes over.
+    catch_up: bool,
     /// Waited for the server, and what had come by then, since the last judgement.
     waited: Duration,
     judged: u64,
-    /// It cannot go on, and a new attempt may.
-    pub(super) again: bool,
 }
 
 /// An answer that is being read.
@@ -37,16 +43,55 @@ pub(super) struct Open {
     total: Option<u64>,
 }
 
-impl<'s> HeadStream<'s> {
-    pub(super) fn new(shared: &'s Shared) -> Self {
-        let judged = shared.received();
-        HeadStream { shared, open: None, at: 0, first: Vec::new(), waited: Duration::ZERO, judged, again: false }
+impl Head {
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
+        Head {
+            shared,
+            open: None,
+            at: 0,
+            first: Vec::new(),
+            digest: Sha256::new(),
+            catch_up: false,
+            waited: Duration::ZERO,
+            judged: 0,
+        }
     }
 
     /// The whole file that is being sent, and how far it was read.
     pub(super) fn into_whole(self) -> Option<(Open, u64)> {
         let at = self.at;
         self.open.filter(|open| open.part.is_none()).map(|open| (open, at))
+    }
+
+    /// What came so far comes once more, from a server that takes over; it must be the same.
+    fn repeat(&mut self) -> Result<(), (Access, Fault)> {
+        let access = {
+            let mut state = self.shared.lock();
+            self.shared.access(&mut state)
+        };
+        let fault = |fault| (access.clone(), fault);
+        let reply = self.shared.ask(&access, Some(Span { start: 0, end: self.at })).map_err(fault)?;
+        let (mut body, mut left, mut digest) = (reply.body, self.at, Sha256::new());
+        let mut block = vec![0; 16 * 1024];
+        while left > 0 {
+            let most = usize::try_from(left).map_or(block.len(), |left| left.min(block.len()));
+            match self.shared.read(&mut body, &mut block[..most]).map_err(fault)? {
+                0 => return Err(fault(Fault::EndedEarly)),
+                came => {
+                    digest.update(&block[..came]);
+                    left -= came as u64;
+                }
+            }
+        }
+        if digest.finalize() != self.digest.clone().finalize() {
+            return Err(fault(Fault::OtherHead));
+        }
+        self.catch_up = false;
+        match reply.answer {
+            Answer::Part { .. } => read_end(&mut body, self.shared.settings.patience.stall).map_err(fault)?,
+            Answer::Whole { total } => self.open = Some(Open { access, body, part: None, total }),
+        }
+        Ok(())
     }
 
     /// What to ask for next; `None` at the end of the file.
@@ -88,16 +133,22 @@ impl<'s> HeadStream<'s> {
             }
             Answer::Whole { total } => (None, total),
         };
-        self.shared.lock().known = total;
+        let mut state = self.shared.lock();
+        state.known = state.known.or(total);
+        drop(state);
         Ok(Some(Open { access, body: reply.body, part, total }))
     }
 
     fn read_open(&mut self, into: &mut [u8]) -> Result<usize, (Access, Fault)> {
+        if self.catch_up {
+            self.repeat()?;
+        }
         if self.open.is_none() {
             self.open = self.ask()?;
         }
         let Some(open) = &mut self.open else { return Ok(0) };
-        let most = open.part.map_or(into.len(), |end| usize::try_from(end - self.at).unwrap_or(into.len()).min(into.len()));
+        let most =
+            open.part.map_or(into.len(), |end| usize::try_from(end - self.at).unwrap_or(into.len()).min(into.len()));
         let began = Instant::now();
         let read = self.shared.read(&mut open.body, &mut into[..most]);
         self.waited += began.elapsed();
@@ -107,6 +158,7 @@ impl<'s> HeadStream<'s> {
             return Err(fault(Fault::EndedEarly));
         }
         self.at += read as u64;
+        self.digest.update(&into[..read]);
         if self.first.len() < FIRST as usize {
             self.first.extend_from_slice(&into[..read]);
         }
@@ -134,7 +186,7 @@ impl<'s> HeadStream<'s> {
         (came < self.shared.least()).then_some(waited)
     }
 
-    /// Judges a fault, waits if it is worth another try, and says whether this attempt goes on.
+    /// Judges a fault, and waits if it is worth another try.
     fn recover(&mut self, access: &Access, fault: Fault) -> io::Result<()> {
         let hang_up = matches!(fault, Fault::Trickle { .. });
         let ranged = self.open.take().is_none_or(|open| open.part.is_some());
@@ -150,11 +202,7 @@ impl<'s> HeadStream<'s> {
         let wait = state.not_before.saturating_duration_since(Instant::now());
         drop(state);
         std::thread::sleep(wait);
-        // What came from one server is not continued from another: their files may differ, and nothing is authentic yet.
-        if self.at > 0 && !(same && ranged) {
-            self.again = true;
-            return Err(io::Error::other("the head is read again"));
-        }
+        self.catch_up |= self.at > 0 && !(same && ranged);
         if self.at == 0 {
             self.shared.lock().known = None;
         }
@@ -163,7 +211,7 @@ impl<'s> HeadStream<'s> {
     }
 }
 
-impl Read for HeadStream<'_> {
+impl Read for Head {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         if into.is_empty() {
             return Ok(0);

@@ -4,22 +4,26 @@ use std::io::{self, Read};
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
+use image_format::{Again, Chunk, ChunkSource, Digest, Passage};
+
 use super::answer::Answer;
 use super::client::{BadProxy, Settings};
 use super::engine::{Access, Shared};
 use super::fault::{Fault, FetchError};
-use super::head::{HeadStream, failure};
+use super::head::{Head, failure};
 use super::queue::Queue;
 use super::ranges::{Span, coalesce, pieces};
+use super::told::Told;
 use super::wire::read_end;
-use super::Fetch;
 
 /// Pieces of which it is remembered who sent them: more than the longest chunk can lie in.
 const REMEMBERED: usize = 8;
 
-/// An image at one or more addresses. Nothing is asked before [`Http::read_head`].
+/// An image at one or more addresses. As a [`Read`] it gives the head, from the file's beginning, and more if it is asked for more; then
+/// [`HttpChunks`] gives the rest. Nothing is asked before the first read.
 pub struct Http {
     shared: Arc<Shared>,
+    head: Option<Head>,
     started: bool,
     /// Which mirror sent what the reader has last taken.
     sent: Vec<(Span, usize)>,
@@ -42,37 +46,26 @@ impl Http {
         let variable = |name: &str| std::env::var(name).ok();
         let proxies: Result<Vec<_>, _> = urls.iter().map(|url| settings.proxy.choose(url, variable)).collect();
         let shared = Arc::new(Shared::new(settings, urls, proxies?));
-        Ok(Http { shared, started: false, sent: Vec::new(), waited: Duration::ZERO, judged: 0 })
+        let head = Some(Head::new(Arc::clone(&shared)));
+        Ok(Http { shared, head, started: false, sent: Vec::new(), waited: Duration::ZERO, judged: 0 })
     }
 
-    /// Has `parse` read the head, from the file's beginning on and not further. It may be called more than once: when a server
-    /// breaks off the head is read again, if need be from the next one.
-    ///
-    /// # Errors
-    /// Those of `parse`; that of the network stands in the [`io::Error`] it met.
-    pub fn read_head<T, E>(&mut self, mut parse: impl FnMut(&mut dyn Read) -> Result<T, E>) -> Result<T, E> {
-        loop {
-            let mut stream = HeadStream::new(&self.shared);
-            let parsed = parse(&mut stream);
-            if parsed.is_err() && stream.again {
-                continue;
-            }
-            let whole = stream.into_whole();
-            let mut state = self.shared.lock();
-            if let Some((open, at)) = whole {
-                state.mirrors.get(open.access.mirror).whole = true;
-                state.adopted = Some((open.access.mirror, open.body, at));
-            }
-            self.shared.progress(&mut state);
-            return parsed;
+    /// The head was read. A server that is sending the whole file goes on with it.
+    fn end_head(&mut self) {
+        let whole = self.head.take().and_then(Head::into_whole);
+        let mut state = self.shared.lock();
+        if let Some((open, at)) = whole {
+            state.mirrors.get(open.access.mirror).whole = true;
+            state.adopted = Some((open.access.mirror, open.body, at));
         }
+        self.shared.progress(&mut state);
     }
 
     /// The file has this many bytes, says the authenticated head. A server that has another file is not asked further (FET-24).
     ///
     /// # Errors
     /// All servers have.
-    pub fn expect_length(&mut self, expected: u64) -> Result<(), FetchError> {
+    fn expect_length(&mut self, expected: u64) -> Result<(), FetchError> {
         let mut state = self.shared.lock();
         let found = state.known.replace(expected);
         state.length_told = found.is_some();
@@ -87,6 +80,94 @@ impl Http {
         Err(state.error.take().unwrap_or(FetchError { failures: Vec::new(), received }))
     }
 
+    /// From now on these spans are wanted, ascending and without overlap, and nothing else.
+    fn plan(&mut self, spans: &[Span]) {
+        let settings = &self.shared.settings;
+        let mut state = self.shared.lock();
+        state.plan += 1;
+        state.queue = Some(Queue::new(pieces(spans, settings.piece), settings.window));
+        drop(state);
+        self.sent.clear();
+        (self.waited, self.judged) = (Duration::ZERO, self.shared.received());
+        if !self.started {
+            self.started = true;
+            for _ in 0..settings.workers() {
+                let shared = Arc::clone(&self.shared);
+                std::thread::spawn(move || shared.work());
+            }
+        }
+        self.shared.changed.notify_all();
+    }
+
+    /// The server sends the whole file, whatever it is asked for (FET-25).
+    fn sends_all(&self) -> bool {
+        let mut state = self.shared.lock();
+        let current = state.mirrors.current();
+        state.mirrors.get(current).whole
+    }
+
+    /// Fills `into` with the bytes from `at`, which lie within what is planned and behind what was taken before.
+    fn take(&mut self, mut at: u64, mut into: &mut [u8]) -> io::Result<()> {
+        while !into.is_empty() {
+            if let Some(len) = self.copy(at, into)? {
+                into = &mut into[len..];
+                at += len as u64;
+            }
+        }
+        Ok(())
+    }
+
+    /// What was taken of a chunk are not the signed bytes: finds who has them (FET-28).
+    fn replace(&mut self, chunk: usize, span: Span, into: &mut [u8], holds: &dyn Fn(&[u8]) -> bool) -> io::Result<()> {
+        let overlaps = |part: &Span| part.start < span.end && span.start < part.end;
+        let mut senders: Vec<usize> =
+            self.sent.iter().filter(|(part, _)| overlaps(part)).map(|(_, who)| *who).collect();
+        senders.dedup();
+        // One sender, and others to ask: it is not asked again. Else bytes may have been lost on the way, or two versions were mixed:
+        // the chunk is fetched once more, all of it from one.
+        if let [only] = senders[..] {
+            let mut state = self.shared.lock();
+            let others = state.mirrors.others(only);
+            let access = self.shared.access_to(&mut state, only);
+            drop(state);
+            if others {
+                self.blame(&access, chunk)?;
+            }
+        }
+        loop {
+            let access = self.fetch(span, into)?;
+            if holds(into) {
+                return Ok(());
+            }
+            self.blame(&access, chunk)?;
+        }
+    }
+
+    /// Does the file end behind its last chunk? Where its length was told, that was compared with the head already.
+    fn at_end(&mut self) -> io::Result<bool> {
+        let stall = self.shared.settings.patience.stall;
+        let all = self.sends_all();
+        let mut state = self.shared.lock();
+        if !all || state.length_told {
+            return Ok(true);
+        }
+        loop {
+            if let Some(follows) = state.trailing {
+                return Ok(!follows);
+            }
+            let (next, wait) = self.shared.changed.wait_timeout(state, stall).unwrap_or_else(PoisonError::into_inner);
+            if wait.timed_out() {
+                return Err(io::Error::other("the server does not end the file"));
+            }
+            state = next;
+        }
+    }
+
+    /// What stays to be asked when the chunks are gone: bytes that came, and what went wrong.
+    pub fn told(&self) -> Told {
+        Told::of(Arc::clone(&self.shared))
+    }
+
     /// Waits until the piece that the reader is at has come, and copies from `at` on. `None`: `at` lies behind it.
     fn copy(&mut self, at: u64, into: &mut [u8]) -> io::Result<Option<usize>> {
         let stall = self.shared.settings.patience.stall;
@@ -97,7 +178,8 @@ impl Http {
                 return Err(failure(state.error.take()));
             }
             let Some(queue) = &mut state.queue else { return Err(unplanned(at)) };
-            let piece = queue.piece().filter(|piece| piece.start <= at || at < piece.end).ok_or_else(|| unplanned(at))?;
+            let piece =
+                queue.piece().filter(|piece| piece.start <= at || at < piece.end).ok_or_else(|| unplanned(at))?;
             if piece.end <= at {
                 queue.pass();
                 shared.changed.notify_all();
@@ -122,7 +204,8 @@ impl Http {
             // While everybody waits before asking again no server can send anything.
             let pause = state.not_before.saturating_duration_since(Instant::now());
             let began = Instant::now();
-            let wait = if pause.is_zero() { stall.saturating_sub(self.waited).max(Duration::from_millis(1)) } else { pause };
+            let wait =
+                if pause.is_zero() { stall.saturating_sub(self.waited).max(Duration::from_millis(1)) } else { pause };
             state = shared.changed.wait_timeout(state, wait).unwrap_or_else(PoisonError::into_inner).0;
             if pause.is_zero() {
                 self.waited += began.elapsed();
@@ -235,101 +318,69 @@ fn unplanned(at: u64) -> io::Error {
     io::Error::other(format!("byte {at} of the image was not asked for"))
 }
 
-impl Fetch for Http {
-    fn plan(&mut self, wanted: &[Span]) {
-        let settings = &self.shared.settings;
-        let mut state = self.shared.lock();
-        let whole = {
-            let current = state.mirrors.current();
-            state.mirrors.get(current).whole
-        };
-        // A whole file comes past anyway: gaps cost nothing, and its end is looked at.
-        let joined = coalesce(wanted);
-        let window = if whole { settings.window.max(2) } else { settings.window };
-        state.plan += 1;
-        state.queue = Some(Queue::new(pieces(&joined, settings.piece), window));
-        self.sent.clear();
-        (self.waited, self.judged) = (Duration::ZERO, self.shared.received());
-        drop(state);
-        if !self.started {
-            self.started = true;
-            for _ in 0..settings.workers() {
-                let shared = Arc::clone(&self.shared);
-                std::thread::spawn(move || shared.work());
-            }
+/// The chunks of an image over HTTP, once its head is authenticated.
+#[derive(Debug)]
+pub struct HttpChunks {
+    http: Http,
+    data_start: u64,
+    file_len: u64,
+    planned: bool,
+}
+
+impl HttpChunks {
+    /// The chunks stand from `data_start` to `file_len`, says the authenticated head. Refuses servers that have a file of another length
+    /// (FET-24).
+    ///
+    /// # Errors
+    /// No server is left; with the [`FetchError`] inside.
+    pub fn new(mut http: Http, data_start: u64, file_len: u64) -> io::Result<Self> {
+        http.end_head();
+        http.expect_length(file_len).map_err(io::Error::other)?;
+        Ok(HttpChunks { http, data_start, file_len, planned: false })
+    }
+
+    fn span(&self, chunk: &Chunk) -> Span {
+        Span::new(self.data_start + chunk.encoded_offset, u64::from(chunk.encoded_len))
+    }
+}
+
+impl ChunkSource for HttpChunks {
+    fn plan(&mut self, chunks: &[Chunk], wanted: &[usize]) -> io::Result<Passage> {
+        self.planned = true;
+        if self.http.sends_all() {
+            self.http.plan(&[Span { start: self.data_start, end: self.file_len }]);
+            return Ok(Passage::Everything);
         }
-        self.shared.changed.notify_all();
+        let spans: Vec<Span> =
+            wanted.iter().filter_map(|number| chunks.get(*number)).map(|chunk| self.span(chunk)).collect();
+        self.http.plan(&coalesce(&spans));
+        Ok(Passage::Wanted)
     }
 
-    fn wants_all(&self) -> bool {
-        let mut state = self.shared.lock();
-        let current = state.mirrors.current();
-        state.mirrors.get(current).whole
-    }
-
-    fn read(&mut self, mut at: u64, mut into: &mut [u8]) -> io::Result<()> {
-        while !into.is_empty() {
-            if let Some(len) = self.copy(at, into)? {
-                into = &mut into[len..];
-                at += len as u64;
-            }
+    fn next(&mut self, _: usize, chunk: &Chunk, into: &mut [u8]) -> io::Result<()> {
+        if !self.planned {
+            self.planned = true;
+            self.http.plan(&[Span { start: self.data_start, end: self.file_len }]);
         }
-        Ok(())
+        self.http.take(self.span(chunk).start, into)
     }
 
-    fn again(&mut self, span: Span, into: &mut [u8]) -> io::Result<()> {
-        self.fetch(span, into).map(|_| ())
-    }
-
-    fn wrong(&mut self, chunk: usize, span: Span, into: &mut [u8], holds: &dyn Fn(&[u8]) -> bool) -> io::Result<()> {
-        let mut senders: Vec<usize> =
-            self.sent.iter().filter(|(part, _)| part.start < span.end && span.start < part.end).map(|(_, who)| *who).collect();
-        senders.dedup();
-        // One sender, and others to ask: it is not asked again. Else a byte may have been lost on the way, or two versions were mixed.
-        if let [only] = senders[..] {
-            let mut state = self.shared.lock();
-            let others = state.mirrors.others(only);
-            let access = self.shared.access_to(&mut state, only);
-            drop(state);
-            if others {
-                self.blame(&access, chunk)?;
-            }
-        }
-        loop {
-            let access = self.fetch(span, into)?;
-            if holds(into) {
-                return Ok(());
-            }
-            self.blame(&access, chunk)?;
+    fn again(&mut self, number: usize, chunk: &Chunk, into: &mut [u8], why: Again) -> io::Result<()> {
+        let span = self.span(chunk);
+        match why {
+            Again::Missing => self.http.fetch(span, into).map(|_| ()),
+            Again::Damaged => self.http.replace(number, span, into, &|bytes| Digest::of(bytes) == chunk.encoded_sha256),
         }
     }
 
-    fn ends(&mut self) -> io::Result<bool> {
-        let mut state = self.shared.lock();
-        let current = state.mirrors.current();
-        // By its length it was compared with the head already.
-        if !state.mirrors.get(current).whole || state.length_told {
-            return Ok(true);
-        }
-        loop {
-            if let Some(follows) = state.trailing {
-                return Ok(!follows);
-            }
-            let stall = self.shared.settings.patience.stall;
-            let (next, waited) = self.shared.changed.wait_timeout(state, stall).unwrap_or_else(PoisonError::into_inner);
-            if waited.timed_out() {
-                return Err(io::Error::other("the server does not end the file"));
-            }
-            state = next;
-        }
+    fn at_end(&mut self) -> io::Result<bool> {
+        self.http.at_end()
     }
+}
 
-    fn received(&self) -> u64 {
-        self.shared.received()
-    }
-
-    fn notes(&self) -> Vec<String> {
-        self.shared.lock().mirrors.notes()
+impl Read for Http {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        self.head.as_mut().map_or(Ok(0), |head| head.read(into))
     }
 }
 

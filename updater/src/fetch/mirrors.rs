@@ -58,7 +58,13 @@ impl Mirrors {
             struck: false,
             failed: false,
         };
-        Mirrors { list: urls.into_iter().map(mirror).collect(), current: 0, rounds: 0, progress: Duration::ZERO, last: 0 }
+        Mirrors {
+            list: urls.into_iter().map(mirror).collect(),
+            current: 0,
+            rounds: 0,
+            progress: Duration::ZERO,
+            last: 0,
+        }
     }
 
     /// The number of the one to ask.
@@ -216,7 +222,10 @@ mod tests {
         assert_eq!(mirrors.notes().len(), 2);
         let error = mirrors.error(0);
         let text = error.to_string();
-        assert!(text.starts_with("http://m0/x answered 404") && text.contains("http://m1/x has another version"), "{text}");
+        assert!(
+            text.starts_with("http://m0/x answered 404") && text.contains("http://m1/x has another version"),
+            "{text}"
+        );
         assert!(!text.contains("pw"), "{text}");
         assert_eq!(error.cause(), "http-other-bytes");
     }

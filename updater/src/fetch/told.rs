@@ -1,0 +1,45 @@
+//! What a source can tell when all is over (FET-70).
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::engine::Shared;
+
+/// Bytes that came, and what went wrong on the way; stays when the source is gone. Cheap to clone.
+#[derive(Clone)]
+pub struct Told {
+    bytes: Arc<AtomicU64>,
+    http: Option<Arc<Shared>>,
+}
+
+impl Default for Told {
+    fn default() -> Self {
+        Told { bytes: Arc::default(), http: None }
+    }
+}
+
+impl std::fmt::Debug for Told {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Told").field("received", &self.received()).finish_non_exhaustive()
+    }
+}
+
+impl Told {
+    pub(super) fn of(http: Arc<Shared>) -> Self {
+        Told { http: Some(http), ..Told::default() }
+    }
+
+    pub(super) fn count(&self, bytes: usize) {
+        self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// Bytes that came, the head's included, whether they were wanted or not; over a network those of bodies.
+    pub fn received(&self) -> u64 {
+        self.http.as_ref().map_or(0, |http| http.received()) + self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// What went wrong with whom, and stopped nothing, for a person.
+    pub fn notes(&self) -> Vec<String> {
+        self.http.as_ref().map(|http| http.lock().mirrors.notes()).unwrap_or_default()
+    }
+}
