@@ -283,7 +283,7 @@ fn of_source(error: &SourceError) -> &'static str {
 fn of_config(error: &ConfigError) -> &'static str {
     match error {
         ConfigError::Read { .. } => "cannot-open",
-        ConfigError::Syntax { .. } => "policy-syntax",
+        ConfigError::Syntax { .. } | ConfigError::Setting { .. } => "policy-syntax",
         ConfigError::Key { source: KeyError::Weak, .. } => "weak-key",
         ConfigError::Key { .. } => "not-a-key",
         ConfigError::NoKeys { .. } | ConfigError::Trust { source: PolicyError::NoKeys } => "no-keys",

@@ -43,6 +43,7 @@ type Script = Box<dyn Fn(&Request, &mut TcpStream, &[u8]) -> After + Send + Sync
 
 /// The word for it, and what the server does.
 fn liars() -> Vec<(&'static str, &'static str, Script)> {
+    let (same_length, shorter) = (file(2), file(2)[..1_000_000].to_vec());
     let head = |text: &'static str| -> Script {
         Box::new(move |request, stream, file| with_head(request, stream, file, text))
     };
@@ -83,12 +84,12 @@ fn liars() -> Vec<(&'static str, &'static str, Script)> {
         (
             "http-other-bytes",
             "another version of the same length",
-            Box::new(|request, stream, _| answer(request, stream, &file(2), Some("\"v1\""))),
+            Box::new(move |request, stream, _| answer(request, stream, &same_length, Some("\"v1\""))),
         ),
         (
             "http-other-file",
             "another version now",
-            Box::new(|request, stream, _| answer(request, stream, &file(2)[..1_000_000], Some("\"v2\""))),
+            Box::new(move |request, stream, _| answer(request, stream, &shorter, Some("\"v2\""))),
         ),
         (
             "http-ended-early",
@@ -105,7 +106,7 @@ fn liars() -> Vec<(&'static str, &'static str, Script)> {
             Box::new(|request, stream, file| {
                 let (head, body) = good_answer(request, file, Some("\"v1\""));
                 send(stream, head.as_bytes());
-                send(stream, &body[..100]);
+                send(stream, &body[..body.len().min(9000)]);
                 sleep(Duration::from_secs(4));
                 After::Close
             }),
@@ -155,16 +156,17 @@ fn fet_28_each_liar_is_left_for_the_next_mirror() {
         let told = fetch(&[&bad, &good], &file).unwrap_or_else(|error| panic!("{name}: {error}"));
         assert!(told.notes()[0].starts_with(&bad.url), "{name}: {:?}", told.notes());
         assert!(!good.asked().is_empty(), "{name}");
-        // Nothing is fetched twice from the good one.
+        // From the good one nothing is fetched twice, but for the chunk that was found out.
         let again: u64 = good.asked().iter().filter_map(|request| request.range).map(|(start, end)| end - start).sum();
-        assert!(again <= file.len() as u64, "{name}: {again}");
+        assert!(again <= (file.len() + 2 * 64 * 1024) as u64, "{name}: {again}");
     }
 }
 
 #[test]
 fn fet_28_who_served_another_version_is_not_asked_again() {
     let file = file(1);
-    let bad = bad_data(|request, stream, _| answer(request, stream, &super::http_tests::file(2), Some("\"v1\"")));
+    let other = super::http_tests::file(2);
+    let bad = bad_data(move |request, stream, _| answer(request, stream, &other, Some("\"v1\"")));
     fetch(&[&bad, &good(&file)], &file).unwrap();
     // The head, and what was on its way when the first chunk was looked at.
     assert!(bad.asked().len() <= 2 + 6, "{}", bad.asked().len());
@@ -246,7 +248,7 @@ fn fet_24_a_file_of_another_length_than_its_head_says_is_refused_at_once() {
     for len in [file.len() - 1, file.len() - 100_000] {
         let cut = file[..len].to_vec();
         let server = serve(move |request, stream| answer(request, stream, &cut, None));
-        let error = open(vec![server.url.clone()], quick(), &file).map(|_| ()).unwrap_err();
+        let error = fetch(&[&server], &file).map(|_| ()).unwrap_err();
         assert_eq!(cause(&error), "http-other-file", "{error}");
         assert_eq!(server.asked().len(), 2, "nothing of the data was asked for");
     }

@@ -1,6 +1,6 @@
 //! The threads that fetch pieces: several requests at a time over kept connections, each failure judged under one lock (FET-22, FET-27).
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -23,6 +23,8 @@ pub(super) struct Shared {
     pub(super) changed: Condvar,
     /// Bytes of bodies that came.
     received: AtomicU64,
+    /// Bodies that are being read.
+    bodies: AtomicUsize,
     began: Instant,
 }
 
@@ -92,7 +94,14 @@ impl Shared {
             adopted: None,
             trailing: None,
         };
-        Shared { settings, state: Mutex::new(state), changed: Condvar::new(), received: AtomicU64::new(0), began: now }
+        Shared {
+            settings,
+            state: Mutex::new(state),
+            changed: Condvar::new(),
+            received: AtomicU64::new(0),
+            bodies: AtomicUsize::new(0),
+            began: now,
+        }
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
@@ -101,6 +110,11 @@ impl Shared {
 
     pub(super) fn received(&self) -> u64 {
         self.received.load(Ordering::Relaxed)
+    }
+
+    /// A server has begun to answer, and we wait for more.
+    pub(super) fn waits_for_body(&self) -> bool {
+        self.bodies.load(Ordering::Relaxed) > 0
     }
 
     /// What must come while we wait for [`Patience::stall`](super::client::Patience::stall): less, where we ourselves take less.
@@ -113,7 +127,10 @@ impl Shared {
     /// Reads once and pays for it.
     pub(super) fn read(&self, body: &mut Body, into: &mut [u8]) -> Result<usize, Fault> {
         let most = into.len().min(BLOCK);
-        let read = read_some(body, &mut into[..most], self.settings.patience.stall)?;
+        self.bodies.fetch_add(1, Ordering::Relaxed);
+        let read = read_some(body, &mut into[..most], self.settings.patience.stall);
+        self.bodies.fetch_sub(1, Ordering::Relaxed);
+        let read = read?;
         self.received.fetch_add(read as u64, Ordering::Relaxed);
         self.settings.limit.pay(read);
         Ok(read)
@@ -166,7 +183,10 @@ impl Shared {
         }
         let now = Instant::now();
         // Where a redirect led before may be gone: the address itself is asked before anybody is blamed.
-        if access.direct && state.mirrors.get(access.mirror).direct.take().is_some() {
+        let unanswered = matches!(fault, Fault::Status { .. } | Fault::NoAnswer(_) | Fault::Redirects);
+        if unanswered && access.direct {
+            let direct = &mut state.mirrors.get(access.mirror).direct;
+            *direct = direct.take().filter(|now| *now != access.url);
             return true;
         }
         // One cut breaks all connections: it is one failure.

@@ -34,6 +34,9 @@ pub(super) struct Head {
     judged: u64,
 }
 
+/// What went wrong, and with whom.
+type Failed = Box<(Access, Fault)>;
+
 /// An answer that is being read.
 pub(super) struct Open {
     pub(super) access: Access,
@@ -64,12 +67,12 @@ impl Head {
     }
 
     /// What came so far comes once more, from a server that takes over; it must be the same.
-    fn repeat(&mut self) -> Result<(), (Access, Fault)> {
+    fn repeat(&mut self) -> Result<(), Failed> {
         let access = {
             let mut state = self.shared.lock();
             self.shared.access(&mut state)
         };
-        let fault = |fault| (access.clone(), fault);
+        let fault = |fault| Box::new((access.clone(), fault));
         let reply = self.shared.ask(&access, Some(Span { start: 0, end: self.at })).map_err(fault)?;
         let (mut body, mut left, mut digest) = (reply.body, self.at, Sha256::new());
         let mut block = vec![0; 16 * 1024];
@@ -105,13 +108,12 @@ impl Head {
         (end > self.at).then_some(Span { start: self.at, end })
     }
 
-    fn ask(&mut self) -> Result<Option<Open>, (Access, Fault)> {
+    fn ask(&mut self) -> Result<Option<Open>, Failed> {
         let (mut access, known) = {
             let mut state = self.shared.lock();
             (self.shared.access(&mut state), state.known)
         };
         let Some(span) = self.next_span(known) else { return Ok(None) };
-        let began = Instant::now();
         let mut reply = self.shared.ask(&access, Some(span));
         if self.at > 0 && matches!(&reply, Ok(reply) if matches!(reply.answer, Answer::Whole { .. })) {
             // As in the middle of the data: another mark alone says nothing.
@@ -121,15 +123,14 @@ impl Head {
             drop(state);
             reply = self.shared.ask(&access, Some(span));
         }
-        self.waited += began.elapsed();
         let reply = match reply {
             Ok(reply) => reply,
-            Err(fault) => return Err((access, fault)),
+            Err(fault) => return Err(Box::new((access, fault))),
         };
         let (part, total) = match reply.answer {
             Answer::Part { span, total } => (Some(span.end), total),
             Answer::Whole { .. } if self.at > 0 => {
-                return Err((access, Fault::WrongRange("the whole file".to_owned())));
+                return Err(Box::new((access, Fault::WrongRange("the whole file".to_owned()))));
             }
             Answer::Whole { total } => (None, total),
         };
@@ -139,7 +140,7 @@ impl Head {
         Ok(Some(Open { access, body: reply.body, part, total }))
     }
 
-    fn read_open(&mut self, into: &mut [u8]) -> Result<usize, (Access, Fault)> {
+    fn read_open(&mut self, into: &mut [u8]) -> Result<usize, Failed> {
         if self.catch_up {
             self.repeat()?;
         }
@@ -152,7 +153,7 @@ impl Head {
         let began = Instant::now();
         let read = self.shared.read(&mut open.body, &mut into[..most]);
         self.waited += began.elapsed();
-        let fault = |fault| (open.access.clone(), fault);
+        let fault = |fault| Box::new((open.access.clone(), fault));
         let read = read.map_err(fault)?;
         if read == 0 && (open.part.is_some() || open.total.is_some_and(|total| self.at < total)) {
             return Err(fault(Fault::EndedEarly));
@@ -164,12 +165,12 @@ impl Head {
         }
         let access = open.access.clone();
         if let Some(waited) = self.trickled() {
-            return Err((access, Fault::Trickle { least: self.shared.least(), waited }));
+            return Err(Box::new((access, Fault::Trickle { least: self.shared.least(), waited })));
         }
         if self.open.as_ref().is_some_and(|open| open.part == Some(self.at)) {
             let stall = self.shared.settings.patience.stall;
             if let Some(mut open) = self.open.take() {
-                read_end(&mut open.body, stall).map_err(|fault| (access, fault))?;
+                read_end(&mut open.body, stall).map_err(|fault| Box::new((access, fault)))?;
             }
         }
         Ok(read)
@@ -219,7 +220,10 @@ impl Read for Head {
         loop {
             match self.read_open(into) {
                 Ok(read) => return Ok(read),
-                Err((access, fault)) => self.recover(&access, fault)?,
+                Err(failed) => {
+                    let (access, fault) = *failed;
+                    self.recover(&access, fault)?;
+                }
             }
         }
     }

@@ -83,9 +83,39 @@ impl Http {
     /// From now on these spans are wanted, ascending and without overlap, and nothing else.
     fn plan(&mut self, spans: &[Span]) {
         let settings = &self.shared.settings;
+        let queue = Queue::new(pieces(spans, settings.piece), settings.window);
+        self.start(queue);
+    }
+
+    /// Nobody has said what is wanted: everything is, from `start` to where the file ends; and if that is not known, this span and what
+    /// else comes to be asked for behind it.
+    fn want(&mut self, start: u64, span: Span) {
+        let mut state = self.shared.lock();
+        let (known, settings) = (state.known, &self.shared.settings);
+        match (&mut state.queue, known) {
+            (Some(queue), None) => {
+                queue.push(pieces(&[span], settings.piece));
+                self.shared.changed.notify_all();
+            }
+            (Some(_), Some(_)) => {}
+            (None, Some(end)) => {
+                drop(state);
+                self.plan(&[Span { start, end: end.max(span.end) }]);
+            }
+            (None, None) => {
+                let mut queue = Queue::growing(settings.window);
+                queue.push(pieces(&[span], settings.piece));
+                drop(state);
+                self.start(queue);
+            }
+        }
+    }
+
+    fn start(&mut self, queue: Queue) {
+        let settings = &self.shared.settings;
         let mut state = self.shared.lock();
         state.plan += 1;
-        state.queue = Some(Queue::new(pieces(spans, settings.piece), settings.window));
+        state.queue = Some(queue);
         drop(state);
         self.sent.clear();
         (self.waited, self.judged) = (Duration::ZERO, self.shared.received());
@@ -107,7 +137,7 @@ impl Http {
     }
 
     /// Fills `into` with the bytes from `at`, which lie within what is planned and behind what was taken before.
-    fn take(&mut self, mut at: u64, mut into: &mut [u8]) -> io::Result<()> {
+    fn fill(&mut self, mut at: u64, mut into: &mut [u8]) -> io::Result<()> {
         while !into.is_empty() {
             if let Some(len) = self.copy(at, into)? {
                 into = &mut into[len..];
@@ -143,6 +173,11 @@ impl Http {
         }
     }
 
+    /// Something that is wanted was not taken.
+    fn has_more(&self) -> bool {
+        self.shared.lock().queue.as_ref().is_some_and(|queue| queue.piece().is_some())
+    }
+
     /// Does the file end behind its last chunk? Where its length was told, that was compared with the head already.
     fn at_end(&mut self) -> io::Result<bool> {
         let stall = self.shared.settings.patience.stall;
@@ -150,6 +185,9 @@ impl Http {
         let mut state = self.shared.lock();
         if !all || state.length_told {
             return Ok(true);
+        }
+        if state.queue.as_mut().is_some_and(Queue::close) {
+            self.shared.changed.notify_all();
         }
         loop {
             if let Some(follows) = state.trailing {
@@ -174,12 +212,11 @@ impl Http {
         let shared = Arc::clone(&self.shared);
         let mut state = shared.lock();
         loop {
-            if state.failed {
+            if state.failed || state.closing {
                 return Err(failure(state.error.take()));
             }
             let Some(queue) = &mut state.queue else { return Err(unplanned(at)) };
-            let piece =
-                queue.piece().filter(|piece| piece.start <= at || at < piece.end).ok_or_else(|| unplanned(at))?;
+            let piece = queue.piece().ok_or_else(|| unplanned(at))?;
             if piece.end <= at {
                 queue.pass();
                 shared.changed.notify_all();
@@ -201,13 +238,12 @@ impl Http {
                 self.remember(Span::new(at, len as u64), mirror);
                 return Ok(Some(len));
             }
-            // While everybody waits before asking again no server can send anything.
+            // What we wait for before we ask again, or for an answer to begin, is not the body's slowness.
             let pause = state.not_before.saturating_duration_since(Instant::now());
-            let began = Instant::now();
-            let wait =
-                if pause.is_zero() { stall.saturating_sub(self.waited).max(Duration::from_millis(1)) } else { pause };
-            state = shared.changed.wait_timeout(state, wait).unwrap_or_else(PoisonError::into_inner).0;
-            if pause.is_zero() {
+            let (began, waits) = (Instant::now(), pause.is_zero() && shared.waits_for_body());
+            let look_again = if pause.is_zero() { stall / 8 } else { pause };
+            state = shared.changed.wait_timeout(state, look_again).unwrap_or_else(PoisonError::into_inner).0;
+            if waits && shared.waits_for_body() {
                 self.waited += began.elapsed();
             }
             if let Some(waited) = self.trickled() {
@@ -323,20 +359,14 @@ fn unplanned(at: u64) -> io::Error {
 pub struct HttpChunks {
     http: Http,
     data_start: u64,
-    file_len: u64,
     planned: bool,
 }
 
 impl HttpChunks {
-    /// The chunks stand from `data_start` to `file_len`, says the authenticated head. Refuses servers that have a file of another length
-    /// (FET-24).
-    ///
-    /// # Errors
-    /// No server is left; with the [`FetchError`] inside.
-    pub fn new(mut http: Http, data_start: u64, file_len: u64) -> io::Result<Self> {
+    /// The chunks begin at `data_start`, says the authenticated head.
+    pub fn new(mut http: Http, data_start: u64) -> Self {
         http.end_head();
-        http.expect_length(file_len).map_err(io::Error::other)?;
-        Ok(HttpChunks { http, data_start, file_len, planned: false })
+        HttpChunks { http, data_start, planned: false }
     }
 
     fn span(&self, chunk: &Chunk) -> Span {
@@ -347,8 +377,10 @@ impl HttpChunks {
 impl ChunkSource for HttpChunks {
     fn plan(&mut self, chunks: &[Chunk], wanted: &[usize]) -> io::Result<Passage> {
         self.planned = true;
+        let end = chunks.last().map_or(self.data_start, |last| self.span(last).end);
+        self.http.expect_length(end).map_err(io::Error::other)?;
         if self.http.sends_all() {
-            self.http.plan(&[Span { start: self.data_start, end: self.file_len }]);
+            self.http.plan(&[Span { start: self.data_start, end }]);
             return Ok(Passage::Everything);
         }
         let spans: Vec<Span> =
@@ -359,10 +391,9 @@ impl ChunkSource for HttpChunks {
 
     fn next(&mut self, _: usize, chunk: &Chunk, into: &mut [u8]) -> io::Result<()> {
         if !self.planned {
-            self.planned = true;
-            self.http.plan(&[Span { start: self.data_start, end: self.file_len }]);
+            self.http.want(self.data_start, self.span(chunk));
         }
-        self.http.take(self.span(chunk).start, into)
+        self.http.fill(self.span(chunk).start, into)
     }
 
     fn again(&mut self, number: usize, chunk: &Chunk, into: &mut [u8], why: Again) -> io::Result<()> {
@@ -374,6 +405,10 @@ impl ChunkSource for HttpChunks {
     }
 
     fn at_end(&mut self) -> io::Result<bool> {
+        // What was not planned was wanted to the file's end.
+        if !self.planned && self.http.has_more() {
+            return Ok(false);
+        }
         self.http.at_end()
     }
 }

@@ -65,7 +65,7 @@ pub(super) fn open(urls: Vec<String>, settings: Settings, file: &[u8]) -> io::Re
     let mut head = vec![0; HEAD];
     http.read_exact(&mut head)?;
     assert!(head == file[..HEAD], "the head is another");
-    Ok((HttpChunks::new(http, HEAD as u64, file.len() as u64)?, told))
+    Ok((HttpChunks::new(http, HEAD as u64), told))
 }
 
 /// Takes the wanted chunks as the pipeline does: each is checked, and a damaged one is asked for again.
@@ -200,6 +200,22 @@ fn fet_25_a_server_without_ranges_is_a_stream_over_one_connection() {
         let told = fetch(&[&server], &file).unwrap();
         assert_eq!(server.asked().len(), 1, "the head is the front of the same answer");
         assert_eq!(told.received(), file.len() as u64);
+    }
+}
+
+/// As `verify` takes them.
+#[test]
+fn fet_25_chunks_that_nobody_planned_come_all_the_same() {
+    let file = file(1);
+    for server in [good(&file), no_ranges(file.clone(), false), no_ranges(file.clone(), true)] {
+        let (mut source, _) = open(vec![server.url.clone()], quick(), &file).unwrap();
+        let mut bytes = vec![0; CHUNK];
+        for (number, chunk) in chunks(&file).iter().enumerate() {
+            source.next(number, chunk, &mut bytes).unwrap();
+            assert!(Digest::of(&bytes) == chunk.encoded_sha256, "{number}");
+        }
+        assert!(source.at_end().unwrap());
+        assert!(server.asked().len() == 1 || server.asked()[0].range.is_some());
     }
 }
 

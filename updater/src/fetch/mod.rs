@@ -7,12 +7,14 @@
 mod answer;
 mod backoff;
 mod client;
+mod deltas;
 mod engine;
 mod fault;
 mod file;
 mod head;
 mod http;
 mod mirrors;
+mod options;
 mod queue;
 mod ranges;
 mod rate;
@@ -21,10 +23,12 @@ mod wire;
 
 pub use backoff::{FETCHING, OPENING, Retry};
 pub use client::{BadProxy, PATIENCE, Patience, Proxying, Settings, client};
+pub use deltas::{BadList, Delta, LONGEST_LIST, cheapest, list_address, parse_list};
 pub use fault::{Failure, Fault, FetchError, without_credentials};
 pub use file::{FileChunks, Limited};
 pub use http::{Http, HttpChunks};
 pub use mirrors::mirror_address;
+pub use options::{addresses, limit, settings};
 pub use ranges::{GAP_SHARE, LONGEST_GAP, Span, coalesce};
 pub use rate::{Bucket, Limit, NotARate, Rate};
 pub use told::Told;

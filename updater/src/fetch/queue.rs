@@ -37,13 +37,39 @@ pub struct Queue {
     done: BTreeMap<usize, Got>,
     /// The piece the reader is at.
     reading: usize,
+    /// More pieces may come to be wanted.
+    growing: bool,
 }
 
 impl Queue {
+    /// Nothing yet: what is wanted is told piece by piece.
+    pub fn growing(window: usize) -> Self {
+        Queue { growing: true, ..Queue::new(Vec::new(), window) }
+    }
+
+    /// These are wanted, too; they lie behind the others.
+    pub fn push(&mut self, pieces: Vec<Span>) {
+        self.pieces.extend(pieces);
+    }
+
+    /// Nothing more is wanted. True: more might have been.
+    pub fn close(&mut self) -> bool {
+        std::mem::take(&mut self.growing)
+    }
+
     /// All of these are to be fetched; they ascend.
     pub fn new(pieces: Vec<Span>, window: usize) -> Self {
         let (partial, done) = (BTreeMap::new(), BTreeMap::new());
-        Queue { pieces, window: window.max(1), fresh: 0, again: BTreeSet::new(), partial, done, reading: 0 }
+        Queue {
+            pieces,
+            window: window.max(1),
+            fresh: 0,
+            again: BTreeSet::new(),
+            partial,
+            done,
+            reading: 0,
+            growing: false,
+        }
     }
 
     /// The next piece to fetch from `mirror`, the earliest first; `None` while the window is full, or when all are taken. What another
@@ -68,16 +94,21 @@ impl Queue {
 
     /// Every piece has come, or is on its way.
     pub fn all_taken(&self) -> bool {
-        self.again.is_empty() && self.fresh >= self.pieces.len()
+        !self.growing && self.again.is_empty() && self.fresh >= self.pieces.len()
     }
 
     /// The piece is whole.
     pub fn finish(&mut self, index: usize, got: Got) {
-        self.done.insert(index, got);
+        if index >= self.reading {
+            self.done.insert(index, got);
+        }
     }
 
     /// The piece has to be taken again; so much of it has come.
     pub fn put_back(&mut self, index: usize, got: Got) {
+        if index < self.reading {
+            return;
+        }
         self.again.insert(index);
         if !got.bytes.is_empty() {
             self.partial.insert(index, got);

@@ -15,8 +15,6 @@ pub(crate) struct Request {
     /// First byte, and the one behind the last.
     pub(crate) range: Option<(u64, u64)>,
     pub(crate) if_range: Option<String>,
-    /// Whole, in lower case.
-    pub(crate) head: String,
 }
 
 /// What to do with a connection when a request was answered.
@@ -88,7 +86,7 @@ fn read_request(reader: &mut BufReader<TcpStream>) -> Option<Request> {
         let (first, last) = range.trim().split_once('-').unwrap();
         (first.parse().unwrap(), last.parse::<u64>().unwrap() + 1)
     });
-    Some(Request { number: 0, connection: 0, path, range, if_range, head })
+    Some(Request { number: 0, connection: 0, path, range, if_range })
 }
 
 /// Whoever asked may be gone by now.

@@ -6,16 +6,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::engine::Shared;
 
 /// Bytes that came, and what went wrong on the way; stays when the source is gone. Cheap to clone.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub struct Told {
     bytes: Arc<AtomicU64>,
     http: Option<Arc<Shared>>,
-}
-
-impl Default for Told {
-    fn default() -> Self {
-        Told { bytes: Arc::default(), http: None }
-    }
 }
 
 impl std::fmt::Debug for Told {
@@ -36,6 +30,13 @@ impl Told {
     /// Bytes that came, the head's included, whether they were wanted or not; over a network those of bodies.
     pub fn received(&self) -> u64 {
         self.http.as_ref().map_or(0, |http| http.received()) + self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// Ends a source that is being fetched: whoever waits for it gets an error, soon. For signals.
+    pub fn hang_up(&self) {
+        if let Some(http) = &self.http {
+            http.close();
+        }
     }
 
     /// What went wrong with whom, and stopped nothing, for a person.

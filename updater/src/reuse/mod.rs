@@ -3,11 +3,13 @@
 //! All of it is hints. A chunk taken from a slot is checked by its plain SHA-256 before it is used (IMG-56); a map that is lost, old or
 //! wrong costs bytes over the wire and nothing else.
 
+mod begin;
 mod journal;
 mod map;
 mod plan;
 mod slots;
 
+pub use begin::{Begun, begin};
 pub use journal::{Journal, MapError, SlotMaps};
 pub use map::{BadMap, Piece, SlotMap};
 pub use plan::{decide, thinned};
