@@ -154,11 +154,6 @@ impl Records {
         self.dir.is_some()
     }
 
-    /// The folder of it all.
-    pub fn dir(&self) -> Option<&Path> {
-        self.dir.as_deref()
-    }
-
     /// Is the place in memory? A machine without its `/var` may have a tmpfs there: what is recorded ends with the boot.
     pub fn in_memory(&self) -> bool {
         !self.lasting && self.dir.as_deref().is_some_and(in_memory)

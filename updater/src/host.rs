@@ -60,11 +60,6 @@ pub trait Host {
     fn open_esp(&self, access: Access) -> Result<Box<dyn OpenEsp>, HostError>;
     /// Opens the slot that does not run, for writing (DSK-41 to DSK-43).
     fn open_slot(&self, slot: TargetSlot) -> Result<Box<dyn SlotIo>, SlotError>;
-    /// Opens the slot that runs, only to read from it, and says where in the file it begins (FET-4). `None` when that cannot be done, and
-    /// for a disk image file: what its slots hold is not remembered.
-    fn open_running(&self, _slot: Slot) -> Option<(std::fs::File, u64)> {
-        None
-    }
     /// The boot guard's record on the ESP's raw partition (GRD-2); a damaged one is empty. Changes nothing, and needs no
     /// lock. A host that has none says that it is missing.
     fn read_guard(&self) -> Result<GuardRecord, GuardError> {
@@ -218,10 +213,6 @@ impl Host for Device {
     fn open_slot(&self, slot: TargetSlot) -> Result<Box<dyn SlotIo>, SlotError> {
         let slot = slot.slot();
         Ok(Box::new(SlotFile::open_partition(self.disk.slot_dev(slot), self.disk.layout.slot(slot))?))
-    }
-
-    fn open_running(&self, slot: Slot) -> Option<(std::fs::File, u64)> {
-        std::fs::File::open(self.disk.slot_dev(slot)).ok().map(|file| (file, 0))
     }
 
     fn read_guard(&self) -> Result<GuardRecord, GuardError> {

@@ -39,8 +39,6 @@ pub mod reason;
 #[cfg(feature = "apply")]
 pub mod refuse;
 #[cfg(feature = "apply")]
-pub mod reuse;
-#[cfg(feature = "apply")]
 mod slot_content;
 #[cfg(feature = "apply")]
 pub mod source;
