@@ -6,10 +6,13 @@ use std::path::PathBuf;
 use crate::aligned::BLOCK;
 use crate::window::{OutsideWindow, check_range};
 
+/// What [`SlotIo::zero_at`] writes at once.
+const ZEROS: usize = 256 * 1024;
+
 /// Reading and writing one slot, and nothing but that slot (`DSK-41`, `DSK-42`).
 ///
 /// Offsets and lengths are in bytes, count from the slot's beginning, and are multiples of [`BLOCK`].
-pub trait SlotIo {
+pub trait SlotIo: Send {
     /// Bytes in the slot.
     fn len(&self) -> u64;
 
@@ -35,6 +38,29 @@ pub trait SlotIo {
     /// # Errors
     /// [`SlotError`].
     fn read_at_uncached(&mut self, offset: u64, bytes: &mut [u8]) -> Result<(), SlotError>;
+
+    /// Makes `bytes` bytes from `offset` on read as zeros, as [`write_at`](SlotIo::write_at) of zeros would; where the medium can do that
+    /// by itself, nothing is sent (`DSK-44`).
+    ///
+    /// # Errors
+    /// As [`write_at`](SlotIo::write_at).
+    fn zero_at(&mut self, offset: u64, bytes: u64) -> Result<(), SlotError> {
+        let zeros = crate::AlignedBuf::new(ZEROS);
+        let end = offset.saturating_add(bytes);
+        let mut at = offset;
+        while at < end {
+            let len = usize::try_from(end - at).map_or(ZEROS, |left| left.min(ZEROS));
+            self.write_at(at, &zeros[..len])?;
+            at += len as u64;
+        }
+        Ok(())
+    }
+
+    /// Another handle on the same slot, for another thread; a flush of one is a flush of all. `None` where there is only one, which threads
+    /// then use in turn.
+    fn another(&self) -> Option<Box<dyn SlotIo>> {
+        None
+    }
 
     /// True when the slot's first block holds only zeros: no image was ever written to it. (A slot that was fenced keeps its
     /// bytes; whether it can boot is the entries' business.)

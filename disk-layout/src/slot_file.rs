@@ -4,9 +4,11 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Seek, SeekFrom};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
 use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, OFlag, PosixFadviseAdvice, fcntl, posix_fadvise};
+use nix::fcntl::{FallocateFlags, FcntlArg, OFlag, PosixFadviseAdvice, fallocate, fcntl, posix_fadvise};
 
 use crate::aligned::{AlignedBuf, BLOCK, is_aligned};
 use crate::device::{SlotError, SlotIo, check_access};
@@ -30,14 +32,23 @@ pub enum Access {
 /// One slot of a disk, open for writing.
 #[derive(Debug)]
 pub struct SlotFile {
+    medium: Arc<Medium>,
+    bounce: Option<AlignedBuf>,
+}
+
+/// What all handles on a slot share.
+#[derive(Debug)]
+struct Medium {
     file: File,
     path: PathBuf,
     start: u64,
     len: u64,
-    access: Access,
+    /// How the file is open now; changes once at most, to buffered.
+    direct: AtomicBool,
     /// Written since the last flush: only matters for buffered access.
-    dirty: bool,
-    bounce: Option<AlignedBuf>,
+    dirty: AtomicBool,
+    /// The medium cannot make zeros by itself.
+    sends_zeros: AtomicBool,
 }
 
 impl SlotFile {
@@ -57,7 +68,7 @@ impl SlotFile {
         if actual != partition.len {
             return Err(SlotError::Length { path: path.to_owned(), expected: partition.len, actual });
         }
-        Ok(SlotFile { file, path: path.to_owned(), start: 0, len: actual, access, dirty: false, bounce: None })
+        Ok(SlotFile::new(file, path, 0, actual, access))
     }
 
     /// Opens a slot inside a disk image.
@@ -75,27 +86,45 @@ impl SlotFile {
             go_buffered(&file).map_err(open_error)?;
             access = Access::Buffered;
         }
-        Ok(SlotFile { file, path: path.to_owned(), start, len, access, dirty: false, bounce: None })
+        Ok(SlotFile::new(file, path, start, len, access))
+    }
+
+    fn new(file: File, path: &Path, start: u64, len: u64, access: Access) -> SlotFile {
+        let medium = Medium {
+            file,
+            path: path.to_owned(),
+            start,
+            len,
+            direct: AtomicBool::new(access == Access::Direct),
+            dirty: AtomicBool::new(false),
+            sends_zeros: AtomicBool::new(false),
+        };
+        SlotFile { medium: Arc::new(medium), bounce: None }
     }
 
     /// How the slot is accessed: a slot that is not written past the page cache is much slower.
     pub fn access(&self) -> Access {
-        self.access
+        if self.medium.direct.load(SeqCst) { Access::Direct } else { Access::Buffered }
     }
+}
 
+impl Medium {
     /// Writes whole blocks from aligned memory, or from any memory when access is buffered.
-    fn write_run(&mut self, offset: u64, bytes: &[u8]) -> Result<(), SlotError> {
+    fn write_run(&self, offset: u64, bytes: &[u8]) -> Result<(), SlotError> {
+        let was_direct = self.direct.load(SeqCst);
         let mut result = self.file.write_all_at(bytes, self.start + offset);
-        if self.takes_no_direct(&result) {
+        if self.takes_no_direct(was_direct, &result) {
             result = self.file.write_all_at(bytes, self.start + offset);
         }
         let bytes = bytes.len() as u64;
         result.map_err(|source| SlotError::Write { path: self.path.clone(), offset, bytes, source })
     }
 
-    fn read_run(&mut self, offset: u64, bytes: &mut [u8]) -> Result<(), SlotError> {
+    fn read_run(&self, offset: u64, bytes: &mut [u8]) -> Result<(), SlotError> {
+        let was_direct = self.direct.load(SeqCst);
         let mut result = self.file.read_exact_at(bytes, self.start + offset);
-        if self.takes_no_direct(&result) {
+        // Another handle may have made it buffered while this one was reading: then who knows where the bytes came from.
+        if self.takes_no_direct(was_direct, &result) || was_direct != self.direct.load(SeqCst) {
             self.drop_cache(offset, bytes.len() as u64)?;
             result = self.file.read_exact_at(bytes, self.start + offset);
         }
@@ -105,18 +134,19 @@ impl SlotFile {
 
     /// Some file systems accept `O_DIRECT` when the file is opened and refuse the first access. Then, once, access becomes
     /// buffered and the caller tries again.
-    fn takes_no_direct(&mut self, result: &io::Result<()>) -> bool {
+    fn takes_no_direct(&self, was_direct: bool, result: &io::Result<()>) -> bool {
         let refused = matches!(result, Err(e) if e.raw_os_error() == Some(Errno::EINVAL as i32));
-        if refused && self.access == Access::Direct && go_buffered(&self.file).is_ok() {
-            self.access = Access::Buffered;
-            return true;
+        if !refused || !was_direct {
+            return false;
         }
-        false
+        // Told before it is done, so that another handle that is affected by it sees it.
+        self.direct.store(false, SeqCst);
+        go_buffered(&self.file).is_ok()
     }
 
     /// Buffered access only: what is read next comes from the medium.
-    fn drop_cache(&mut self, offset: u64, bytes: u64) -> Result<(), SlotError> {
-        if self.dirty {
+    fn drop_cache(&self, offset: u64, bytes: u64) -> Result<(), SlotError> {
+        if self.dirty.load(SeqCst) {
             // The kernel drops clean pages only.
             self.flush()?;
         }
@@ -125,6 +155,22 @@ impl SlotFile {
         let (from, len) = (signed(self.start + offset)?, signed(bytes)?);
         posix_fadvise(&self.file, from, len, PosixFadviseAdvice::POSIX_FADV_DONTNEED)
             .map_err(|errno| failed(errno.into()))
+    }
+
+    fn flush(&self) -> Result<(), SlotError> {
+        // Cleared first: what another handle writes meanwhile may or may not be part of this flush.
+        self.dirty.store(false, SeqCst);
+        self.file.sync_data().map_err(|source| {
+            self.dirty.store(true, SeqCst);
+            SlotError::Flush { path: self.path.clone(), source }
+        })
+    }
+
+    /// Has the medium make zeros by itself: of a file it makes a hole, of a device's blocks what the device does for zeros.
+    fn punch(&self, offset: u64, bytes: u64) -> bool {
+        let (Ok(from), Ok(len)) = (i64::try_from(self.start + offset), i64::try_from(bytes)) else { return false };
+        let mode = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
+        fallocate(&self.file, mode, from, len).is_ok()
     }
 }
 
@@ -147,50 +193,68 @@ fn go_buffered(file: &File) -> io::Result<()> {
 
 impl SlotIo for SlotFile {
     fn len(&self) -> u64 {
-        self.len
+        self.medium.len
     }
 
     fn write_at(&mut self, offset: u64, bytes: &[u8]) -> Result<(), SlotError> {
-        check_access(offset, bytes.len(), self.len)?;
-        self.dirty = true;
-        if self.access == Access::Buffered || is_aligned(bytes) {
-            return self.write_run(offset, bytes);
+        check_access(offset, bytes.len(), self.medium.len)?;
+        self.medium.dirty.store(true, SeqCst);
+        if self.access() == Access::Buffered || is_aligned(bytes) {
+            return self.medium.write_run(offset, bytes);
         }
-        let mut bounce = self.bounce.take().unwrap_or_else(|| AlignedBuf::new(BOUNCE));
+        let bounce = self.bounce.get_or_insert_with(|| AlignedBuf::new(BOUNCE));
         let mut offset = offset;
         for part in bytes.chunks(BOUNCE) {
             bounce[..part.len()].copy_from_slice(part);
-            self.write_run(offset, &bounce[..part.len()])?;
+            self.medium.write_run(offset, &bounce[..part.len()])?;
             offset += part.len() as u64;
         }
-        self.bounce = Some(bounce);
         Ok(())
     }
 
     fn flush(&mut self) -> Result<(), SlotError> {
-        self.file.sync_data().map_err(|source| SlotError::Flush { path: self.path.clone(), source })?;
-        self.dirty = false;
-        Ok(())
+        self.medium.flush()
     }
 
     fn read_at_uncached(&mut self, offset: u64, bytes: &mut [u8]) -> Result<(), SlotError> {
-        check_access(offset, bytes.len(), self.len)?;
-        if self.access == Access::Buffered {
-            self.drop_cache(offset, bytes.len() as u64)?;
-            return self.read_run(offset, bytes);
+        check_access(offset, bytes.len(), self.medium.len)?;
+        if self.access() == Access::Buffered {
+            self.medium.drop_cache(offset, bytes.len() as u64)?;
+            return self.medium.read_run(offset, bytes);
         }
         if is_aligned(bytes) {
-            return self.read_run(offset, bytes);
+            return self.medium.read_run(offset, bytes);
         }
-        let mut bounce = self.bounce.take().unwrap_or_else(|| AlignedBuf::new(BOUNCE));
+        let bounce = self.bounce.get_or_insert_with(|| AlignedBuf::new(BOUNCE));
         let mut offset = offset;
         for part in bytes.chunks_mut(BOUNCE) {
-            self.read_run(offset, &mut bounce[..part.len()])?;
+            self.medium.read_run(offset, &mut bounce[..part.len()])?;
             part.copy_from_slice(&bounce[..part.len()]);
             offset += part.len() as u64;
         }
-        self.bounce = Some(bounce);
         Ok(())
+    }
+
+    fn zero_at(&mut self, offset: u64, bytes: u64) -> Result<(), SlotError> {
+        let len = usize::try_from(bytes).unwrap_or(usize::MAX);
+        check_access(offset, len, self.medium.len)?;
+        self.medium.dirty.store(true, SeqCst);
+        if !self.medium.sends_zeros.load(SeqCst) {
+            if self.medium.punch(offset, bytes) {
+                return Ok(());
+            }
+            self.medium.sends_zeros.store(true, SeqCst);
+        }
+        let zeros = AlignedBuf::new(len.min(BOUNCE));
+        for at in (0..bytes).step_by(BOUNCE) {
+            let len = (bytes - at).min(BOUNCE as u64) as usize;
+            self.medium.write_run(offset + at, &zeros[..len])?;
+        }
+        Ok(())
+    }
+
+    fn another(&self) -> Option<Box<dyn SlotIo>> {
+        Some(Box::new(SlotFile { medium: Arc::clone(&self.medium), bounce: None }))
     }
 }
 

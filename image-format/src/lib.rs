@@ -44,15 +44,16 @@ pub use manifest::{
     check_options, unknown_fields,
 };
 pub use reader::{
-    ChunkError, Claims, FinishError, HeadError, NoReuse, PayloadReader, Place, PlainChunk, Reuse, RootRun, RootWorker,
-    SharedRoot, Signers, Taken, UnverifiedImage, VerifiedImage, VerifyError,
+    ChunkError, Claims, FinishError, HeadError, InPlace, NoReuse, PayloadReader, Place, PlainChunk, Reuse, RootRun,
+    RootWorker, SharedRoot, Signers, Taken, UnverifiedImage, VerifiedImage, VerifyError,
 };
 pub use sign::{Durable, SignError, SignOutcome, add_signature, attach_signature};
 pub use signatures::{RecordAlgorithm, SignatureBlock, SignatureBlockError, SignatureRecord};
 pub use table::{Chunk, MAX_CHUNK_LEN, TableError};
 pub use transport::{Transport, TransportError};
 pub use verity::{
-    BLOCK, BadUuid, HashSink, Uuid, Verity, VerityBuilder, VerityError, slot_bytes, tree_blocks, verity_superblock,
+    BLOCK, BadUuid, HashSink, LeafHasher, Leaves, Uuid, Verity, VerityBuilder, VerityError, slot_bytes, tree_blocks,
+    verity_superblock,
 };
 /// Memory that is wiped when it is dropped, as [`PrivateKey::to_pem`] gives it.
 pub use zeroize::Zeroizing;

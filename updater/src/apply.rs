@@ -4,15 +4,15 @@
 //! cannot be overwritten, and what was not read back cannot be staged. The order is forced by what a power cut at any
 //! instant may leave; the story stands at each step.
 
-use std::io::Read;
+use std::num::{NonZeroU64, NonZeroUsize};
 
 use boot_entries::{
     ChangeError, Counter, Entry, EntryName, EspState, Fenced, PayloadKind, Staged, WrittenPayload, fence, stage,
 };
-use disk_layout::{LockError, SlotError, UpdateLock};
+use disk_layout::{Changed, LockError, Look, SlotError, SlotIo, UpdateLock};
 use image_format::{
-    Architecture, ChunkError, FinishError, HeadError, Manifest, PE_HEAD_LEN, PeError, TrustPolicy, UnverifiedImage,
-    VerifiedImage, VerifyError, pe_machine,
+    Architecture, Chunk, ChunkError, ChunkSource, FinishError, HeadError, Manifest, NoReuse, PE_HEAD_LEN, PeError,
+    Reuse, Taken, TrustPolicy, UnverifiedImage, VerifiedImage, VerifyError, pe_machine,
 };
 
 use crate::config::Policy;
@@ -24,7 +24,10 @@ use crate::preflight::{self, Preflight};
 use crate::progress::{Progress, Step};
 use crate::refuse::{Downgrade, KnownBad, Refusal};
 use crate::session::{self, SessionError, event};
-use crate::slot_content::{self, Proven, SlotContentError, Written};
+use crate::slot_content::{self, Done, How, Proven, SlotContentError, Written};
+use crate::slot_map::{Journal, KnownSlots, SlotMaps};
+use crate::source::{ImageStream, Limited};
+use crate::stop::Stop;
 
 /// What the operator asks for.
 #[derive(Debug)]
@@ -37,6 +40,12 @@ pub struct Request<'a> {
     pub downgrade: Downgrade,
     /// Images that failed here.
     pub known_bad: KnownBad,
+    /// Ends the work when it is asked to, up to the commit point; the slot is fenced then (UPD-8).
+    pub stop: &'a Stop,
+    /// Threads that work on the slot; by the machine where it is not said.
+    pub workers: Option<NonZeroUsize>,
+    /// Bytes that are taken from the source in a second, at most.
+    pub limit_rate: Option<NonZeroU64>,
 }
 
 /// What became of it.
@@ -59,6 +68,17 @@ pub struct Summary {
     pub file_name: String,
     /// What did not work and stopped nothing, for a person.
     pub notes: Vec<String>,
+    /// Where root came from, and what of it was written.
+    pub traffic: Traffic,
+}
+
+/// How many bytes went which way for root, its tree left aside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Traffic {
+    /// From where.
+    pub taken: Taken,
+    /// Into the slot.
+    pub changed: Changed,
 }
 
 /// Why nothing was applied. Before [`ApplyError::NotFenced`] nothing was changed; whatever it is, the running system is
@@ -140,6 +160,9 @@ pub enum FencedError {
         /// By its slots.
         machine: Architecture,
     },
+    /// Somebody asked for an end.
+    #[error("interrupted by a signal")]
+    Interrupted,
     /// The image lacks a payload, which its manifest excludes.
     #[error("the image carries no {0}")]
     Missing(PayloadKind),
@@ -150,6 +173,14 @@ struct Context<'c> {
     host: &'c dyn Host,
     lock: &'c UpdateLock,
     progress: &'c mut dyn Progress,
+    stop: &'c Stop,
+    workers: Option<NonZeroUsize>,
+}
+
+impl Context<'_> {
+    fn check_stop(&self) -> Result<(), FencedError> {
+        if self.stop.is_asked() { Err(FencedError::Interrupted) } else { Ok(()) }
+    }
 }
 
 /// What will be staged where; decided before anything is changed.
@@ -161,20 +192,23 @@ pub(crate) struct Plan {
     pub(crate) retried: bool,
     /// What could not be read or recorded before, for a person.
     pub(crate) notes: Vec<String>,
+    pub(crate) traffic: Traffic,
 }
 
 /// Applies the image that `source` holds. Takes the lock once its head is read and trusted, and holds it to the end:
 /// whoever sends a head slowly must not keep a trial from its commit.
 pub fn apply(
     host: &dyn Host,
-    source: Box<dyn Read>,
+    source: Box<dyn ImageStream>,
     request: &Request<'_>,
     progress: &mut dyn Progress,
 ) -> Result<Outcome, ApplyError> {
     progress.begin(Step::Check, None);
     let image = UnverifiedImage::read_head(source)?.verify(request.trust)?;
     let lock = host.lock()?;
-    let mut context = Context { host, lock: &lock, progress };
+    let data_start = image.data_start();
+    let image = image.map_source(|stream| limited(stream.into_chunks(data_start), request));
+    let mut context = Context { host, lock: &lock, progress, stop: request.stop, workers: request.workers };
     let checked = match Checked::new(image, &context, request)? {
         Ok(checked) => checked,
         Err(nothing_to_do) => return Ok(nothing_to_do),
@@ -204,7 +238,14 @@ fn is_live(host: &dyn Host, name: EntryName) -> bool {
     state.live(name.slot).is_some_and(|ours| ours.name.same_system(name))
 }
 
-type Image = VerifiedImage<Box<dyn Read>>;
+fn limited(chunks: Box<dyn ChunkSource + Send>, request: &Request<'_>) -> Box<dyn ChunkSource + Send> {
+    match request.limit_rate {
+        Some(rate) => Box::new(Limited::new(chunks, rate.get(), request.stop.clone())),
+        None => chunks,
+    }
+}
+
+type Image = VerifiedImage<Box<dyn ChunkSource + Send>>;
 
 /// UPD-1 holds: the image is trusted and nothing speaks against it. Nothing was changed.
 #[must_use]
@@ -251,19 +292,43 @@ struct SlotFenced {
 impl SlotFenced {
     /// UPD-3.
     fn write(mut self, context: &mut Context<'_>, manifest: &Manifest) -> Result<SlotWritten, FencedError> {
-        let (payload, verity) = manifest.root();
-        context.progress.begin(Step::Write, Some(payload.size));
+        context.progress.begin(Step::Write, Some(manifest.root().0.size));
         let mut slot = context.host.open_slot(self.plan.target)?;
-        let root = self.image.next_payload()?.ok_or_else(|| FencedError::Image(missing_root()))?;
-        let mut root = root.leave_digest_to_verity();
-        let written = slot_content::write(&mut root, verity, &mut *slot, |bytes| context.progress.done(bytes))?;
-        Ok(SlotWritten { image: self.image, plan: self.plan, fenced: self.fenced, written })
+        let look = look(&mut *slot)?;
+        let target = self.plan.target.slot();
+        let maps = context.host.records().slots_dir().map(SlotMaps::in_dir);
+        let other = context.host.read_slot(!target);
+        let known = maps.as_ref().map(|maps| KnownSlots::new(maps, target, other.as_deref()));
+        let reuse = known.as_ref().map_or(&NoReuse as &dyn Reuse, |known| known);
+        let mut journal = None;
+        if let Some(begun) = maps.map(|maps| maps.begin(target, self.image.system_id(), root_chunks(&self.image))) {
+            let failed = |error| self.plan.notes.push(format!("what slot {target} holds is not recorded: {error}"));
+            journal = begun.map_err(failed).ok();
+        }
+        let mut last = Done::default();
+        let mut done = |done: Done| {
+            last = done;
+            journal.iter_mut().for_each(|journal| journal.through(done.through));
+            context.progress.done(done.bytes);
+        };
+        let how = How { look, stop: context.stop, workers: context.workers };
+        let written = slot_content::write(&mut self.image, reuse, &mut *slot, &how, &mut done);
+        journal.iter_mut().for_each(|journal| journal.leave(last.through));
+        let written = written?;
+        self.plan.traffic = Traffic { taken: written.taken, changed: written.changed };
+        Ok(SlotWritten { image: self.image, plan: self.plan, fenced: self.fenced, look, journal, written })
     }
 }
 
-/// The manifest promises a root as first payload (IMG-14), so this is never seen.
-fn missing_root() -> ChunkError {
-    ChunkError::Unfinished { payload: "root".to_owned() }
+/// The chunks of the first payload.
+fn root_chunks(image: &Image) -> &[Chunk] {
+    let count = image.chunks().iter().take_while(|chunk| chunk.payload == 0).count();
+    &image.chunks()[..count]
+}
+
+/// A slot that was never written to holds nothing that could be left as it is (DSK-44).
+fn look(slot: &mut dyn SlotIo) -> Result<Look, SlotError> {
+    Ok(if slot.is_blank()? { Look::Never } else { Look::First })
 }
 
 /// The slot was written and flushed.
@@ -272,6 +337,8 @@ struct SlotWritten {
     image: Image,
     plan: Plan,
     fenced: Fenced,
+    look: Look,
+    journal: Option<Journal>,
     written: Written,
 }
 
@@ -280,7 +347,10 @@ impl SlotWritten {
     fn read_back(self, context: &mut Context<'_>, manifest: &Manifest) -> Result<SlotProven, FencedError> {
         context.progress.begin(Step::ReadBack, Some(manifest.slot_bytes));
         let mut slot = context.host.open_slot(self.plan.target)?;
-        let proven = self.written.read_back(&mut *slot, |bytes| context.progress.done(bytes))?;
+        let how = How { look: self.look, stop: context.stop, workers: context.workers };
+        let done = &mut |bytes| context.progress.done(bytes);
+        let proven = self.written.prove(root_chunks(&self.image), &mut *slot, &how, done)?;
+        self.journal.into_iter().for_each(Journal::finish);
         Ok(SlotProven { image: self.image, plan: self.plan, fenced: self.fenced, proven })
     }
 }
@@ -303,6 +373,7 @@ impl SlotProven {
         let (mut linux, mut initrd) = (None, None);
         let mut done = 0;
         while let Some(mut reader) = self.image.next_payload()? {
+            context.check_stop()?;
             let payload = reader.payload().clone();
             let kind = match payload.kind {
                 image_format::PayloadKind::Linux { .. } => PayloadKind::Linux,
@@ -356,6 +427,10 @@ struct Ready {
 impl Ready {
     /// UPD-6: the entry whole but inert, then one byte in place.
     fn stage(self, context: &mut Context<'_>) -> Result<Live, FencedError> {
+        // The last moment (UPD-9): what follows is a few writes, and is not broken off in between.
+        if !context.stop.commit() {
+            return Err(FencedError::Interrupted);
+        }
         context.progress.begin(Step::Stage, None);
         // The proof ends here: only what was read back is staged.
         let Proven { .. } = self.proven;
@@ -384,7 +459,7 @@ impl Live {
             session::note(&mut notes, records.append(event(kind, &self.plan.entry, self.staged.name.to_string())));
         }
         notes.dedup();
-        Summary { entry: self.plan.entry, file_name: self.staged.name.to_string(), notes }
+        Summary { entry: self.plan.entry, file_name: self.staged.name.to_string(), notes, traffic: self.plan.traffic }
     }
 }
 

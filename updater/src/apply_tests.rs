@@ -44,9 +44,12 @@ fn upd_2_to_6_the_exact_order_of_effects() {
         "esp flush".to_owned(),
         // ENT-28: the directory of the entries will not grow during the trial.
         "esp make room for 256 in loader/entries".to_owned(),
-        // UPD-3: data, superblock and the top of the tree in one piece, the leaves in another; then the flush.
+        // UPD-3: the data, all of it in one run; then the flush.
         "slot write 0".to_owned(),
+        "slot flush 0".to_owned(),
+        // UPD-4: the tree that the data on the medium give: the leaves, then superblock and top in one piece; then the flush.
         format!("slot write {}", tree + 8192),
+        format!("slot write {tree}"),
         "slot flush 0".to_owned(),
         // UPD-5
         "esp write ralphos/b/g2-linux".to_owned(),
@@ -60,10 +63,22 @@ fn upd_2_to_6_the_exact_order_of_effects() {
         "esp flush".to_owned(),
     ];
     assert_eq!(changes(&log), expected.iter().collect::<Vec<_>>(), "{log:#?}");
+    let slot: Vec<&str> = log.iter().filter_map(|line| line.strip_prefix("slot ")).collect();
+    let (leaves, tree) = (format!("write {}", tree + 8192), format!("{tree}"));
+    let expected = [
+        "read 0", // Is it blank?
+        "write 0",
+        "flush 0",
+        "read 0",
+        &leaves,
+        &format!("write {tree}"),
+        "flush 0",
+        &leaves.replace("write", "read"),
+        &format!("read {tree}"),
+    ];
+    assert_eq!(slot, expected, "UPD-4 reads what was flushed");
     let position = |wanted: &str| log.iter().position(|line| line.starts_with(wanted)).unwrap();
     let last = |wanted: &str| log.iter().rposition(|line| line.starts_with(wanted)).unwrap();
-    assert!(last("slot write") < position("slot flush"));
-    assert!(position("slot flush") < position("slot read"), "UPD-4 reads what was flushed");
     assert!(last("slot read") < position("esp write"), "UPD-4 before UPD-5");
 }
 
@@ -172,8 +187,8 @@ fn upd_8_a_failure_of_the_slot_leaves_it_fenced_and_nothing_comes_after() {
     let (bytes, _) = image(&spec("2.0.0"));
     for event in 0.. {
         let host = FakeHost::new();
-        let slot = host.slot.borrow_mut().take().unwrap();
-        *host.slot.borrow_mut() = Some(slot.fail_at(event));
+        let slot = host.slot.lock().unwrap().take().unwrap();
+        *host.slot.lock().unwrap() = Some(slot.fail_at(event));
         match host.apply(bytes.clone()) {
             Err(ApplyError::Fenced { .. }) => {
                 let log = host.take_log();

@@ -1,5 +1,6 @@
 //! The command line of `ralph-update`.
 
+use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
@@ -91,12 +92,26 @@ pub struct Apply {
     /// Accept an image that failed on this machine before, or that fell back three times without evidence
     #[arg(long)]
     pub retry_failed: bool,
+    /// Take no more than so many bytes a second from the source; K, M and G are understood
+    #[arg(long, value_name = "BYTES", value_parser = rate)]
+    pub limit_rate: Option<NonZeroU64>,
+    /// Stand back behind everything else that wants the disk or a processor
+    #[arg(long)]
+    pub background: bool,
+    /// Threads that work on the slot (default: one more than there are processors, as far as memory allows)
+    #[arg(long, value_name = "N")]
+    pub workers: Option<NonZeroUsize>,
     /// Reboot into the trial when all is staged
     #[arg(long)]
     pub reboot: bool,
     /// How to tell the progress, on standard error
     #[arg(long, value_enum, default_value = "auto")]
     pub progress: Mode,
+}
+
+fn rate(text: &str) -> Result<NonZeroU64, String> {
+    let bytes = disk_layout::parse_size(text).map_err(|error| error.to_string())?;
+    NonZeroU64::new(bytes).ok_or_else(|| "at a rate of 0 nothing ever comes".to_owned())
 }
 
 /// Arguments of `verify`.

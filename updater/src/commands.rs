@@ -1,6 +1,5 @@
 //! What each command does: open the machine, take the lock, call the library, put the result into words.
 
-use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::Command as Process;
 use std::thread;
@@ -11,7 +10,7 @@ use boot_guard::GuardClient;
 use disk_layout::{Slot, SysRoot};
 use image_format::{TrustPolicy, UnverifiedImage};
 use serde_json::json;
-use updater::apply::{ApplyError, Outcome, Request, apply};
+use updater::apply::{ApplyError, Outcome, Request, Traffic, apply};
 use updater::config::{self, LOCAL_DIR, Policy, VENDOR_DIR};
 use updater::doctor::fix::{NotRepaired, Repaired};
 use updater::doctor::{self, Diagnosis};
@@ -23,6 +22,7 @@ use updater::release;
 use updater::session::{CommitOutcome, Fencing, GivenUp, Session, hex};
 use updater::source::Source;
 use updater::status;
+use updater::stop::Stop;
 
 use crate::cli::{Apply, Cli, Command, Trust, Verify};
 use crate::report::Answer;
@@ -81,12 +81,21 @@ fn apply_image(cli: &Cli, args: &Apply) -> anyhow::Result<Answer> {
     }
     let (policy, trust) = trust(cli, &args.trust)?;
     let host = host(cli)?;
+    let stop = Stop::default();
+    // Before anything has a thread of its own.
+    stop.on_signals().context("cannot wait for signals")?;
+    if args.background {
+        stand_back();
+    }
     let stream = args.image.open()?;
     let request = Request {
         trust: &trust,
         policy: &policy,
         downgrade: if args.allow_downgrade { Downgrade::Allow } else { Downgrade::Refuse },
         known_bad: if args.retry_failed { KnownBad::Retry } else { KnownBad::Refuse },
+        stop: &stop,
+        workers: args.workers,
+        limit_rate: args.limit_rate,
     };
     let mut reporter = progress::reporter(args.progress);
     let outcome = apply(&*host, stream.reader, &request, &mut *reporter)
@@ -120,12 +129,32 @@ fn apply_image(cli: &Cli, args: &Apply) -> anyhow::Result<Answer> {
         "root_hash": hex(&entry.options.root_hash),
         "entry": summary.file_name,
         "notes": summary.notes,
+        "bytes": bytes(&summary.traffic),
     });
     let mut answer = Answer::done(text, fields);
     if args.reboot {
         reboot(&mut answer);
     }
     Ok(answer)
+}
+
+/// IFC-6.
+fn bytes(Traffic { taken, changed }: &Traffic) -> serde_json::Value {
+    json!({
+        "fetched": taken.fetched,
+        "in_place": taken.in_place,
+        "reused": taken.reused,
+        "missed": taken.missed,
+        "written": changed.written,
+        "zeroed": changed.zeroed,
+        "equal": changed.equal,
+    })
+}
+
+/// Whether anything comes of it is the kernel's business, and no update fails for it.
+fn stand_back() {
+    let _ = disk_layout::io_when_idle();
+    let _ = rustix::process::nice(19);
 }
 
 fn tell_status(cli: &Cli) -> anyhow::Result<Answer> {
@@ -175,7 +204,7 @@ fn verify(cli: &Cli, args: &Verify) -> anyhow::Result<Answer> {
 }
 
 fn read_through(image: &Source, trust: &TrustPolicy) -> anyhow::Result<(String, String)> {
-    let reader: Box<dyn Read> = image.open()?.reader;
+    let reader = image.open()?.reader;
     let mut image =
         UnverifiedImage::read_head(reader).map_err(ApplyError::from)?.verify(trust).map_err(ApplyError::from)?;
     while let Some(mut payload) = image.next_payload()? {

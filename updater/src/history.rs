@@ -164,6 +164,11 @@ impl Records {
         self.dir.as_ref().map(|dir| dir.join(EVIDENCE_DIR))
     }
 
+    /// Where the slot maps are kept (SLM-1).
+    pub fn slots_dir(&self) -> Option<PathBuf> {
+        self.dir.as_ref().map(|dir| dir.join("slots"))
+    }
+
     /// What says that nothing was ever kept here, for a person: `/var` may be lost, or another file system in its place.
     pub fn missing(&self) -> Option<String> {
         let dir = self.dir.as_ref().filter(|dir| !dir.exists())?;

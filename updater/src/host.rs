@@ -11,8 +11,8 @@ use boot_entries::vars::EFIVARS;
 use boot_entries::{BootOptions, Esp, EspError, FoundVars, ImageEsp, KernelEsp, read_vars};
 use disk_layout::{
     BootedDisk, BootedError, Clash, DEVICE_LOCK, DiskFile, DiskLayout, FileWindow, LayoutError, LockError, MountError,
-    MountMode, PrivateMount, RepairError, Slot, SlotError, SlotFile, SlotIo, SysError, SysRoot, TableCopy, UpdateLock,
-    find_booted, repair_copy,
+    MountMode, PrivateMount, RepairError, Slot, SlotBytes, SlotError, SlotFile, SlotIo, SlotReader, SysError, SysRoot,
+    TableCopy, UpdateLock, find_booted, repair_copy,
 };
 use nix::fcntl::OFlag;
 
@@ -60,6 +60,10 @@ pub trait Host {
     fn open_esp(&self, access: Access) -> Result<Box<dyn OpenEsp>, HostError>;
     /// Opens the slot that does not run, for writing (DSK-41 to DSK-43).
     fn open_slot(&self, slot: TargetSlot) -> Result<Box<dyn SlotIo>, SlotError>;
+    /// Opens a slot to read from it what the other one needs, too; `None` where that cannot be done. It may be the running one.
+    fn read_slot(&self, _slot: Slot) -> Option<Box<dyn SlotBytes>> {
+        None
+    }
     /// The boot guard's record on the ESP's raw partition (GRD-2); a damaged one is empty. Changes nothing, and needs no
     /// lock. A host that has none says that it is missing.
     fn read_guard(&self) -> Result<GuardRecord, GuardError> {
@@ -213,6 +217,11 @@ impl Host for Device {
     fn open_slot(&self, slot: TargetSlot) -> Result<Box<dyn SlotIo>, SlotError> {
         let slot = slot.slot();
         Ok(Box::new(SlotFile::open_partition(self.disk.slot_dev(slot), self.disk.layout.slot(slot))?))
+    }
+
+    fn read_slot(&self, slot: Slot) -> Option<Box<dyn SlotBytes>> {
+        let reader = SlotReader::open(self.disk.slot_dev(slot), 0, self.disk.layout.slot(slot).len).ok()?;
+        Some(Box::new(reader))
     }
 
     fn read_guard(&self) -> Result<GuardRecord, GuardError> {

@@ -41,7 +41,11 @@ pub mod refuse;
 #[cfg(feature = "apply")]
 mod slot_content;
 #[cfg(feature = "apply")]
+mod slot_map;
+#[cfg(feature = "apply")]
 pub mod source;
+#[cfg(feature = "apply")]
+pub mod stop;
 
 #[cfg(all(test, feature = "apply"))]
 mod testing;

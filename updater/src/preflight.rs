@@ -5,7 +5,7 @@ use boot_entries::{BootOptions, Entry, Liveness, OnCorruption, OurEntry, Wholene
 use disk_layout::UpdateLock;
 use image_format::{Architecture, Manifest, SystemId, UpdaterVersion};
 
-use crate::apply::{ApplyError, Plan, Request};
+use crate::apply::{ApplyError, Plan, Request, Traffic};
 use crate::doctor;
 use crate::exit::with_source;
 use crate::guard::take_over_guard_event;
@@ -91,7 +91,7 @@ pub(crate) fn look(
     loader_agrees(host, &mut session, &running, &entry)?;
     session.close()?;
     let retried = facts.known_bad.is_some() || facts.inconclusive > 0 && request.known_bad == KnownBad::Retry;
-    Ok(Preflight::Go(Box::new(Plan { target, entry, retried, notes })))
+    Ok(Preflight::Go(Box::new(Plan { target, entry, retried, notes, traffic: Traffic::default() })))
 }
 
 fn facts(

@@ -3,11 +3,19 @@
 //! A body is read by a thread of its own, so that a server that stalls is noticed (no byte within [`Patience::stall`]) even
 //! though the HTTP library has no time limit between two reads, and so that fetching overlaps writing.
 
+mod file;
+mod limit;
+
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
+
+use image_format::ChunkSource;
+
+use file::RegularFile;
+pub use limit::Limited;
 
 /// How long a server may keep an apply waiting (THR-9).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -167,10 +175,32 @@ impl std::fmt::Display for Received {
     }
 }
 
+/// An image as it is opened: bytes in order until its head is read and trusted, and then chunks.
+pub trait ImageStream: Read + Send {
+    /// Gives the chunks of the image whose data begin `data_start` bytes from the start of the stream, which is where it stands.
+    fn into_chunks(self: Box<Self>, data_start: u64) -> Box<dyn ChunkSource + Send>;
+}
+
+/// A stream that cannot be asked for anything but its next byte.
+#[derive(Debug)]
+pub struct Forward<R>(pub R);
+
+impl<R: Read> Read for Forward<R> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        self.0.read(buf)
+    }
+}
+
+impl<R: Read + Send + 'static> ImageStream for Forward<R> {
+    fn into_chunks(self: Box<Self>, _: u64) -> Box<dyn ChunkSource + Send> {
+        self
+    }
+}
+
 /// An open source: a stream, and its length where that is known.
 pub struct Stream {
     /// The bytes, in order, once.
-    pub reader: Box<dyn Read>,
+    pub reader: Box<dyn ImageStream>,
     /// How many bytes are expected in all.
     pub length: Option<u64>,
 }
@@ -191,7 +221,7 @@ impl Source {
     pub fn open_with(&self, patience: Patience) -> Result<Stream, SourceError> {
         match self {
             Source::File(path) => open_file(path),
-            Source::Stdin => Ok(Stream { reader: Box::new(io::stdin()), length: None }),
+            Source::Stdin => Ok(Stream { reader: Box::new(Forward(io::stdin())), length: None }),
             Source::Url(url) => fetch(url, patience),
         }
     }
@@ -204,8 +234,10 @@ fn open_file(path: &Path) -> Result<Stream, SourceError> {
     if meta.is_dir() {
         return Err(open(io::ErrorKind::IsADirectory.into()));
     }
-    let length = meta.is_file().then_some(meta.len());
-    Ok(Stream { reader: Box::new(file), length })
+    if !meta.is_file() {
+        return Ok(Stream { reader: Box::new(Forward(file)), length: None });
+    }
+    Ok(Stream { reader: Box::new(RegularFile(file)), length: Some(meta.len()) })
 }
 
 /// How servers are asked.
@@ -244,7 +276,7 @@ pub fn fetch_over(agent: &ureq::Agent, url: &str, patience: Patience) -> Result<
     let length = response.headers().get("content-length").and_then(|v| v.to_str().ok()?.parse().ok());
     let body = response.into_body().into_reader();
     let reader = Watched::start(body, shown, length, patience);
-    Ok(Stream { reader: Box::new(reader), length })
+    Ok(Stream { reader: Box::new(Forward(reader)), length })
 }
 
 /// User name and password of an address are not for logs.

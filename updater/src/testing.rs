@@ -1,7 +1,7 @@
 //! What the tests of several modules share: small signed images, and a machine in memory.
 
 use std::cell::RefCell;
-use std::io::{Cursor, Read};
+use std::io::Cursor;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -26,6 +26,8 @@ use crate::history::Records;
 use crate::host::{Access, Host, HostError, OpenEsp, TargetSlot};
 use crate::progress::Silent;
 use crate::refuse::{Downgrade, KnownBad};
+use crate::source::Forward;
+use crate::stop::Stop;
 use crate::vars::{LoaderVariable, VariableError};
 use crate::vitals::{EspVolume, Firmware, Vitals, Watchdog};
 
@@ -65,14 +67,23 @@ pub(crate) fn spec(version: &str) -> ImageSpec {
 /// An image and its manifest. The root has 700 KiB: two blocks of leaves, and chunks that do not end with it.
 pub(crate) fn image(spec: &ImageSpec) -> (Vec<u8>, Manifest) {
     let root: Vec<u8> = (0..700 * 1024_u32).map(|at| (at >> 5 ^ at >> 13) as u8).collect();
+    image_of(spec, [root, spec.version.clone().into_bytes()].concat())
+}
+
+/// An image of this root.
+pub(crate) fn image_of(spec: &ImageSpec, root: Vec<u8>) -> (Vec<u8>, Manifest) {
     let mut out = Cursor::new(Vec::new());
     let sources = Sources {
-        root: &mut Cursor::new([root, spec.version.clone().into_bytes()].concat()),
+        root: &mut Cursor::new(root),
         linux: &mut Cursor::new(kernel()),
         initrd: &mut Cursor::new(format!("initrd of {}", spec.version).into_bytes()),
     };
     let built = build(spec, sources, &[key()], &mut out, &mut |_, _| {}).unwrap();
     (out.into_inner(), built.manifest)
+}
+
+pub(crate) fn trust(keys: &[PrivateKey]) -> TrustPolicy {
+    TrustPolicy::new(keys.iter().map(PrivateKey::public).collect(), NonZeroUsize::MIN).unwrap()
 }
 
 /// What happens to the machine, in order.
@@ -88,7 +99,7 @@ pub(crate) struct FakeHost {
     pub records: Records,
     pub log: Log,
     pub esp: Rc<RefCell<Option<FakeEsp>>>,
-    pub slot: Rc<RefCell<Option<FakeSlot>>>,
+    pub slot: Arc<Mutex<Option<FakeSlot>>>,
     /// What the boot guard's record says; none: there is no such file.
     pub guard: RefCell<Option<GuardRecord>>,
     /// Flips a bit of every block read back at this offset.
@@ -137,7 +148,7 @@ impl FakeHost {
             records: Records::none(),
             log,
             esp: Rc::new(RefCell::new(Some(esp))),
-            slot: Rc::new(RefCell::new(Some(slot))),
+            slot: Arc::new(Mutex::new(Some(slot))),
             guard: RefCell::new(Some(GuardRecord::default())),
             spoil: None,
             vitals: RefCell::new(Vitals {
@@ -226,10 +237,19 @@ impl FakeHost {
         downgrade: Downgrade,
         known_bad: KnownBad,
     ) -> Result<Outcome, ApplyError> {
-        let trust = TrustPolicy::new(vec![key().public()], NonZeroUsize::MIN).unwrap();
+        let trust = trust(&[key()]);
         let policy = Policy { os_id: Some("ralphos".into()), ..Policy::default() };
-        let request = Request { trust: &trust, policy: &policy, downgrade, known_bad };
-        let source: Box<dyn Read> = Box::new(Cursor::new(image));
+        let stop = Stop::default();
+        let request = Request {
+            trust: &trust,
+            policy: &policy,
+            downgrade,
+            known_bad,
+            stop: &stop,
+            workers: NonZeroUsize::new(1),
+            limit_rate: None,
+        };
+        let source = Box::new(Forward(Cursor::new(image)));
         apply(self, source, &request, &mut Silent)
     }
 }
@@ -279,8 +299,8 @@ impl Host for FakeHost {
     fn open_slot(&self, slot: TargetSlot) -> Result<Box<dyn SlotIo>, SlotError> {
         let running = self.booted.as_ref().map(|options| options.slot);
         assert_ne!(Some(slot.slot()), running, "the booted slot is never opened for writing");
-        let slot = self.slot.borrow_mut().take();
-        Ok(Box::new(SlotInUse { slot, home: Rc::clone(&self.slot), spoil: self.spoil }))
+        let slot = self.slot.lock().unwrap().take();
+        Ok(Box::new(SlotInUse { slot, home: Arc::clone(&self.slot), spoil: self.spoil }))
     }
 
     fn read_guard(&self) -> Result<GuardRecord, GuardError> {
@@ -325,7 +345,7 @@ impl Host for FakeHost {
 
     fn is_blank(&self, slot: Slot) -> Option<bool> {
         let running = self.booted.as_ref().map(|options| options.slot);
-        if Some(slot) == running { None } else { self.slot.borrow_mut().as_mut()?.is_blank().ok() }
+        if Some(slot) == running { None } else { self.slot.lock().unwrap().as_mut()?.is_blank().ok() }
     }
 }
 
@@ -356,7 +376,7 @@ impl Drop for InUse {
 
 struct SlotInUse {
     slot: Option<FakeSlot>,
-    home: Rc<RefCell<Option<FakeSlot>>>,
+    home: Arc<Mutex<Option<FakeSlot>>>,
     spoil: Option<u64>,
 }
 
@@ -368,7 +388,7 @@ impl SlotInUse {
 
 impl Drop for SlotInUse {
     fn drop(&mut self) {
-        *self.home.borrow_mut() = self.slot.take();
+        *self.home.lock().unwrap() = self.slot.take();
     }
 }
 

@@ -118,6 +118,20 @@ pub enum ChunkError {
 }
 
 impl ChunkError {
+    /// The number of the chunk that it is about, from 0.
+    pub fn chunk(&self) -> Option<usize> {
+        match self {
+            Self::Io { chunk, .. }
+            | Self::Truncated { chunk, .. }
+            | Self::EncodedDigest { chunk }
+            | Self::FrameHeader { chunk, .. }
+            | Self::Decompress { chunk, .. }
+            | Self::PlainDigest { chunk }
+            | Self::PayloadDigest { chunk, .. } => Some(*chunk),
+            Self::Unfinished { .. } | Self::AlreadyFailed => None,
+        }
+    }
+
     pub(super) fn from_source(chunk: usize, chunks: usize, source: io::Error) -> Self {
         match source.kind() {
             io::ErrorKind::UnexpectedEof => Self::Truncated { chunk, chunks },

@@ -21,7 +21,7 @@ use crate::transport::Transport;
 pub use crate::frame::HeadError;
 pub use error::{ChunkError, FinishError, VerifyError};
 pub use payload::{PayloadReader, PlainChunk};
-pub use shared::{NoReuse, Place, Reuse, RootRun, RootWorker, SharedRoot, Taken};
+pub use shared::{InPlace, NoReuse, Place, Reuse, RootRun, RootWorker, SharedRoot, Taken};
 
 /// The head of an image whose signatures nobody has checked. What it says are claims; only [`UnverifiedImage::verify`] leads on.
 #[must_use]

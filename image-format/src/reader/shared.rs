@@ -34,12 +34,15 @@ pub trait Reuse: Sync {
     /// Where the chunk should be, as far as is known without reading.
     fn claims(&self, number: usize, chunk: &Chunk) -> Option<Place>;
 
-    /// Fills `into`, as long as the chunk is plain, from there.
+    /// Fills `into`, as long as the chunk is plain, from [`Place::At`].
     ///
     /// # Errors
     /// Whatever the medium says; the chunk is then taken from the source.
-    fn read(&self, number: usize, chunk: &Chunk, place: Place, into: &mut [u8]) -> io::Result<()>;
+    fn read(&self, at: u64, into: &mut [u8]) -> io::Result<()>;
 }
+
+/// Fills memory with what the target slot holds at an offset.
+pub type InPlace<'f> = dyn FnMut(u64, &mut [u8]) -> io::Result<()> + 'f;
 
 /// No slot is known to hold anything.
 #[derive(Debug, Clone, Copy)]
@@ -50,7 +53,7 @@ impl Reuse for NoReuse {
         None
     }
 
-    fn read(&self, _: usize, _: &Chunk, _: Place, _: &mut [u8]) -> io::Result<()> {
+    fn read(&self, _: u64, _: &mut [u8]) -> io::Result<()> {
         Err(io::ErrorKind::NotFound.into())
     }
 }
@@ -256,10 +259,10 @@ struct Job {
 
 impl<S: ChunkSource> RootWorker<'_, '_, S> {
     /// The next run of root, decoded and checked into `into`, which has room for [`SharedRoot::longest_run`]; the same memory alignment for
-    /// every block as `into` has. `None` at the end, and as soon as anything has failed: [`SharedRoot::finish`] tells.
-    pub fn next<'b>(&mut self, into: &'b mut [u8]) -> Option<RootRun<'b>> {
+    /// every block as `into` has. `in_place` reads the target slot. `None` at the end, and as soon as anything has failed: [`SharedRoot::finish`] tells.
+    pub fn next<'b>(&mut self, into: &'b mut [u8], in_place: &mut InPlace<'_>) -> Option<RootRun<'b>> {
         let job = self.take()?;
-        let mut in_place = job.in_place;
+        let mut is_in_place = job.in_place;
         let (mut filled, mut encoded) = (0, 0);
         for number in job.chunks.clone() {
             let chunk = &self.shared.chunks[number];
@@ -270,9 +273,9 @@ impl<S: ChunkSource> RootWorker<'_, '_, S> {
                     encoded = range.end;
                     self.decode(number, range, room)
                 }
-                Some(place) if self.holds(number, place, room) => Ok(()),
+                Some(place) if self.holds(number, place, room, in_place) => Ok(()),
                 Some(_) => {
-                    in_place = false;
+                    is_in_place = false;
                     self.fetch_missing(number, room)
                 }
             };
@@ -287,7 +290,12 @@ impl<S: ChunkSource> RootWorker<'_, '_, S> {
             return None;
         }
         let first = job.chunks.start;
-        Some(RootRun { bytes: &into[..filled], offset: self.shared.chunks[first].plain_offset, first, in_place })
+        Some(RootRun {
+            bytes: &into[..filled],
+            offset: self.shared.chunks[first].plain_offset,
+            first,
+            in_place: is_in_place,
+        })
     }
 
     /// Takes the next run and, while nobody else has the source, its encoded bytes.
@@ -332,9 +340,12 @@ impl<S: ChunkSource> RootWorker<'_, '_, S> {
     }
 
     /// Is the chunk where it should be?
-    fn holds(&mut self, number: usize, place: Place, into: &mut [u8]) -> bool {
+    fn holds(&mut self, number: usize, place: Place, into: &mut [u8], in_place: &mut InPlace<'_>) -> bool {
         let chunk = &self.shared.chunks[number];
-        let read = self.shared.reuse.read(number, chunk, place, into);
+        let read = match place {
+            Place::InPlace => in_place(chunk.plain_offset, into),
+            Place::At(at) => self.shared.reuse.read(at, into),
+        };
         let holds = read.is_ok() && Digest::of(&*into) == chunk.plain_sha256;
         let mut feed = self.shared.lock();
         let count = match place {

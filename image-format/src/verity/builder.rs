@@ -49,6 +49,46 @@ pub enum VerityError {
     },
 }
 
+/// Digests of whole data blocks, in order, as the leaves of a tree hold them. Made by a [`LeafHasher`].
+#[derive(Debug, Default)]
+pub struct Leaves {
+    digests: Vec<u8>,
+}
+
+impl Leaves {
+    /// How many bytes of data they stand for.
+    pub fn data_len(&self) -> u64 {
+        (self.digests.len() / Digest::LEN) as u64 * BLOCK
+    }
+}
+
+/// Computes leaves, on whatever thread: nearly all the work of a tree.
+#[derive(Debug, Clone)]
+pub struct LeafHasher {
+    /// The hasher's state after the salt, copied for each block.
+    salted: Sha256,
+}
+
+impl LeafHasher {
+    /// For a tree with this salt.
+    pub fn new(salt: &[u8]) -> Self {
+        Self { salted: Sha256::new_with_prefix(salt) }
+    }
+
+    /// The digests of `data`'s blocks. Behind the last whole block nothing is looked at.
+    pub fn leaves(&self, data: &[u8]) -> Leaves {
+        let mut digests = Vec::with_capacity(data.len() / BLOCK_LEN * Digest::LEN);
+        for block in data.chunks_exact(BLOCK_LEN) {
+            digests.extend_from_slice(self.block(block).as_ref());
+        }
+        Leaves { digests }
+    }
+
+    fn block(&self, block: &[u8]) -> Digest {
+        Digest::finish(self.salted.clone().chain_update(block))
+    }
+}
+
 /// Computes the tree of IMG-22 over data that arrives in order, in pieces of any size. Hash blocks go to a [`HashSink`] as they fill, so
 /// memory is one block for each level and a run of leaves, however large the data is.
 ///
@@ -57,8 +97,7 @@ pub enum VerityError {
 pub struct VerityBuilder {
     data_size: u64,
     seen: u64,
-    /// The hasher's state after the salt, copied for each block.
-    salted: Sha256,
+    hasher: LeafHasher,
     /// The data block that has not arrived whole yet.
     partial: Vec<u8>,
     /// Leaves first.
@@ -97,7 +136,7 @@ impl VerityBuilder {
             data_size,
             seen: 0,
             levels: levels.collect(),
-            salted: Sha256::new_with_prefix(salt),
+            hasher: LeafHasher::new(salt),
             partial: Vec::new(),
             top: None,
         })
@@ -120,17 +159,31 @@ impl VerityBuilder {
             if self.partial.len() < BLOCK_LEN {
                 return Ok(());
             }
-            let digest = self.salted.clone().chain_update(&self.partial);
+            let digest = self.hasher.block(&self.partial);
             self.partial.clear();
-            self.push(0, Digest::finish(digest), sink)?;
+            self.push(0, digest, sink)?;
         }
         let mut blocks = data.chunks_exact(BLOCK_LEN);
         for block in &mut blocks {
-            let digest = self.salted.clone().chain_update(block);
-            self.push(0, Digest::finish(digest), sink)?;
+            let digest = self.hasher.block(block);
+            self.push(0, digest, sink)?;
         }
         self.partial.extend_from_slice(blocks.remainder());
         Ok(())
+    }
+
+    /// Takes the next blocks of the data by their digests, computed elsewhere.
+    ///
+    /// # Errors
+    /// As [`VerityBuilder::update`]; also when data came before that does not end with a block.
+    pub fn push_leaves(&mut self, leaves: &Leaves, sink: &mut impl HashSink) -> Result<(), VerityError> {
+        let found = self.seen.saturating_add(leaves.data_len());
+        if found > self.data_size || !self.partial.is_empty() {
+            return Err(VerityError::Length { found, announced: self.data_size });
+        }
+        self.seen = found;
+        let (digests, _) = leaves.digests.as_chunks::<{ Digest::LEN }>();
+        digests.iter().try_for_each(|digest| self.push(0, Digest::from(*digest), sink))
     }
 
     /// Sends the unfinished blocks, padded with zeros, to the sink and returns the root hash.
@@ -171,8 +224,8 @@ impl VerityBuilder {
 
     fn hash_last_block(&mut self, level: usize, sink: &mut impl HashSink) -> Result<(), VerityError> {
         let run = &self.levels[level].run;
-        let digest = self.salted.clone().chain_update(&run[run.len() - BLOCK_LEN..]);
-        self.push(level + 1, Digest::finish(digest), sink)
+        let digest = self.hasher.block(&run[run.len() - BLOCK_LEN..]);
+        self.push(level + 1, digest, sink)
     }
 
     fn flush(&mut self, level: usize, sink: &mut impl HashSink) -> Result<(), VerityError> {

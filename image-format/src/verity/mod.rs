@@ -8,7 +8,7 @@ use std::str::FromStr;
 
 use crate::digest::Digest;
 
-pub use builder::{HashSink, VerityBuilder, VerityError};
+pub use builder::{HashSink, LeafHasher, Leaves, VerityBuilder, VerityError};
 
 /// Size of a data block and of a hash block.
 pub const BLOCK: u64 = 4096;

@@ -1,0 +1,146 @@
+//! Writes only what the slot does not hold yet.
+
+use std::ops::{AddAssign, Range};
+
+use crate::aligned::{AlignedBuf, BLOCK};
+use crate::device::{SlotError, SlotIo, check_access};
+
+/// How much is looked at, and then written, at once.
+const STRETCH: usize = 1 << 20;
+
+/// A shorter run of zeros is sent like other bytes: a request of its own costs more than it spares.
+const ZERO_RUN: usize = 128 * 1024;
+
+/// Does a writer look at what is there before it writes?
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Look {
+    /// It reads first, and leaves blocks alone that hold what they should.
+    First,
+    /// It writes everything: the slot is known to hold nothing of use.
+    Never,
+}
+
+/// What became of bytes that were to be in a slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Changed {
+    /// Sent to the medium.
+    pub written: u64,
+    /// Made zero by the medium itself, or sent where it cannot.
+    pub zeroed: u64,
+    /// Found to be there.
+    pub equal: u64,
+}
+
+impl AddAssign for Changed {
+    fn add_assign(&mut self, other: Changed) {
+        self.written += other.written;
+        self.zeroed += other.zeroed;
+        self.equal += other.equal;
+    }
+}
+
+/// Brings bytes to a slot with as few writes as it takes (`DSK-44`): a block that holds what it should is not written, and a long run of zeros
+/// is made by the medium. What was found equal was read from the medium, past the page cache, but proves nothing for later: the
+/// read-back does.
+#[derive(Debug)]
+pub struct ChangeWriter {
+    look: Look,
+    /// What is there.
+    found: Option<AlignedBuf>,
+}
+
+impl ChangeWriter {
+    /// A writer. Its memory, 1 MiB, is taken when it looks.
+    pub fn new(look: Look) -> ChangeWriter {
+        ChangeWriter { look, found: None }
+    }
+
+    /// Makes `bytes` be at `offset` of the slot.
+    ///
+    /// # Errors
+    /// [`SlotError`], of a write; what cannot be read is written.
+    pub fn put(&mut self, slot: &mut dyn SlotIo, offset: u64, bytes: &[u8]) -> Result<Changed, SlotError> {
+        check_access(offset, bytes.len(), slot.len())?;
+        let mut changed = Changed::default();
+        match self.look {
+            Look::Never => write_run(slot, offset, bytes, &mut changed)?,
+            Look::First => {
+                for (index, stretch) in bytes.chunks(STRETCH).enumerate() {
+                    self.put_stretch(slot, offset + (index * STRETCH) as u64, stretch, &mut changed)?;
+                }
+            }
+        }
+        Ok(changed)
+    }
+
+    fn put_stretch(
+        &mut self,
+        slot: &mut dyn SlotIo,
+        offset: u64,
+        bytes: &[u8],
+        changed: &mut Changed,
+    ) -> Result<(), SlotError> {
+        let found = &mut self.found.get_or_insert_with(|| AlignedBuf::new(STRETCH))[..bytes.len()];
+        if slot.read_at_uncached(offset, found).is_err() {
+            // A block that can no longer be read may well be cured by writing it.
+            return write_run(slot, offset, bytes, changed);
+        }
+        for (equal, range) in runs(bytes.len(), |block| bytes[block.clone()] == found[block]) {
+            if equal {
+                changed.equal += range.len() as u64;
+            } else {
+                write_run(slot, offset + range.start as u64, &bytes[range], changed)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Writes bytes, long runs of zeros as such.
+fn write_run(slot: &mut dyn SlotIo, offset: u64, bytes: &[u8], changed: &mut Changed) -> Result<(), SlotError> {
+    let mut sent = 0;
+    let mut send = |slot: &mut dyn SlotIo, range: Range<usize>| {
+        changed.written += range.len() as u64;
+        if range.is_empty() { Ok(()) } else { slot.write_at(offset + range.start as u64, &bytes[range]) }
+    };
+    for (zero, range) in runs(bytes.len(), |block| is_zero(&bytes[block])) {
+        if zero && range.len() >= ZERO_RUN {
+            send(slot, sent..range.start)?;
+            sent = range.end;
+            slot.zero_at(offset + range.start as u64, range.len() as u64)?;
+            changed.zeroed += range.len() as u64;
+        }
+    }
+    send(slot, sent..bytes.len())
+}
+
+fn is_zero(block: &[u8]) -> bool {
+    // Most blocks are told by their first bytes.
+    block.first() == Some(&0) && block.iter().fold(0, |any, byte| any | byte) == 0
+}
+
+/// The runs of adjacent blocks that are alike in a property, with that property.
+fn runs(len: usize, property: impl Fn(Range<usize>) -> bool) -> impl Iterator<Item = (bool, Range<usize>)> {
+    let block = move |start: usize| start..(start + BLOCK).min(len);
+    let mut start = 0;
+    let mut next = (len > 0).then(|| property(block(0)));
+    std::iter::from_fn(move || {
+        let kind = next?;
+        let from = start;
+        next = None;
+        start += BLOCK;
+        while start < len {
+            let other = property(block(start));
+            if other != kind {
+                next = Some(other);
+                break;
+            }
+            start += BLOCK;
+        }
+        Some((kind, from..start.min(len)))
+    })
+}
+
+#[cfg(test)]
+#[path = "changes_tests.rs"]
+mod tests;

@@ -1,0 +1,128 @@
+//! What a slot was last written with, as far as this machine remembers: hints (specs/slot-map.md).
+//!
+//! A map tells where the bytes of a chunk might be found without fetching them. Nothing depends on it: whatever it leads to is checked by the
+//! signed SHA-256 of the chunk before it is used (IMG-56), and without it everything is fetched.
+
+mod format;
+mod reuse;
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use disk_layout::Slot;
+use image_format::{Chunk, SystemId};
+
+use format::{MAX_LEN, Map, Piece, State, THROUGH_AT};
+
+pub use reuse::KnownSlots;
+
+/// How often the journal is brought up to date, in bytes of root.
+const STEP: u64 = 16 << 20;
+
+/// How far behind the journal's last word the slot may be written: its step, and what all workers have in hand (SLM-3).
+const SLACK: u64 = 64 << 20;
+
+/// The maps of both slots.
+#[derive(Debug, Clone)]
+pub struct SlotMaps {
+    dir: PathBuf,
+}
+
+impl SlotMaps {
+    /// Kept in `dir`, which is made when something is first written.
+    pub fn in_dir(dir: impl Into<PathBuf>) -> Self {
+        SlotMaps { dir: dir.into() }
+    }
+
+    /// `a.map`: what is, or is being, written there. `a.was`: what was there when that began.
+    fn path(&self, slot: Slot, suffix: &str) -> PathBuf {
+        self.dir.join(format!("{}.{suffix}", slot.to_string().to_ascii_lowercase()))
+    }
+
+    /// What the slot should hold; nothing where no map can be used (SLM-2).
+    fn known(&self, slot: Slot) -> Vec<Piece> {
+        let Some(map) = read(&self.path(slot, "map")) else { return Vec::new() };
+        let State::Writing { through } = map.state else { return map.pieces };
+        let was = read(&self.path(slot, "was")).map(|was| was.pieces).unwrap_or_default();
+        let mut pieces = map.pieces;
+        pieces.retain(|piece| piece.offset < through.saturating_add(SLACK));
+        pieces.extend(was.into_iter().filter(|piece| piece.offset >= through));
+        pieces.sort_unstable_by_key(|piece| piece.offset);
+        pieces.truncate(format::MAX_PIECES);
+        pieces
+    }
+
+    /// A slot is about to be written with the chunks of root of this system: what it held is put aside, and a journal begun (SLM-3).
+    ///
+    /// # Errors
+    /// What the system says; then there is no journal, and nothing depends on it.
+    pub fn begin(&self, slot: Slot, system: SystemId, root: &[Chunk]) -> io::Result<Journal> {
+        fs::create_dir_all(&self.dir)?;
+        let (path, was) = (self.path(slot, "map"), self.path(slot, "was"));
+        let known = Map { state: State::Whole, system: SystemId::from([0; 32]), pieces: self.known(slot) };
+        replace(&was, &known.to_bytes())?;
+        let pieces = root.iter().map(Piece::of_chunk).collect();
+        let file = replace(&path, &Map { state: State::Writing { through: 0 }, system, pieces }.to_bytes())?;
+        File::open(&self.dir)?.sync_all()?;
+        Ok(Journal { file, was, told: 0 })
+    }
+}
+
+/// Reads a map; `None` where there is none, or one that cannot be used.
+fn read(path: &Path) -> Option<Map> {
+    let mut bytes = Vec::new();
+    File::open(path).ok()?.take(MAX_LEN + 1).read_to_end(&mut bytes).ok()?;
+    Map::parse(&bytes)
+}
+
+/// Puts a whole file in place of what is there, durably.
+fn replace(path: &Path, bytes: &[u8]) -> io::Result<File> {
+    let new = path.with_extension("new");
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).open(&new)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    fs::rename(&new, path)?;
+    Ok(file)
+}
+
+/// How far the writing of a slot is.
+#[derive(Debug)]
+pub struct Journal {
+    file: File,
+    was: PathBuf,
+    told: u64,
+}
+
+impl Journal {
+    /// Everything before this byte of root is written. Noted now and then: a hint that is late costs a little reading.
+    pub fn through(&mut self, bytes: u64) {
+        if bytes >= self.told + STEP {
+            self.note(bytes);
+        }
+    }
+
+    /// The work ends here, for whatever reason: what it reached is made durable.
+    pub fn leave(&mut self, bytes: u64) {
+        self.note(bytes);
+        let _ = self.file.sync_data();
+    }
+
+    /// The slot was proven to hold the whole system.
+    pub fn finish(self) {
+        let whole = self.file.write_all_at(&State::Whole.to_bytes(), format::STATE_AT);
+        if whole.and_then(|()| self.file.sync_data()).is_ok() {
+            let _ = fs::remove_file(&self.was);
+        }
+    }
+
+    fn note(&mut self, bytes: u64) {
+        // What cannot be noted is not known next time, and fetched.
+        let _ = self.file.write_all_at(&bytes.to_le_bytes(), THROUGH_AT);
+        self.told = bytes;
+    }
+}
+
+#[cfg(test)]
+mod tests;
