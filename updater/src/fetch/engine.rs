@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::answer::Answer;
 use super::backoff::{Retry, dice};
-use super::client::{Settings, client};
+use super::client::Settings;
 use super::fault::{Fault, FetchError};
 use super::mirrors::{Mirrors, Next};
 use super::queue::{Got, Job, Queue};
@@ -16,8 +16,12 @@ use super::wire::{Body, Question, Reply, ask, read_end, read_some};
 /// Read at a time, so that a rate limit works smoothly.
 const BLOCK: usize = 64 * 1024;
 
+/// Makes connections to one mirror, through this proxy if there is one.
+pub type MakeAgent = Box<dyn Fn(Option<ureq::Proxy>) -> ureq::Agent + Send + Sync>;
+
 /// What reader and workers share.
 pub(super) struct Shared {
+    make: MakeAgent,
     pub(super) settings: Settings,
     state: Mutex<State>,
     pub(super) changed: Condvar,
@@ -75,7 +79,7 @@ enum Task {
 }
 
 impl Shared {
-    pub(super) fn new(settings: Settings, urls: Vec<String>, proxies: Vec<Option<ureq::Proxy>>) -> Self {
+    pub(super) fn new(make: MakeAgent, settings: Settings, urls: Vec<String>, proxies: Vec<Option<ureq::Proxy>>) -> Self {
         let now = Instant::now();
         let state = State {
             agents: vec![None; urls.len()],
@@ -95,6 +99,7 @@ impl Shared {
             trailing: None,
         };
         Shared {
+            make,
             settings,
             state: Mutex::new(state),
             changed: Condvar::new(),
@@ -144,8 +149,7 @@ impl Shared {
 
     pub(super) fn access_to(&self, state: &mut State, mirror: usize) -> Access {
         let proxy = &state.proxies[mirror];
-        let agent = state.agents[mirror]
-            .get_or_insert_with(|| ureq::Agent::new_with_config(client(self.settings.patience, proxy.clone())));
+        let agent = state.agents[mirror].get_or_insert_with(|| (self.make)(proxy.clone()));
         let agent = agent.clone();
         let (known, plan) = (state.known, state.plan);
         let found = state.mirrors.get(mirror);

@@ -78,12 +78,18 @@ impl Head {
         let mut block = vec![0; 16 * 1024];
         while left > 0 {
             let most = usize::try_from(left).map_or(block.len(), |left| left.min(block.len()));
-            match self.shared.read(&mut body, &mut block[..most]).map_err(fault)? {
+            let began = Instant::now();
+            let read = self.shared.read(&mut body, &mut block[..most]);
+            self.waited += began.elapsed();
+            match read.map_err(fault)? {
                 0 => return Err(fault(Fault::EndedEarly)),
                 came => {
                     digest.update(&block[..came]);
                     left -= came as u64;
                 }
+            }
+            if let Some(waited) = self.trickled() {
+                return Err(fault(Fault::Trickle { least: self.shared.least(), waited }));
             }
         }
         if digest.finalize() != self.digest.clone().finalize() {

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use image_format::{Again, Chunk, ChunkSource, Digest, Passage};
 
 use super::answer::Answer;
-use super::client::{BadProxy, Settings};
-use super::engine::{Access, Shared};
+use super::client::{BadProxy, Settings, client};
+use super::engine::{Access, MakeAgent, Shared};
 use super::fault::{Fault, FetchError};
 use super::head::{Head, failure};
 use super::queue::Queue;
@@ -43,9 +43,19 @@ impl Http {
     /// # Errors
     /// A proxy is named that cannot be used.
     pub fn new(urls: Vec<String>, settings: Settings) -> Result<Self, BadProxy> {
+        let patience = settings.patience;
+        let make = move |proxy| ureq::Agent::new_with_config(client(patience, proxy));
+        Self::over(Box::new(make), urls, settings)
+    }
+
+    /// As [`Http::new`], over connections of the caller's own kind: for who wants to see what becomes of an answer without a server.
+    ///
+    /// # Errors
+    /// As [`Http::new`].
+    pub fn over(make: MakeAgent, urls: Vec<String>, settings: Settings) -> Result<Self, BadProxy> {
         let variable = |name: &str| std::env::var(name).ok();
         let proxies: Result<Vec<_>, _> = urls.iter().map(|url| settings.proxy.choose(url, variable)).collect();
-        let shared = Arc::new(Shared::new(settings, urls, proxies?));
+        let shared = Arc::new(Shared::new(make, settings, urls, proxies?));
         let head = Some(Head::new(Arc::clone(&shared)));
         Ok(Http { shared, head, started: false, sent: Vec::new(), waited: Duration::ZERO, judged: 0 })
     }
@@ -83,39 +93,9 @@ impl Http {
     /// From now on these spans are wanted, ascending and without overlap, and nothing else.
     fn plan(&mut self, spans: &[Span]) {
         let settings = &self.shared.settings;
-        let queue = Queue::new(pieces(spans, settings.piece), settings.window);
-        self.start(queue);
-    }
-
-    /// Nobody has said what is wanted: everything is, from `start` to where the file ends; and if that is not known, this span and what
-    /// else comes to be asked for behind it.
-    fn want(&mut self, start: u64, span: Span) {
-        let mut state = self.shared.lock();
-        let (known, settings) = (state.known, &self.shared.settings);
-        match (&mut state.queue, known) {
-            (Some(queue), None) => {
-                queue.push(pieces(&[span], settings.piece));
-                self.shared.changed.notify_all();
-            }
-            (Some(_), Some(_)) => {}
-            (None, Some(end)) => {
-                drop(state);
-                self.plan(&[Span { start, end: end.max(span.end) }]);
-            }
-            (None, None) => {
-                let mut queue = Queue::growing(settings.window);
-                queue.push(pieces(&[span], settings.piece));
-                drop(state);
-                self.start(queue);
-            }
-        }
-    }
-
-    fn start(&mut self, queue: Queue) {
-        let settings = &self.shared.settings;
         let mut state = self.shared.lock();
         state.plan += 1;
-        state.queue = Some(queue);
+        state.queue = Some(Queue::new(pieces(spans, settings.piece), settings.window));
         drop(state);
         self.sent.clear();
         (self.waited, self.judged) = (Duration::ZERO, self.shared.received());
@@ -173,11 +153,6 @@ impl Http {
         }
     }
 
-    /// Something that is wanted was not taken.
-    fn has_more(&self) -> bool {
-        self.shared.lock().queue.as_ref().is_some_and(|queue| queue.piece().is_some())
-    }
-
     /// Does the file end behind its last chunk? Where its length was told, that was compared with the head already.
     fn at_end(&mut self) -> io::Result<bool> {
         let stall = self.shared.settings.patience.stall;
@@ -185,9 +160,6 @@ impl Http {
         let mut state = self.shared.lock();
         if !all || state.length_told {
             return Ok(true);
-        }
-        if state.queue.as_mut().is_some_and(Queue::close) {
-            self.shared.changed.notify_all();
         }
         loop {
             if let Some(follows) = state.trailing {
@@ -359,14 +331,20 @@ fn unplanned(at: u64) -> io::Error {
 pub struct HttpChunks {
     http: Http,
     data_start: u64,
+    file_len: u64,
     planned: bool,
 }
 
 impl HttpChunks {
-    /// The chunks begin at `data_start`, says the authenticated head.
-    pub fn new(mut http: Http, data_start: u64) -> Self {
+    /// The chunks stand from `data_start` to `file_len`, says the authenticated head. Refuses servers that have a file of another length
+    /// (FET-24).
+    ///
+    /// # Errors
+    /// No server is left; with the [`FetchError`] inside.
+    pub fn new(mut http: Http, data_start: u64, file_len: u64) -> io::Result<Self> {
         http.end_head();
-        HttpChunks { http, data_start, planned: false }
+        http.expect_length(file_len).map_err(io::Error::other)?;
+        Ok(HttpChunks { http, data_start, file_len, planned: false })
     }
 
     fn span(&self, chunk: &Chunk) -> Span {
@@ -377,10 +355,8 @@ impl HttpChunks {
 impl ChunkSource for HttpChunks {
     fn plan(&mut self, chunks: &[Chunk], wanted: &[usize]) -> io::Result<Passage> {
         self.planned = true;
-        let end = chunks.last().map_or(self.data_start, |last| self.span(last).end);
-        self.http.expect_length(end).map_err(io::Error::other)?;
         if self.http.sends_all() {
-            self.http.plan(&[Span { start: self.data_start, end }]);
+            self.http.plan(&[Span { start: self.data_start, end: self.file_len }]);
             return Ok(Passage::Everything);
         }
         let spans: Vec<Span> =
@@ -391,7 +367,8 @@ impl ChunkSource for HttpChunks {
 
     fn next(&mut self, _: usize, chunk: &Chunk, into: &mut [u8]) -> io::Result<()> {
         if !self.planned {
-            self.http.want(self.data_start, self.span(chunk));
+            self.planned = true;
+            self.http.plan(&[Span { start: self.data_start, end: self.file_len }]);
         }
         self.http.fill(self.span(chunk).start, into)
     }
@@ -405,10 +382,6 @@ impl ChunkSource for HttpChunks {
     }
 
     fn at_end(&mut self) -> io::Result<bool> {
-        // What was not planned was wanted to the file's end.
-        if !self.planned && self.http.has_more() {
-            return Ok(false);
-        }
         self.http.at_end()
     }
 }

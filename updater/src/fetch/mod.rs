@@ -1,4 +1,4 @@
-//! Where the bytes of an image come from: a file, a pipe, or HTTP with ranges, mirrors and patience (specs/fetch.md).
+//! An image over HTTP, with ranges, retries, mirrors and patience (specs/fetch.md).
 //!
 //! Nothing here trusts anything: what comes is authenticated by whoever asked for it, chunk by chunk (IMG-53). What this module sees to is
 //! that each wanted byte is fetched once, in bounded memory, from whoever has it, and that a server can neither hold the update up nor
@@ -10,7 +10,6 @@ mod client;
 mod deltas;
 mod engine;
 mod fault;
-mod file;
 mod head;
 mod http;
 mod mirrors;
@@ -24,11 +23,11 @@ mod wire;
 pub use backoff::{FETCHING, OPENING, Retry};
 pub use client::{BadProxy, PATIENCE, Patience, Proxying, Settings, client};
 pub use deltas::{BadList, Delta, LONGEST_LIST, cheapest, list_address, parse_list};
+pub use engine::MakeAgent;
 pub use fault::{Failure, Fault, FetchError, without_credentials};
-pub use file::{FileChunks, Limited};
 pub use http::{Http, HttpChunks};
 pub use mirrors::mirror_address;
-pub use options::{addresses, limit, settings};
+pub use options::{mirrors, rate, settings};
 pub use ranges::{GAP_SHARE, LONGEST_GAP, Span, coalesce};
 pub use rate::{Bucket, Limit, NotARate, Rate};
 pub use told::Told;

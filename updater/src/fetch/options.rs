@@ -1,5 +1,7 @@
 //! From the command line and the configuration to addresses and settings (FET-28, FET-29, FET-50).
 
+use std::num::NonZeroU64;
+
 use crate::config::{ConfigError, Network};
 
 use super::client::{Proxying, Settings};
@@ -15,28 +17,28 @@ struct NotAMirror(String);
 ///
 /// # Errors
 /// The setting is none.
-pub fn limit(network: &Network, asked: Option<Rate>) -> Result<Limit, ConfigError> {
+pub fn rate(network: &Network, asked: Option<NonZeroU64>) -> Result<Option<Rate>, ConfigError> {
     let set = network.limit_rate.as_deref().map(str::parse).transpose();
     let set = set.map_err(|source: NotARate| ConfigError::Setting { name: "limit-rate", source: source.into() })?;
-    Ok(Limit::new(asked.or(set)))
+    Ok(asked.map(|asked| Rate::at_least(asked.get())).or(set))
 }
 
 /// How to fetch.
 ///
 /// # Errors
 /// A setting that cannot be used.
-pub fn settings(network: &Network, limit: Limit) -> Result<Settings, ConfigError> {
+pub fn settings(network: &Network, rate: Option<Rate>) -> Result<Settings, ConfigError> {
     let proxy = network.proxy.as_deref().map(Proxying::from_config).transpose();
     let proxy = proxy.map_err(|source| ConfigError::Setting { name: "proxy", source: source.into() })?;
-    Ok(Settings { proxy: proxy.unwrap_or_default(), limit, ..Settings::default() })
+    Ok(Settings { proxy: proxy.unwrap_or_default(), limit: Limit::new(rate), ..Settings::default() })
 }
 
-/// The image's address, then the mirrors that were named now, then those of the setting; each once.
+/// The image's addresses at the mirrors that were named now, then at those of the setting; each once, and not the image's own.
 ///
 /// # Errors
 /// One is no address.
-pub fn addresses(image: &str, named: &[String], network: &Network) -> Result<Vec<String>, ConfigError> {
-    let mut all = vec![image.to_owned()];
+pub fn mirrors(image: &str, named: &[String], network: &Network) -> Result<Vec<String>, ConfigError> {
+    let mut all = Vec::new();
     let named = named.iter().map(|mirror| ("--mirror", mirror));
     for (name, mirror) in named.chain(network.mirrors.iter().map(|mirror| ("mirrors", mirror))) {
         let lower = mirror.to_ascii_lowercase();
@@ -44,7 +46,7 @@ pub fn addresses(image: &str, named: &[String], network: &Network) -> Result<Vec
         let address = mirror_address(image, mirror).filter(|_| http);
         let address =
             address.ok_or_else(|| ConfigError::Setting { name, source: NotAMirror(mirror.clone()).into() })?;
-        if !all.contains(&address) {
+        if address != image && !all.contains(&address) {
             all.push(address);
         }
     }
@@ -59,27 +61,29 @@ mod tests {
     fn fet_28_addresses_stand_in_the_order_in_which_they_are_asked() {
         let network = Network { mirrors: vec!["http://c/y/".into(), "http://b/v2.zst".into()], ..Network::default() };
         let named = ["http://b/v2.zst".to_owned()];
-        let all = addresses("https://a/x/v2.zst", &named, &network).unwrap();
-        assert_eq!(all, ["https://a/x/v2.zst", "http://b/v2.zst", "http://c/y/v2.zst"]);
+        let all = mirrors("https://a/x/v2.zst", &named, &network).unwrap();
+        assert_eq!(all, ["http://b/v2.zst", "http://c/y/v2.zst"]);
         for bad in ["ftp://b/", "b/v2.zst", "", "/srv/"] {
-            let error = addresses("https://a/x", &[bad.to_owned()], &network).unwrap_err();
+            let error = mirrors("https://a/x", &[bad.to_owned()], &network).unwrap_err();
             assert!(error.to_string().contains("--mirror"), "{bad}: {error}");
         }
-        assert!(addresses("https://a", &[], &network).unwrap_err().to_string().contains("`mirrors`"));
+        assert!(mirrors("https://a", &[], &network).unwrap_err().to_string().contains("`mirrors`"));
     }
 
     #[test]
     fn fet_50_what_is_asked_for_now_stands_before_the_setting() {
         let network = Network { limit_rate: Some("1M".into()), proxy: Some("none".into()), ..Network::default() };
-        assert_eq!(limit(&network, None).unwrap().in_time(std::time::Duration::from_secs(1)), Some(1 << 20));
-        let asked = limit(&network, Some("2M".parse().unwrap())).unwrap();
-        assert_eq!(asked.in_time(std::time::Duration::from_secs(1)), Some(2 << 20));
-        assert_eq!(settings(&network, asked).unwrap().proxy, Proxying::Direct);
+        let bytes = |asked| rate(&network, asked).unwrap().map(Rate::bytes_a_second);
+        assert_eq!(bytes(None), Some(1 << 20));
+        assert_eq!(bytes(NonZeroU64::new(5 << 20)), Some(5 << 20));
+        assert_eq!(bytes(NonZeroU64::new(1)), Some(Rate::LEAST));
+        assert_eq!(rate(&Network::default(), None).unwrap(), None);
+        assert_eq!(settings(&network, None).unwrap().proxy, Proxying::Direct);
         for (name, network) in [
             ("limit-rate", Network { limit_rate: Some("fast".into()), ..Network::default() }),
             ("proxy", Network { proxy: Some("socks5://p".into()), ..Network::default() }),
         ] {
-            let error = limit(&network, None).and_then(|limit| settings(&network, limit)).unwrap_err();
+            let error = rate(&network, None).and_then(|rate| settings(&network, rate)).unwrap_err();
             assert!(error.to_string().contains(name), "{error}");
         }
     }

@@ -37,39 +37,13 @@ pub struct Queue {
     done: BTreeMap<usize, Got>,
     /// The piece the reader is at.
     reading: usize,
-    /// More pieces may come to be wanted.
-    growing: bool,
 }
 
 impl Queue {
-    /// Nothing yet: what is wanted is told piece by piece.
-    pub fn growing(window: usize) -> Self {
-        Queue { growing: true, ..Queue::new(Vec::new(), window) }
-    }
-
-    /// These are wanted, too; they lie behind the others.
-    pub fn push(&mut self, pieces: Vec<Span>) {
-        self.pieces.extend(pieces);
-    }
-
-    /// Nothing more is wanted. True: more might have been.
-    pub fn close(&mut self) -> bool {
-        std::mem::take(&mut self.growing)
-    }
-
     /// All of these are to be fetched; they ascend.
     pub fn new(pieces: Vec<Span>, window: usize) -> Self {
         let (partial, done) = (BTreeMap::new(), BTreeMap::new());
-        Queue {
-            pieces,
-            window: window.max(1),
-            fresh: 0,
-            again: BTreeSet::new(),
-            partial,
-            done,
-            reading: 0,
-            growing: false,
-        }
+        Queue { pieces, window: window.max(1), fresh: 0, again: BTreeSet::new(), partial, done, reading: 0 }
     }
 
     /// The next piece to fetch from `mirror`, the earliest first; `None` while the window is full, or when all are taken. What another
@@ -94,7 +68,7 @@ impl Queue {
 
     /// Every piece has come, or is on its way.
     pub fn all_taken(&self) -> bool {
-        !self.growing && self.again.is_empty() && self.fresh >= self.pieces.len()
+        self.again.is_empty() && self.fresh >= self.pieces.len()
     }
 
     /// The piece is whole.

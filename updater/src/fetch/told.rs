@@ -1,14 +1,12 @@
 //! What a source can tell when all is over (FET-70).
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::engine::Shared;
 
 /// Bytes that came, and what went wrong on the way; stays when the source is gone. Cheap to clone.
 #[derive(Clone, Default)]
 pub struct Told {
-    bytes: Arc<AtomicU64>,
     http: Option<Arc<Shared>>,
 }
 
@@ -20,16 +18,12 @@ impl std::fmt::Debug for Told {
 
 impl Told {
     pub(super) fn of(http: Arc<Shared>) -> Self {
-        Told { http: Some(http), ..Told::default() }
+        Told { http: Some(http) }
     }
 
-    pub(super) fn count(&self, bytes: usize) {
-        self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
-    }
-
-    /// Bytes that came, the head's included, whether they were wanted or not; over a network those of bodies.
-    pub fn received(&self) -> u64 {
-        self.http.as_ref().map_or(0, |http| http.received()) + self.bytes.load(Ordering::Relaxed)
+    /// Bytes that came over the wire, the head's included, whether they were wanted or not; those of bodies. `None` for what is no network.
+    pub fn received(&self) -> Option<u64> {
+        self.http.as_ref().map(|http| http.received())
     }
 
     /// Ends a source that is being fetched: whoever waits for it gets an error, soon. For signals.
