@@ -224,7 +224,7 @@ fn ifc_21_states_of_slots() {
     let state = |host: &FakeHost| gather(host).unwrap().slots.b.state;
     assert_eq!(state(&FakeHost::new()), SlotState::Empty);
     let written = FakeHost::new();
-    written.slot.borrow_mut().as_mut().unwrap().tamper()[1024] = 1;
+    written.slot.lock().unwrap().as_mut().unwrap().tamper()[1024] = 1;
     assert_eq!(state(&written), SlotState::Fenced);
     for (name, expected) in [
         ("ralphos-b-g2+3-0.conf", SlotState::Staged),

@@ -22,7 +22,7 @@ pub const OPENING: Retry =
 /// With the slot fenced and some of it fetched.
 pub const FETCHING: Retry = Retry {
     first: Duration::from_millis(250),
-    longest: Duration::from_secs(60),
+    longest: Duration::from_secs(30),
     rounds: 12,
     dry: Duration::from_secs(600),
 };
@@ -57,7 +57,7 @@ mod tests {
     fn fet_27_waits_double_to_the_longest_and_end() {
         let waits: Vec<_> = (1..=12).map(|n| FETCHING.wait(n, Duration::ZERO, None, 1023)).collect();
         let millis = |n| Some(Duration::from_millis(n));
-        assert_eq!(waits[..9], [250, 500, 1000, 2000, 4000, 8000, 16_000, 32_000, 60_000].map(millis));
+        assert_eq!(waits[..9], [250, 500, 1000, 2000, 4000, 8000, 16_000, 30_000, 30_000].map(millis));
         assert_eq!(waits[11], None);
         assert_eq!(FETCHING.wait(1, FETCHING.dry, None, 0), None);
     }
