@@ -79,7 +79,12 @@ enum Task {
 }
 
 impl Shared {
-    pub(super) fn new(make: MakeAgent, settings: Settings, urls: Vec<String>, proxies: Vec<Option<ureq::Proxy>>) -> Self {
+    pub(super) fn new(
+        make: MakeAgent,
+        settings: Settings,
+        urls: Vec<String>,
+        proxies: Vec<Option<ureq::Proxy>>,
+    ) -> Self {
         let now = Instant::now();
         let state = State {
             agents: vec![None; urls.len()],

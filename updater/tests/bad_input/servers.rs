@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use updater::apply::Outcome;
 use updater::config::Policy;
-use updater::progress::Silent;
 use updater::fetch::{Patience, Proxying, Retry, Settings};
+use updater::progress::Silent;
 use updater::source::Source;
 
 use crate::lab::{Lab, good_spec, specification};
