@@ -11,8 +11,8 @@ use boot_entries::{
 };
 use disk_layout::{Changed, LockError, Look, SlotError, SlotIo, UpdateLock};
 use image_format::{
-    Architecture, Chunk, ChunkError, ChunkSource, FinishError, HeadError, Manifest, NoReuse, PE_HEAD_LEN, PeError,
-    Reuse, Taken, TrustPolicy, UnverifiedImage, VerifiedImage, VerifyError, pe_machine,
+    Architecture, Chunk, ChunkError, FinishError, HeadError, Manifest, NoReuse, PE_HEAD_LEN, PeError, Reuse, Taken,
+    TrustPolicy, UnverifiedImage, VerifiedImage, VerifyError, pe_machine,
 };
 
 use crate::config::Policy;
@@ -26,7 +26,7 @@ use crate::refuse::{Downgrade, KnownBad, Refusal};
 use crate::session::{self, SessionError, event};
 use crate::slot_content::{self, Done, How, Proven, SlotContentError, Written};
 use crate::slot_map::{Journal, KnownSlots, SlotMaps};
-use crate::source::{ImageStream, Limited};
+use crate::source::{Chunks, ImageStream, Limited, with_chunks};
 use crate::stop::Stop;
 
 /// What the operator asks for.
@@ -91,6 +91,9 @@ pub enum ApplyError {
     /// Not signed as the machine demands, or inconsistent.
     #[error("the image is not trusted")]
     Untrusted(#[from] VerifyError),
+    /// Nobody has the file that its head is of.
+    #[error("the image cannot be fetched")]
+    Source(#[source] std::io::Error),
     /// A rule is against it.
     #[error("the image is refused")]
     Refused(#[from] Refusal),
@@ -205,9 +208,8 @@ pub fn apply(
 ) -> Result<Outcome, ApplyError> {
     progress.begin(Step::Check, None);
     let image = UnverifiedImage::read_head(source)?.verify(request.trust)?;
+    let image = with_chunks(image).map_err(ApplyError::Source)?.map_source(|chunks| limited(chunks, request));
     let lock = host.lock()?;
-    let data_start = image.data_start();
-    let image = image.map_source(|stream| limited(stream.into_chunks(data_start), request));
     let mut context = Context { host, lock: &lock, progress, stop: request.stop, workers: request.workers };
     let checked = match Checked::new(image, &context, request)? {
         Ok(checked) => checked,
@@ -238,14 +240,14 @@ fn is_live(host: &dyn Host, name: EntryName) -> bool {
     state.live(name.slot).is_some_and(|ours| ours.name.same_system(name))
 }
 
-fn limited(chunks: Box<dyn ChunkSource + Send>, request: &Request<'_>) -> Box<dyn ChunkSource + Send> {
+fn limited(chunks: Chunks, request: &Request<'_>) -> Chunks {
     match request.limit_rate {
         Some(rate) => Box::new(Limited::new(chunks, rate.get(), request.stop.clone())),
         None => chunks,
     }
 }
 
-type Image = VerifiedImage<Box<dyn ChunkSource + Send>>;
+type Image = VerifiedImage<Chunks>;
 
 /// UPD-1 holds: the image is trusted and nothing speaks against it. Nothing was changed.
 #[must_use]

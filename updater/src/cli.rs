@@ -85,6 +85,8 @@ pub struct Apply {
     #[arg(value_name = "IMAGE|-|URL")]
     pub image: Source,
     #[command(flatten)]
+    pub mirrors: Mirrors,
+    #[command(flatten)]
     pub trust: Trust,
     /// Accept an image older than the running system (never one below the security floor)
     #[arg(long)]
@@ -121,7 +123,17 @@ pub struct Verify {
     #[arg(value_name = "IMAGE|-|URL")]
     pub image: Source,
     #[command(flatten)]
+    pub mirrors: Mirrors,
+    #[command(flatten)]
     pub trust: Trust,
+}
+
+/// Who else has the image.
+#[derive(Debug, Args)]
+pub struct Mirrors {
+    /// Another address of the same image, asked when the first fails; a folder if it ends in /; may be repeated
+    #[arg(long = "mirror", value_name = "URL")]
+    pub urls: Vec<String>,
 }
 
 /// Whom to trust.

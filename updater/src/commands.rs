@@ -1,5 +1,6 @@
 //! What each command does: open the machine, take the lock, call the library, put the result into words.
 
+use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 use std::process::Command as Process;
 use std::thread;
@@ -15,16 +16,17 @@ use updater::config::{self, LOCAL_DIR, Policy, VENDOR_DIR};
 use updater::doctor::fix::{NotRepaired, Repaired};
 use updater::doctor::{self, Diagnosis};
 use updater::explain;
+use updater::fetch::{self, Rate, Told};
 use updater::host::{Device, Host, HostError, ImageFile};
 use updater::progress;
 use updater::refuse::{Downgrade, KnownBad};
 use updater::release;
 use updater::session::{CommitOutcome, Fencing, GivenUp, Session, hex};
-use updater::source::Source;
+use updater::source::{Source, Stream, with_chunks};
 use updater::status;
 use updater::stop::Stop;
 
-use crate::cli::{Apply, Cli, Command, Trust, Verify};
+use crate::cli::{Apply, Cli, Command, Mirrors, Trust, Verify};
 use crate::report::Answer;
 
 /// Runs the command.
@@ -87,7 +89,9 @@ fn apply_image(cli: &Cli, args: &Apply) -> anyhow::Result<Answer> {
     if args.background {
         stand_back();
     }
-    let stream = args.image.open()?;
+    let rate = fetch::rate(&policy.network, args.limit_rate)?;
+    let stream = open_image(&args.image, &args.mirrors, &policy, rate)?;
+    let told = stream.told.clone();
     let request = Request {
         trust: &trust,
         policy: &policy,
@@ -95,7 +99,7 @@ fn apply_image(cli: &Cli, args: &Apply) -> anyhow::Result<Answer> {
         known_bad: if args.retry_failed { KnownBad::Retry } else { KnownBad::Refuse },
         stop: &stop,
         workers: args.workers,
-        limit_rate: args.limit_rate,
+        limit_rate: rate.and_then(|rate| NonZeroU64::new(rate.bytes_a_second())),
     };
     let mut reporter = progress::reporter(args.progress);
     let outcome = apply(&*host, stream.reader, &request, &mut *reporter)
@@ -120,7 +124,8 @@ fn apply_image(cli: &Cli, args: &Apply) -> anyhow::Result<Answer> {
         entry.slot(),
         summary.file_name
     );
-    push_notes(&mut text, &summary.notes);
+    let notes = [summary.notes.clone(), told.notes()].concat();
+    push_notes(&mut text, &notes);
     let fields = json!({
         "slot": entry.slot().to_string(),
         "generation": entry.generation().get(),
@@ -128,8 +133,8 @@ fn apply_image(cli: &Cli, args: &Apply) -> anyhow::Result<Answer> {
         "system_id": hex(&entry.options.system),
         "root_hash": hex(&entry.options.root_hash),
         "entry": summary.file_name,
-        "notes": summary.notes,
-        "bytes": bytes(&summary.traffic),
+        "notes": notes,
+        "bytes": bytes(&summary.traffic, &told),
     });
     let mut answer = Answer::done(text, fields);
     if args.reboot {
@@ -139,8 +144,9 @@ fn apply_image(cli: &Cli, args: &Apply) -> anyhow::Result<Answer> {
 }
 
 /// IFC-6.
-fn bytes(Traffic { taken, changed }: &Traffic) -> serde_json::Value {
+fn bytes(Traffic { taken, changed }: &Traffic, told: &Told) -> serde_json::Value {
     json!({
+        "received": told.received(),
         "fetched": taken.fetched,
         "in_place": taken.in_place,
         "reused": taken.reused,
@@ -196,17 +202,28 @@ fn diagnosed(diagnosis: &Diagnosis, fixed: Option<(&[Repaired], &[NotRepaired])>
 }
 
 fn verify(cli: &Cli, args: &Verify) -> anyhow::Result<Answer> {
-    let (_, trust) = trust(cli, &args.trust)?;
+    let (policy, trust) = trust(cli, &args.trust)?;
     let context = || format!("{} is not a usable image", args.image);
-    let id = read_through(&args.image, &trust).with_context(context)?;
+    let stream = open_image(&args.image, &args.mirrors, &policy, fetch::rate(&policy.network, None)?)?;
+    let id = read_through(stream, &trust).with_context(context)?;
     let fields = json!({ "version": id.1, "system_id": id.0 });
     Ok(Answer::done(format!("{}: version {}, system {}: every byte is as signed", args.image, id.1, id.0), fields))
 }
 
-fn read_through(image: &Source, trust: &TrustPolicy) -> anyhow::Result<(String, String)> {
-    let reader = image.open()?.reader;
-    let mut image =
-        UnverifiedImage::read_head(reader).map_err(ApplyError::from)?.verify(trust).map_err(ApplyError::from)?;
+/// Servers are asked when the head is read.
+fn open_image(image: &Source, named: &Mirrors, policy: &Policy, rate: Option<Rate>) -> anyhow::Result<Stream> {
+    let settings = fetch::settings(&policy.network, rate)?;
+    let mirrors = match image {
+        Source::Url(url) => fetch::mirrors(url, &named.urls, &policy.network)?,
+        Source::File(_) | Source::Stdin => Vec::new(),
+    };
+    Ok(image.open_with(mirrors, settings)?)
+}
+
+fn read_through(stream: Stream, trust: &TrustPolicy) -> anyhow::Result<(String, String)> {
+    let head = UnverifiedImage::read_head(stream.reader).map_err(ApplyError::from)?;
+    let image = head.verify(trust).map_err(ApplyError::from)?;
+    let mut image = with_chunks(image).map_err(ApplyError::Source)?;
     while let Some(mut payload) = image.next_payload()? {
         while payload.next_chunk()?.is_some() {}
     }

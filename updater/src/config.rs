@@ -27,6 +27,20 @@ struct File {
     hardware: Option<Vec<String>>,
     threshold: Option<NonZeroUsize>,
     max_epoch_step: Option<u32>,
+    mirrors: Option<Vec<String>>,
+    proxy: Option<String>,
+    limit_rate: Option<String>,
+}
+
+/// How this machine fetches images (specs/fetch.md), as it is written.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Network {
+    /// Further addresses of every image (FET-28).
+    pub mirrors: Vec<String>,
+    /// `none`, or a proxy's address (FET-29).
+    pub proxy: Option<String>,
+    /// FET-50.
+    pub limit_rate: Option<String>,
 }
 
 /// What images this machine accepts.
@@ -40,6 +54,8 @@ pub struct Policy {
     pub threshold: NonZeroUsize,
     /// By how much an image's epoch may exceed the floor (UPD-40).
     pub max_epoch_step: u32,
+    /// How they are fetched.
+    pub network: Network,
 }
 
 impl Policy {
@@ -54,6 +70,11 @@ impl Policy {
             hardware: file.hardware.unwrap_or(self.hardware),
             threshold: file.threshold.unwrap_or(self.threshold),
             max_epoch_step: file.max_epoch_step.unwrap_or(self.max_epoch_step),
+            network: Network {
+                mirrors: file.mirrors.unwrap_or(self.network.mirrors),
+                proxy: file.proxy.or(self.network.proxy),
+                limit_rate: file.limit_rate.or(self.network.limit_rate),
+            },
         })
     }
 }
@@ -65,6 +86,7 @@ impl Default for Policy {
             hardware: Vec::new(),
             threshold: NonZeroUsize::MIN,
             max_epoch_step: DEFAULT_MAX_EPOCH_STEP,
+            network: Network::default(),
         }
     }
 }
@@ -87,6 +109,14 @@ pub enum ConfigError {
         path: PathBuf,
         /// Where and what.
         source: Box<toml::de::Error>,
+    },
+    /// A setting has a value that none can have.
+    #[error("the setting `{name}` of update.toml cannot be used")]
+    Setting {
+        /// Its name.
+        name: &'static str,
+        /// Why.
+        source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// A key file does not hold an Ed25519 public key.
     #[error("{} is not a usable public key (an Ed25519 key in PEM, as `ralph-image keygen` writes NAME.pub.pem)", path.display())]
@@ -189,6 +219,16 @@ mod tests {
         assert_eq!(policy.hardware, ["acme,box"]);
         assert_eq!(policy.threshold.get(), 1);
         assert_eq!(policy.max_epoch_step, DEFAULT_MAX_EPOCH_STEP);
+    }
+
+    #[test]
+    fn fet_28_how_to_fetch_is_set_like_everything_else() {
+        let usr =
+            dir_with(&[("update.toml", "mirrors = [\"http://a/\"]\nproxy = \"http://p:1\"\nlimit-rate = \"2M\"\n")]);
+        let etc = dir_with(&[("update.toml", "proxy = \"none\"\nmirrors = []\n")]);
+        let network = load_policy(&[usr.path(), etc.path()]).unwrap().network;
+        let expected = Network { mirrors: Vec::new(), proxy: Some("none".into()), limit_rate: Some("2M".into()) };
+        assert_eq!(network, expected);
     }
 
     #[test]

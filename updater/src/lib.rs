@@ -27,6 +27,8 @@ pub mod doctor;
 #[cfg(feature = "apply")]
 pub mod explain;
 #[cfg(feature = "apply")]
+pub mod fetch;
+#[cfg(feature = "apply")]
 mod plan;
 #[cfg(feature = "apply")]
 mod preflight;

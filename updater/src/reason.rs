@@ -17,11 +17,12 @@ use crate::apply::{ApplyError, FencedError};
 use crate::config::ConfigError;
 use crate::doctor::fix::{FixError, StepError};
 use crate::exit::Exit;
+use crate::fetch::FetchError;
 use crate::host::HostError;
 use crate::refuse::Refusal;
 use crate::session::SessionError;
 use crate::slot_content::SlotContentError;
-use crate::source::{BodyError, SourceError};
+use crate::source::SourceError;
 
 /// Something that cannot happen unless this program is wrong.
 const INTERNAL: &str = "internal";
@@ -43,7 +44,7 @@ pub fn classify(error: &anyhow::Error) -> (Exit, &'static str) {
         }
         match cause.downcast_ref() {
             // The image was not read, so nothing is known against it.
-            Some(ApplyError::Head(HeadError::Io { .. })) => return (Exit::Failure, "source"),
+            Some(ApplyError::Head(HeadError::Io { .. }) | ApplyError::Source(_)) => return (Exit::Failure, "source"),
             Some(ApplyError::Untrusted(_)) => return (Exit::Refused, "untrusted"),
             Some(ApplyError::Head(_)) => return (Exit::Refused, "not-an-image"),
             Some(ApplyError::NotFenced { .. }) => return (Exit::Failure, "not-fenced"),
@@ -126,6 +127,7 @@ fn of_apply(error: &ApplyError) -> Option<&'static str> {
     match error {
         ApplyError::Head(error) => Some(of_head(error)),
         ApplyError::Untrusted(error) => Some(of_verify(error)),
+        ApplyError::Source(error) => Some(of_io(error)),
         ApplyError::Fenced { source, .. } => of_fenced(source),
         ApplyError::Refused(_)
         | ApplyError::Session(_)
@@ -260,23 +262,15 @@ fn of_payload(error: &io::Error) -> &'static str {
 }
 
 fn of_io(error: &io::Error) -> &'static str {
-    match error.get_ref().and_then(|inside| inside.downcast_ref::<BodyError>()) {
-        Some(BodyError::Silent { .. }) => "http-silent",
-        Some(BodyError::Trickle { .. }) => "http-trickle",
-        Some(BodyError::TooLong { .. }) => "http-too-long",
-        Some(BodyError::EndedEarly { .. }) => "http-ended-early",
-        Some(BodyError::Broken { .. }) => "http-broken",
-        None => "read-error",
-    }
+    let inside = error.get_ref().and_then(|inside| inside.downcast_ref::<FetchError>());
+    inside.map_or("read-error", FetchError::cause)
 }
 
 /// Of a source that cannot be opened.
 fn of_source(error: &SourceError) -> &'static str {
     match error {
         SourceError::Open { .. } => "cannot-open",
-        SourceError::Status { .. } => "http-status",
-        SourceError::Redirects { .. } => "http-redirects",
-        SourceError::Fetch { .. } => "http-fetch",
+        SourceError::Proxy(_) => "http-proxy",
     }
 }
 
@@ -284,7 +278,7 @@ fn of_source(error: &SourceError) -> &'static str {
 fn of_config(error: &ConfigError) -> &'static str {
     match error {
         ConfigError::Read { .. } => "cannot-open",
-        ConfigError::Syntax { .. } => "policy-syntax",
+        ConfigError::Syntax { .. } | ConfigError::Setting { .. } => "policy-syntax",
         ConfigError::Key { source: KeyError::Weak, .. } => "weak-key",
         ConfigError::Key { .. } => "not-a-key",
         ConfigError::NoKeys { .. } | ConfigError::Trust { source: PolicyError::NoKeys } => "no-keys",

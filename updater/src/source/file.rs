@@ -6,7 +6,7 @@ use std::os::unix::fs::FileExt;
 
 use image_format::{Again, Chunk, ChunkSource, Passage};
 
-use super::ImageStream;
+use super::{Chunks, ImageStream};
 
 /// A regular file, while its head is read.
 pub(super) struct RegularFile(pub(super) File);
@@ -18,8 +18,8 @@ impl Read for RegularFile {
 }
 
 impl ImageStream for RegularFile {
-    fn into_chunks(self: Box<Self>, data_start: u64) -> Box<dyn ChunkSource + Send> {
-        Box::new(FileChunks { file: self.0, data_start, end: data_start })
+    fn into_chunks(self: Box<Self>, data_start: u64, _: u64) -> io::Result<Chunks> {
+        Ok(Box::new(FileChunks { file: self.0, data_start, end: data_start }))
     }
 }
 

@@ -1,7 +1,6 @@
 //! A disk image file with two systems, and the proof that a refused image changed nothing that counts.
 
 use std::fs::{self, File};
-use std::io::Read;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
@@ -19,6 +18,8 @@ use updater::progress::{Progress, Silent};
 use updater::reason;
 use updater::refuse::{Downgrade, KnownBad};
 use updater::session::{Fencing, Session};
+use updater::source::{Forward, ImageStream};
+use updater::stop::Stop;
 
 use crate::parts::{Plain, key, program_like, spec, trust};
 
@@ -102,18 +103,27 @@ impl Lab {
 
     /// The real `apply`, on the disk image file.
     pub fn apply(&self, image: &[u8], trust: &TrustPolicy, policy: &Policy) -> anyhow::Result<Outcome> {
-        self.apply_from(Box::new(std::io::Cursor::new(image.to_vec())), trust, policy, &mut Silent)
+        self.apply_from(Box::new(Forward(std::io::Cursor::new(image.to_vec()))), trust, policy, &mut Silent)
     }
 
     pub fn apply_from(
         &self,
-        source: Box<dyn Read>,
+        source: Box<dyn ImageStream>,
         trust: &TrustPolicy,
         policy: &Policy,
         progress: &mut dyn Progress,
     ) -> anyhow::Result<Outcome> {
         let host = ImageFile::open(&self.disk)?;
-        let request = Request { trust, policy, downgrade: Downgrade::Refuse, known_bad: KnownBad::Refuse };
+        let stop = Stop::default();
+        let request = Request {
+            trust,
+            policy,
+            downgrade: Downgrade::Refuse,
+            known_bad: KnownBad::Refuse,
+            stop: &stop,
+            workers: None,
+            limit_rate: None,
+        };
         Ok(apply(&host, source, &request, progress)?)
     }
 
@@ -142,6 +152,11 @@ impl Lab {
         let live = self.with_state(|state| state.live(Slot::A).is_some());
         assert!(!live, "{told}: the target slot was written to and has a live entry");
         self.restore(&now);
+    }
+
+    /// Puts the disk back as it was.
+    pub fn put_back(&self) {
+        self.restore(&fs::read(&self.disk).unwrap());
     }
 
     fn restore(&self, now: &[u8]) {
