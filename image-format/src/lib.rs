@@ -11,7 +11,7 @@
 //! 3. [`VerifiedImage::next_payload`] hands out the payloads in file order, every chunk verified before it is seen;
 //! 4. [`VerifiedImage::finish`] insists that nothing follows.
 //!
-//! [`build`] writes an image, [`add_signature`] and [`attach_signature`] add signatures in place. [`VerityBuilder`] computes the dm-verity
+//! [`build`] and [`build_cut`] write an image, [`add_signature`] and [`attach_signature`] add signatures in place. [`VerityBuilder`] computes the dm-verity
 //! tree of a slot while the root streams past.
 
 mod arch;
@@ -54,4 +54,6 @@ pub use verity::{
 /// Memory that is wiped when it is dropped, as [`PrivateKey::to_pem`] gives it.
 pub use zeroize::Zeroizing;
 
-pub use writer::{BuildError, Built, DEFAULT_CHUNK_LEN, DEFAULT_LEVEL, ImageSpec, MAX_LEVEL, Source, Sources, build};
+pub use writer::{
+    BuildError, Built, DEFAULT_CHUNK_LEN, DEFAULT_LEVEL, ImageSpec, MAX_LEVEL, Source, Sources, build, build_cut,
+};

@@ -2,7 +2,9 @@
 //!
 //! Nothing here needs root, loop devices or mounts.
 
+mod against;
 mod build;
+mod cut;
 mod disk;
 mod exit;
 mod extract;
