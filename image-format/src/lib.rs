@@ -17,6 +17,7 @@
 mod arch;
 mod codec;
 mod compress;
+mod delta;
 mod digest;
 mod frame;
 mod json;
@@ -32,6 +33,10 @@ mod writer;
 
 pub use arch::{Architecture, PE_HEAD_LEN, PeError, UnknownArchitecture, pe_machine};
 pub use codec::FrameHeaderError;
+pub use delta::{
+    BaseRange, BaseRoot, DeltaBuildError, DeltaChunk, DeltaError, DeltaPiece, DeltaTransport, Encoding, MAX_RANGES,
+    MAX_REFERENCE, NewSystem, build_delta,
+};
 pub use digest::{Digest, HexError, SystemId};
 pub use frame::{FrameKind, MAX_MANIFEST, MAX_TABLE};
 pub use json::JsonError;
@@ -41,8 +46,8 @@ pub use manifest::{
     check_options, unknown_fields,
 };
 pub use reader::{
-    ChunkError, Claims, FinishError, HeadError, PayloadReader, PlainChunk, Signers, UnverifiedImage, VerifiedImage,
-    VerifyError,
+    ChunkError, Claims, DeltaClaims, FinishError, HeadError, PayloadReader, PlainChunk, Signers, UnverifiedImage,
+    VerifiedDelta, VerifiedImage, VerifyError,
 };
 pub use sign::{Durable, SignError, SignOutcome, add_signature, attach_signature};
 pub use signatures::{RecordAlgorithm, SignatureBlock, SignatureBlockError, SignatureRecord};

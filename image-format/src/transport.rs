@@ -32,6 +32,9 @@ pub enum TransportError {
     /// An encoding that is not known here, such as a delta.
     #[error("transport encoding {0} is not supported, only full images (0) (IMG-40)")]
     Encoding(u16),
+    /// A delta that does not name one base system.
+    #[error("a delta names {0} base systems, not 1 (IMG-70)")]
+    DeltaBases(u16),
     /// A full image that names base systems.
     #[error("a full image names {0} base systems (IMG-40)")]
     Bases(u16),
@@ -49,7 +52,7 @@ impl Transport {
         body
     }
 
-    /// Reads a transport body.
+    /// Reads a transport body of a full image.
     pub(crate) fn parse(body: &[u8]) -> Result<Self, TransportError> {
         let Some(base) = body.first_chunk::<BASE_LEN>() else {
             return Err(TransportError::Length { found: body.len(), expected: BASE_LEN });

@@ -1,5 +1,7 @@
 //! Writing an image (IMG-18, IMG-24, IMG-52, IMG-55).
 
+mod pieces;
+
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::num::NonZeroUsize;
 
@@ -8,7 +10,7 @@ use sha2::{Digest as _, Sha256};
 use crate::arch::{Architecture, PE_HEAD_LEN, PeError, pe_machine};
 use crate::compress::{self, CompressError, Compressed};
 use crate::digest::{Digest, SystemId};
-use crate::frame::{self, FrameKind, HEADER_LEN, MAX_TABLE};
+use crate::frame::{self, HEADER_LEN, MAX_TABLE};
 use crate::keys::{PrivateKey, Role};
 use crate::manifest::{Content, Manifest, ManifestError, Payload, PayloadKind, UpdaterVersion};
 use crate::sign;
@@ -16,6 +18,8 @@ use crate::signatures::{self, SignatureBlock, SignatureBlockError};
 use crate::table::{self, Chunk, MAX_CHUNK_LEN};
 use crate::transport::{self, Transport};
 use crate::verity::{BLOCK, Verity, VerityBuilder, VerityError, derived_salt, slot_bytes};
+
+use pieces::Pieces;
 
 /// Length of a chunk unless told otherwise (IMG-52).
 pub const DEFAULT_CHUNK_LEN: u32 = 1 << 20;
@@ -335,51 +339,6 @@ impl Tally<'_> {
     }
 }
 
-/// Reads a source from its beginning in pieces, and insists on the size it had.
-struct Pieces<'a> {
-    payload: &'static str,
-    from: &'a mut dyn Source,
-    left: u64,
-    /// Lengths of the next pieces, and of those behind them.
-    lens: std::slice::Iter<'a, u32>,
-    piece_len: u32,
-}
-
-impl<'a> Pieces<'a> {
-    fn new(
-        index: usize,
-        from: &'a mut dyn Source,
-        size: u64,
-        lens: &'a [u32],
-        piece_len: u32,
-    ) -> Result<Self, BuildError> {
-        let payload = NAMES[index];
-        from.rewind().map_err(|source| BuildError::Read { payload, source })?;
-        Ok(Self { payload, from, left: size, lens: lens.iter(), piece_len })
-    }
-
-    /// The next piece. `left` counts the padding of root, too: what is missing in its last block is zeros, what is missing elsewhere means
-    /// that somebody truncated the file.
-    fn next(&mut self) -> Result<Option<Vec<u8>>, BuildError> {
-        if self.left == 0 {
-            return Ok(None);
-        }
-        let piece_len = self.lens.next().copied().unwrap_or(self.piece_len);
-        let len = self.left.min(piece_len.into()) as usize;
-        let mut piece = Vec::with_capacity(len);
-        let read = (&mut *self.from).take(len as u64).read_to_end(&mut piece);
-        read.map_err(|source| BuildError::Read { payload: self.payload, source })?;
-        self.left -= len as u64;
-        let missing = len - piece.len();
-        let padding = self.payload == "root" && self.left == 0 && (missing as u64) < BLOCK;
-        if missing > 0 && !padding {
-            return Err(BuildError::Changed(self.payload));
-        }
-        piece.resize(len, 0);
-        Ok(Some(piece))
-    }
-}
-
 fn hash_root(from: &mut dyn Source, size: u64, progress: &mut Tally<'_>) -> Result<Digest, BuildError> {
     let mut pieces = Pieces::new(0, from, size, &[], DEFAULT_CHUNK_LEN)?;
     let mut hasher = Sha256::new();
@@ -507,16 +466,7 @@ impl Head {
         }
         .to_bytes();
         let signatures = signed_by(keys, &manifest, &transport)?;
-        let mut bytes = Vec::new();
-        for (kind, body) in [
-            (FrameKind::Manifest, &manifest[..]),
-            (FrameKind::Signatures, &signatures.to_bytes()),
-            (FrameKind::Transport, &transport),
-            (FrameKind::Table, &table),
-        ] {
-            bytes.extend_from_slice(&frame::header(kind, body.len()));
-            bytes.extend_from_slice(body);
-        }
+        let bytes = frame::head(&manifest, &signatures.to_bytes(), &transport, &table);
         Ok(Self { bytes, system_id })
     }
 }

@@ -8,6 +8,7 @@ use image_format::{Chunk, Claims, RecordAlgorithm, SignatureRecord, unknown_fiel
 use serde_json::{Value, json};
 
 use crate::against::Fetch;
+use crate::delta::show;
 use crate::output;
 use crate::remarks::remarks;
 use crate::source;
@@ -30,6 +31,9 @@ pub struct Args {
 /// Runs the command.
 pub fn run(args: &Args) -> Result<()> {
     let image = source::open(&args.image)?;
+    if image.is_delta() {
+        return show::inspect(&image, &args.image, args.json);
+    }
     let claims = image.claims().with_context(|| format!("{} contradicts itself", args.image.display()))?;
     let file_len = image.data_start() + claims.transport.data_len;
     let records = image.signatures().records();
@@ -98,7 +102,7 @@ impl Chunks {
     }
 }
 
-fn algorithm(record: &SignatureRecord) -> String {
+pub fn algorithm(record: &SignatureRecord) -> String {
     match record.algorithm {
         RecordAlgorithm::Ed25519 => "ed25519".to_owned(),
         RecordAlgorithm::Unknown(number) => format!("unknown ({number})"),
@@ -144,7 +148,7 @@ fn as_json(claims: &Claims, manifest: &[u8], records: &[SignatureRecord], file_l
 }
 
 /// JSON text in ASCII alone: in strings, where alone other characters stand, they could drive a terminal.
-fn ascii(json: &str) -> String {
+pub fn ascii(json: &str) -> String {
     let mut text = String::with_capacity(json.len());
     for c in json.chars() {
         match c {

@@ -5,6 +5,7 @@
 mod against;
 mod build;
 mod cut;
+mod delta;
 mod disk;
 mod exit;
 mod extract;
@@ -40,6 +41,7 @@ enum Command {
     Verify(verify::Args),
     Extract(extract::Args),
     Disk(disk::Args),
+    Delta(delta::Args),
 }
 
 fn main() -> ExitCode {
@@ -63,5 +65,6 @@ fn run(command: &Command) -> anyhow::Result<()> {
         Command::Verify(args) => verify::run(args),
         Command::Extract(args) => extract::run(args),
         Command::Disk(args) => disk::run(args),
+        Command::Delta(args) => delta::run(args),
     }
 }
