@@ -152,13 +152,13 @@ fn with_transport(change: impl FnOnce(&mut Vec<u8>)) -> Option<VerifyError> {
 
 #[test]
 fn img_70_one_base_and_no_other_number() {
-    use TransportError::{DeltaBases, Length};
+    use TransportError::{Bases, Length};
     let of = |error| match error {
         Some(VerifyError::Transport(error)) => error,
         other => panic!("{other:?}"),
     };
-    assert!(matches!(of(with_transport(|t| t[70] = 0)), DeltaBases(0)));
-    assert!(matches!(of(with_transport(|t| t[70] = 2)), DeltaBases(2)));
+    assert!(matches!(of(with_transport(|t| t[70] = 0)), Bases(0)));
+    assert!(matches!(of(with_transport(|t| t[70] = 2)), Bases(2)));
     assert!(matches!(of(with_transport(|t| t.push(0))), Length { found: 113, expected: 112 }));
     assert!(matches!(of(with_transport(|t| t.truncate(80))), Length { found: 80, expected: 112 }));
     assert!(matches!(with_transport(|t| t[0] ^= 1), Some(VerifyError::SystemId { .. })));

@@ -72,7 +72,7 @@ impl DeltaTransport {
         };
         let bases = u16::from_le_bytes([head[70], head[71]]);
         if bases != 1 {
-            return Err(TransportError::DeltaBases(bases));
+            return Err(TransportError::Bases(bases));
         }
         let base: [u8; 32] = body[BASE_LEN..].try_into().map_err(|_| short)?;
         // What is left is that of a full image.

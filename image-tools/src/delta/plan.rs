@@ -157,7 +157,9 @@ impl<'a> Likely<'a> {
     fn ranges(&self, start: u64, end: u64) -> Vec<BaseRange> {
         let mut found = Found { ranges: Vec::new(), left: MAX_REFERENCE.into() };
         let first = self.places.partition_point(|(offset, len, ..)| offset + len <= start);
-        let touching = || self.places[first..].iter().take_while(|(offset, ..)| *offset < end);
+        // Files may share extents: what begins before another need not end before it.
+        let near = || self.places[first..].iter().take_while(|(offset, ..)| *offset < end);
+        let touching = || near().filter(|(offset, len, ..)| offset + len > start);
         let mut unowned = end - start;
         for (offset, len, file_offset, file) in touching() {
             let (from, to) = ((*offset).max(start), (offset + len).min(end));
