@@ -7,7 +7,7 @@ use std::num::NonZeroUsize;
 
 use common::{Parts, Plain, key, program_like, spec, trust};
 use image_format::{
-    BaseRange, BaseRoot, DeltaBuildError, DeltaError, DeltaPiece, Encoding, FinishError, ImageSpec, NewSystem, Role,
+    BaseRange, BaseRoot, DeltaBuildError, DeltaDecoder, DeltaError, DeltaPiece, Encoding, FinishError, ImageSpec, NewSystem, Role,
     SystemId, TableError, TransportError, UnverifiedImage, VerifyError, add_signature, build_delta,
 };
 
@@ -102,6 +102,27 @@ fn img_71_a_delta_is_the_same_system() {
     // What is like the old bytes costs next to nothing; what is the same, the range alone.
     assert_eq!(claims.chunks[0].chunk.encoded_len, 2 + 2 * 12);
     assert!(claims.chunks[1].chunk.encoded_len < 120, "{}", claims.chunks[1].chunk.encoded_len);
+}
+
+#[test]
+fn workers_can_decode_what_one_reads() {
+    let (old, new) = roots();
+    let file = delta();
+    let mut delta = UnverifiedImage::read_head(&file[..]).unwrap().verify_delta(&trust(&[1, 2], 1)).unwrap();
+    let (mut encoded, mut all, base) = (Vec::new(), Vec::new(), Memory(old.root));
+    while let Some((number, item)) = delta.next_encoded(&mut encoded).unwrap() {
+        all.extend_from_slice(DeltaDecoder::default().decode(number, &item, &encoded, &base).unwrap());
+    }
+    delta.finish().unwrap();
+    assert_eq!(all, [new.root, new.linux, new.initrd].concat());
+    // The same again, chunk by chunk, without hashing root twice.
+    let mut delta = UnverifiedImage::read_head(&file[..]).unwrap().verify_delta(&trust(&[1, 2], 1)).unwrap();
+    delta = delta.leave_root_to_verity();
+    let mut len = 0;
+    while let Some((_, plain)) = delta.next_chunk(&base).unwrap() {
+        len += plain.bytes.len();
+    }
+    assert_eq!(len, all.len());
 }
 
 #[test]

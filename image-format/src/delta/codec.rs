@@ -81,22 +81,25 @@ pub enum DeltaError {
     },
 }
 
-/// Decodes chunks, reusing its buffers: at most 4 MiB of reference and 4 MiB of plain bytes.
+/// Decodes chunks, reusing its buffers: at most 4 MiB of reference and 4 MiB of plain bytes. One for each worker.
 #[derive(Debug, Default)]
-pub(crate) struct DeltaDecoder {
+pub struct DeltaDecoder {
     reference: Vec<u8>,
     plain: Vec<u8>,
 }
 
 impl DeltaDecoder {
-    /// Checks and decodes one chunk, in the order of IMG-73. The plain bytes are then in [`DeltaDecoder::plain`].
-    pub(crate) fn decode(
+    /// Checks and decodes chunk `number` of an authentic table, in the order of IMG-73, and gives its plain bytes.
+    ///
+    /// # Errors
+    /// What makes the chunk unusable, with its number.
+    pub fn decode(
         &mut self,
         number: usize,
         item: &DeltaChunk,
         encoded: &[u8],
         base: &dyn BaseRoot,
-    ) -> Result<(), DeltaError> {
+    ) -> Result<&[u8], DeltaError> {
         let DeltaChunk { chunk, encoding } = item;
         authenticate(chunk, encoded).map_err(|_| DeltaError::EncodedDigest { chunk: number })?;
         let plain_len = chunk.plain_len as usize;
@@ -120,7 +123,7 @@ impl DeltaDecoder {
             }
         }
         if Digest::of(&self.plain) == chunk.plain_sha256 {
-            Ok(())
+            Ok(&self.plain)
         } else {
             Err(DeltaError::BaseDiffers { chunk: number })
         }
@@ -143,11 +146,6 @@ impl DeltaDecoder {
             written if written == plain_len => Ok(()),
             _ => Err(DeltaError::BaseDiffers { chunk: number }),
         }
-    }
-
-    /// The plain bytes of the chunk decoded last.
-    pub(crate) fn plain(&self) -> &[u8] {
-        &self.plain
     }
 }
 

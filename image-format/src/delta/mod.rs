@@ -9,8 +9,7 @@ use crate::manifest::Manifest;
 use crate::table::{self, Chunk, RECORD_LEN, TableError, ZSTD, encoded_bound};
 use crate::transport::{BASE_LEN, Transport, TransportError};
 
-pub(crate) use codec::DeltaDecoder;
-pub use codec::{BaseRoot, DeltaError};
+pub use codec::{BaseRoot, DeltaDecoder, DeltaError};
 pub use ranges::{BaseRange, MAX_RANGES, MAX_REFERENCE};
 pub use writer::{DeltaBuildError, DeltaPiece, NewSystem, build_delta};
 

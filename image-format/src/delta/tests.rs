@@ -30,8 +30,7 @@ fn decode(encoding: Encoding, plain: &[u8], encoded: &[u8]) -> Result<(), DeltaE
         encoded_sha256: Digest::of(encoded),
     };
     let mut decoder = DeltaDecoder::default();
-    decoder.decode(5, &DeltaChunk { chunk, encoding }, encoded, &Zeros)?;
-    assert_eq!(decoder.plain(), plain);
+    assert_eq!(decoder.decode(5, &DeltaChunk { chunk, encoding }, encoded, &Zeros)?, plain);
     Ok(())
 }
 

@@ -61,6 +61,7 @@ impl<R> UnverifiedImage<R> {
             signers,
             next: 0,
             hasher: Sha256::new(),
+            root_by_verity: false,
             decoder: DeltaDecoder::default(),
             encoded: Vec::new(),
         })
@@ -78,6 +79,8 @@ pub struct VerifiedDelta<R> {
     next: usize,
     /// Of the payload that is being read.
     hasher: Sha256,
+    /// The caller compares the verity root hash.
+    root_by_verity: bool,
     decoder: DeltaDecoder,
     encoded: Vec<u8>,
 }
@@ -115,6 +118,24 @@ impl<R> VerifiedDelta<R> {
 }
 
 impl<R: Read> VerifiedDelta<R> {
+    /// Does not hash root as a whole, because the caller computes the verity root hash and compares it, which binds every byte (IMG-54).
+    pub fn leave_root_to_verity(mut self) -> Self {
+        self.root_by_verity = true;
+        self
+    }
+
+    /// The encoded bytes of the next chunk, as they come, and its number; `None` behind the last one. They are checked and decoded by
+    /// [`DeltaDecoder::decode`], by any worker; what all payloads together must be (IMG-54) is then the caller's to check.
+    ///
+    /// # Errors
+    /// The source's.
+    pub fn next_encoded(&mut self, into: &mut Vec<u8>) -> Result<Option<(usize, DeltaChunk)>, DeltaError> {
+        let number = self.next;
+        let item = self.read_encoded()?;
+        std::mem::swap(into, &mut self.encoded);
+        Ok(item.map(|item| (number, item)))
+    }
+
     /// The next chunk with its verified plain bytes, or `None` behind the last one. After an error nothing more is to be asked.
     ///
     /// # Errors
@@ -122,16 +143,19 @@ impl<R: Read> VerifiedDelta<R> {
     pub fn next_chunk(&mut self, base: &dyn BaseRoot) -> Result<Option<(DeltaChunk, PlainChunk<'_>)>, DeltaError> {
         let number = self.next;
         let Some(item) = self.read_encoded()? else { return Ok(None) };
-        self.decoder.decode(number, &item, &self.encoded, base)?;
-        self.hasher.update(self.decoder.plain());
+        let bytes = self.decoder.decode(number, &item, &self.encoded, base)?;
         let index = item.chunk.payload;
-        if self.claims.chunks.get(self.next).is_none_or(|next| next.chunk.payload != index) {
+        let hashed = index != 0 || !self.root_by_verity;
+        if hashed {
+            self.hasher.update(bytes);
+        }
+        if hashed && self.claims.chunks.get(self.next).is_none_or(|next| next.chunk.payload != index) {
             let payload = &self.claims.manifest.payloads[usize::from(index)];
             if Digest::finish(std::mem::take(&mut self.hasher)) != payload.sha256 {
                 return Err(DeltaError::PayloadDigest { payload: payload.name.clone(), chunk: number });
             }
         }
-        Ok(Some((item, PlainChunk { offset: item.chunk.plain_offset, bytes: self.decoder.plain() })))
+        Ok(Some((item, PlainChunk { offset: item.chunk.plain_offset, bytes })))
     }
 
     /// Reads the next chunk and checks that its encoded bytes are the signed ones, which needs no base; false behind the last one.
