@@ -6,6 +6,7 @@
 
 mod boot;
 mod config;
+mod delta;
 mod disk;
 mod download;
 mod fat;
@@ -19,6 +20,7 @@ mod sparse;
 
 pub use boot::{boot_entry, entry_names, guard_record, loader};
 pub use config::{health_config, http_answer, update_config};
+pub use delta::delta_chunk;
 pub use disk::gpt;
 pub use download::download_answer;
 pub use fat::fat;
@@ -42,10 +44,11 @@ pub struct Target {
 }
 
 /// All of them.
-pub const TARGETS: [Target; 15] = [
+pub const TARGETS: [Target; 16] = [
     Target { name: "image_head", run: image_head, seeds: image::head_seeds, max_len: 16 << 10 },
     Target { name: "chunk_table", run: chunk_table, seeds: image::table_seeds, max_len: 4 << 10 },
     Target { name: "chunk_stream", run: chunk_stream, seeds: image::stream_seeds, max_len: 16 << 10 },
+    Target { name: "delta_chunk", run: delta_chunk, seeds: delta::delta_seeds, max_len: 16 << 10 },
     Target { name: "manifest", run: manifest, seeds: image::manifest_seeds, max_len: 8 << 10 },
     Target { name: "entry_names", run: entry_names, seeds: boot::name_seeds, max_len: 256 },
     Target { name: "boot_entry", run: boot_entry, seeds: boot::entry_seeds, max_len: 5000 },
