@@ -1,7 +1,7 @@
 //! erofs, as in the kernel's `fs/erofs/erofs_fs.h` and `Documentation/filesystems/erofs.rst` (section "On-disk details").
 
 use crate::image::{Damage, Image, MapError, u16_at, u32_at, u64_at};
-use crate::{Extent, FileSystem, MappedFile, Node, push, walk};
+use crate::{Data, Extent, FileSystem, MappedFile, Node, push, walk};
 
 const SUPERBLOCK: u64 = 1024;
 const MAGIC: u32 = 0xE0F5_E1E2;
@@ -20,7 +20,7 @@ pub(crate) fn is_erofs(image: &mut Image<'_>) -> Result<bool, MapError> {
     Ok(image.len() >= SUPERBLOCK + 128 && u32_at(&image.bytes(SUPERBLOCK, 4)?, 0) == MAGIC)
 }
 
-pub(crate) fn files(image: &mut Image<'_>) -> Result<Vec<MappedFile>, MapError> {
+pub(crate) fn files(image: &mut Image<'_>) -> Result<(Vec<MappedFile>, Vec<MappedFile>), MapError> {
     let head = image.bytes(SUPERBLOCK, 128)?;
     let unknown = u32_at(&head, 80) & !KNOWN;
     if unknown != 0 {
@@ -133,8 +133,8 @@ impl FileSystem for Erofs<'_, '_> {
     fn node(&mut self, nid: u64) -> Result<Node, MapError> {
         let inode = self.inode(nid)?;
         Ok(match inode.mode & 0xF000 {
-            0x4000 => Node::Directory,
-            0x8000 => Node::Regular { size: inode.size, extents: self.extents(&inode)? },
+            0x4000 => Node::Directory(Data { size: inode.size, extents: self.extents(&inode)? }),
+            0x8000 => Node::Regular(Data { size: inode.size, extents: self.extents(&inode)? }),
             _ => Node::Other,
         })
     }

@@ -1,7 +1,7 @@
 //! ext4, as in the kernel's `Documentation/filesystems/ext4` (super.rst, group_descr.rst, inodes.rst, ifork.rst, directory.rst).
 
 use crate::image::{Damage, Image, MapError, u16_at, u32_at};
-use crate::{Extent, FileSystem, MappedFile, Node, push, walk};
+use crate::{Data, Extent, FileSystem, MappedFile, Node, push, walk};
 
 const SUPERBLOCK: u64 = 1024;
 const MAGIC: u16 = 0xEF53;
@@ -25,7 +25,7 @@ pub(crate) fn is_ext4(image: &mut Image<'_>) -> Result<bool, MapError> {
     Ok(image.len() >= SUPERBLOCK + 1024 && u16_at(&image.bytes(SUPERBLOCK + 56, 2)?, 0) == MAGIC)
 }
 
-pub(crate) fn files(image: &mut Image<'_>) -> Result<Vec<MappedFile>, MapError> {
+pub(crate) fn files(image: &mut Image<'_>) -> Result<(Vec<MappedFile>, Vec<MappedFile>), MapError> {
     walk(&mut Ext4::open(image)?, ROOT)
 }
 
@@ -144,15 +144,15 @@ impl<'a, 'i> Ext4<'a, 'i> {
 impl FileSystem for Ext4<'_, '_> {
     fn node(&mut self, number: u64) -> Result<Node, MapError> {
         let inode = self.inode(number)?;
-        Ok(match inode.mode & 0xF000 {
-            0x4000 => Node::Directory,
-            // Inline data and the block maps of old files lie where they lie.
-            0x8000 if inode.flags & (HAS_EXTENTS | INLINE_DATA) != HAS_EXTENTS => {
-                Node::Regular { size: inode.size, extents: Vec::new() }
-            }
-            0x8000 => Node::Regular { size: inode.size, extents: self.extents(&inode)? },
-            _ => Node::Other,
-        })
+        let kind = inode.mode & 0xF000;
+        if kind != 0x4000 && kind != 0x8000 {
+            return Ok(Node::Other);
+        }
+        // Inline data and the block maps of old files lie where they lie.
+        let mapped = inode.flags & (HAS_EXTENTS | INLINE_DATA) == HAS_EXTENTS;
+        let extents = if mapped { self.extents(&inode)? } else { Vec::new() };
+        let data = Data { size: inode.size, extents };
+        Ok(if kind == 0x4000 { Node::Directory(data) } else { Node::Regular(data) })
     }
 
     /// Entries of a linear directory (directory.rst); the inner blocks of a hashed one look like empty entries.

@@ -34,7 +34,7 @@ pub struct Extent {
     pub len: u64,
 }
 
-/// A regular file.
+/// A regular file, or a directory's entries.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MappedFile {
     /// Path from the root, without a leading slash. Of hard links the least in byte order.
@@ -46,13 +46,15 @@ pub struct MappedFile {
     pub extents: Vec<Extent>,
 }
 
-/// All regular files of an image.
+/// All regular files and directories of an image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FileMap {
     /// What the image is.
     pub kind: FsKind,
     /// Its regular files, by path.
     pub files: Vec<MappedFile>,
+    /// Its directories, by path; the root's is empty. Their content is the file system's own.
+    pub directories: Vec<MappedFile>,
 }
 
 /// Finds the regular files of an image of `len` bytes.
@@ -61,13 +63,14 @@ pub struct FileMap {
 /// When it is neither ext4 nor erofs, has features that this reader does not know, is damaged, or cannot be read.
 pub fn read(from: &dyn ReadAt, len: u64) -> Result<FileMap, MapError> {
     let mut image = Image::new(from, len);
-    if erofs::is_erofs(&mut image)? {
-        return Ok(FileMap { kind: FsKind::Erofs, files: erofs::files(&mut image)? });
-    }
-    if ext4::is_ext4(&mut image)? {
-        return Ok(FileMap { kind: FsKind::Ext4, files: ext4::files(&mut image)? });
-    }
-    Err(MapError::Unknown)
+    let (kind, (files, directories)) = if erofs::is_erofs(&mut image)? {
+        (FsKind::Erofs, erofs::files(&mut image)?)
+    } else if ext4::is_ext4(&mut image)? {
+        (FsKind::Ext4, ext4::files(&mut image)?)
+    } else {
+        return Err(MapError::Unknown);
+    };
+    Ok(FileMap { kind, files, directories })
 }
 
 /// The longest path that Linux takes.
@@ -75,13 +78,16 @@ const MAX_PATH: usize = 4096;
 
 /// An inode as both file systems show it.
 enum Node {
-    Directory,
-    Regular {
-        size: u64,
-        extents: Vec<Extent>,
-    },
+    Directory(Data),
+    Regular(Data),
     /// Link, device, socket, pipe.
     Other,
+}
+
+/// What an inode holds.
+struct Data {
+    size: u64,
+    extents: Vec<Extent>,
 }
 
 /// What a walk through directories needs of a file system.
@@ -93,10 +99,14 @@ trait FileSystem {
     fn entries(&mut self, number: u64) -> Result<Vec<(Vec<u8>, u64)>, MapError>;
 }
 
-/// Every regular file that can be reached from a directory, by path.
-fn walk(fs: &mut dyn FileSystem, root: u64) -> Result<Vec<MappedFile>, MapError> {
+/// Every regular file and every directory that can be reached from a directory, by path.
+fn walk(fs: &mut dyn FileSystem, root: u64) -> Result<(Vec<MappedFile>, Vec<MappedFile>), MapError> {
     // `None`: seen, and not a regular file.
     let mut seen: BTreeMap<u64, Option<MappedFile>> = BTreeMap::from([(root, None)]);
+    let Node::Directory(Data { size, extents }) = fs.node(root)? else {
+        return Err(MapError::damaged(Damage::Inode));
+    };
+    let mut found = vec![MappedFile { path: Vec::new(), size, extents }];
     let mut directories = vec![(root, Vec::new())];
     while let Some((directory, path)) = directories.pop() {
         for (name, number) in fs.entries(directory)? {
@@ -114,10 +124,11 @@ fn walk(fs: &mut dyn FileSystem, root: u64) -> Result<Vec<MappedFile>, MapError>
                 Some(_) => {}
                 None => {
                     let file = match fs.node(number)? {
-                        Node::Regular { size, extents } => Some(MappedFile { path, size, extents }),
+                        Node::Regular(Data { size, extents }) => Some(MappedFile { path, size, extents }),
                         Node::Other => None,
-                        Node::Directory => {
-                            directories.push((number, path));
+                        Node::Directory(Data { size, extents }) => {
+                            directories.push((number, path.clone()));
+                            found.push(MappedFile { path, size, extents });
                             None
                         }
                     };
@@ -128,7 +139,8 @@ fn walk(fs: &mut dyn FileSystem, root: u64) -> Result<Vec<MappedFile>, MapError>
     }
     let mut files: Vec<MappedFile> = seen.into_values().flatten().collect();
     files.sort_by(|a, b| a.path.cmp(&b.path));
-    Ok(files)
+    found.sort_by(|a, b| a.path.cmp(&b.path));
+    Ok((files, found))
 }
 
 /// Appends an extent, and joins it to the last where it follows it in file and image.

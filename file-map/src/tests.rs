@@ -19,7 +19,7 @@ fn bytes(image: &[u8], file: &MappedFile) -> Vec<u8> {
 fn holds(image: &[u8]) {
     let Ok(map) = read(&image, image.len() as u64) else { return };
     assert!(map.files.is_sorted_by(|a, b| a.path <= b.path));
-    for file in &map.files {
+    for file in map.files.iter().chain(&map.directories) {
         let mut at = 0;
         for extent in &file.extents {
             assert!(extent.len > 0 && extent.file_offset >= at, "{file:?}");
@@ -37,6 +37,9 @@ fn the_least_images_are_read() {
         assert_eq!(map.kind, kind);
         let found: Vec<_> = map.files.iter().map(|f| (str::from_utf8(&f.path).unwrap(), bytes(&image, f))).collect();
         assert_eq!(found, small::content(), "{kind:?}");
+        let directories: Vec<&[u8]> = map.directories.iter().map(|directory| &directory.path[..]).collect();
+        assert_eq!(directories, [&b""[..], b"d"], "{kind:?}");
+        assert!(bytes(&image, &map.directories[0]).windows(5).any(|name| name == b"plain"), "{kind:?}");
         holds(&image);
     }
 }

@@ -10,8 +10,9 @@ mod small;
 pub fn file_map(data: &[u8]) {
     let Ok(map) = file_map::read(&data, data.len() as u64) else { return };
     assert!(map.files.is_sorted_by(|a, b| a.path <= b.path));
-    for file in &map.files {
-        assert!(!file.path.is_empty() && file.path.len() <= 4096);
+    assert!(map.files.iter().all(|file| !file.path.is_empty()));
+    for file in map.files.iter().chain(&map.directories) {
+        assert!(file.path.len() <= 4096);
         let mut at = 0;
         for extent in &file.extents {
             assert!(extent.len > 0 && extent.file_offset >= at, "{file:?}");

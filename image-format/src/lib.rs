@@ -34,8 +34,8 @@ mod writer;
 pub use arch::{Architecture, PE_HEAD_LEN, PeError, UnknownArchitecture, pe_machine};
 pub use codec::FrameHeaderError;
 pub use delta::{
-    BaseRange, BaseRoot, DeltaBuildError, DeltaChunk, DeltaDecoder, DeltaError, DeltaPiece, DeltaTransport, Encoding, MAX_RANGES,
-    MAX_REFERENCE, NewSystem, build_delta,
+    BaseRange, BaseRoot, DeltaBuildError, DeltaChunk, DeltaDecoder, DeltaError, DeltaPiece, DeltaTransport, Encoding,
+    MAX_RANGES, MAX_REFERENCE, NewSystem, build_delta,
 };
 pub use digest::{Digest, HexError, SystemId};
 pub use frame::{FrameKind, MAX_MANIFEST, MAX_TABLE};

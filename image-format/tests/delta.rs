@@ -7,8 +7,8 @@ use std::num::NonZeroUsize;
 
 use common::{Parts, Plain, key, program_like, spec, trust};
 use image_format::{
-    BaseRange, BaseRoot, DeltaBuildError, DeltaDecoder, DeltaError, DeltaPiece, Encoding, FinishError, ImageSpec, NewSystem, Role,
-    SystemId, TableError, TransportError, UnverifiedImage, VerifyError, add_signature, build_delta,
+    BaseRange, BaseRoot, DeltaBuildError, DeltaDecoder, DeltaError, DeltaPiece, Encoding, FinishError, ImageSpec,
+    NewSystem, Role, SystemId, TableError, TransportError, UnverifiedImage, VerifyError, add_signature, build_delta,
 };
 
 /// A root in memory.

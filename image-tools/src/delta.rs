@@ -127,7 +127,7 @@ fn open(path: &Path, policy: &TrustPolicy, output: &Path) -> Result<System> {
     .with_context(refused)?;
     root.set_len(size).with_context(|| format!("cannot write a file in {}", folder.display()))?;
     // Without a map the delta is larger, not wrong.
-    let files = file_map::read(&root, size).map(|map| map.files).unwrap_or_default();
+    let files = file_map::read(&root, size).map(plan::with_a_place).unwrap_or_default();
     Ok(System {
         id: image.system_id(),
         version: image.manifest().version.clone(),

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use file_map::MappedFile;
+use file_map::{FileMap, MappedFile};
 use image_format::{BaseRange, Chunk, DeltaPiece, Digest, MAX_RANGES, MAX_REFERENCE};
 
 /// Plain bytes in a patch that are not of one chunk of the new image.
@@ -22,8 +22,19 @@ const AROUND: u64 = 64 << 10;
 pub struct Root<'a> {
     /// The chunks of root.
     pub chunks: &'a [Chunk],
-    /// Its files, by path.
+    /// Its files, and directories that have blocks of their own.
     pub files: &'a [MappedFile],
+}
+
+/// Files, and directories that have blocks of their own (ext4's). A directory's path gets a slash: it is like the directory of
+/// that name and like no file.
+pub fn with_a_place(map: FileMap) -> Vec<MappedFile> {
+    let own = |directory: &MappedFile| directory.extents.iter().all(|extent| extent.image_offset.is_multiple_of(4096));
+    let directories = map.directories.into_iter().filter(own).map(|mut directory| {
+        directory.path.push(b'/');
+        directory
+    });
+    map.files.into_iter().chain(directories).collect()
 }
 
 /// The pieces of the new root, and where in the old root to look for each.
