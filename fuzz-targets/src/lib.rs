@@ -6,9 +6,11 @@
 
 mod boot;
 mod config;
+mod delta;
 mod disk;
 mod download;
 mod fat;
+mod files;
 mod image;
 pub mod mutate;
 // How an image is taken apart, changed and signed again.
@@ -18,9 +20,11 @@ mod sparse;
 
 pub use boot::{boot_entry, entry_names, guard_record, loader};
 pub use config::{health_config, http_answer, update_config};
+pub use delta::delta_chunk;
 pub use disk::gpt;
 pub use download::download_answer;
 pub use fat::fat;
+pub use files::file_map;
 pub use image::{chunk_stream, chunk_table, image_head, manifest};
 
 /// A named seed.
@@ -40,10 +44,11 @@ pub struct Target {
 }
 
 /// All of them.
-pub const TARGETS: [Target; 14] = [
+pub const TARGETS: [Target; 16] = [
     Target { name: "image_head", run: image_head, seeds: image::head_seeds, max_len: 16 << 10 },
     Target { name: "chunk_table", run: chunk_table, seeds: image::table_seeds, max_len: 4 << 10 },
     Target { name: "chunk_stream", run: chunk_stream, seeds: image::stream_seeds, max_len: 16 << 10 },
+    Target { name: "delta_chunk", run: delta_chunk, seeds: delta::delta_seeds, max_len: 16 << 10 },
     Target { name: "manifest", run: manifest, seeds: image::manifest_seeds, max_len: 8 << 10 },
     Target { name: "entry_names", run: entry_names, seeds: boot::name_seeds, max_len: 256 },
     Target { name: "boot_entry", run: boot_entry, seeds: boot::entry_seeds, max_len: 5000 },
@@ -51,6 +56,7 @@ pub const TARGETS: [Target; 14] = [
     Target { name: "guard_record", run: guard_record, seeds: boot::guard_seeds, max_len: 600 },
     Target { name: "gpt", run: gpt, seeds: disk::gpt_seeds, max_len: 2 << 10 },
     Target { name: "fat", run: fat, seeds: fat::fat_seeds, max_len: 16 << 10 },
+    Target { name: "file_map", run: file_map, seeds: files::file_map_seeds, max_len: 16 << 10 },
     Target { name: "health_config", run: health_config, seeds: config::health_seeds, max_len: 4 << 10 },
     Target { name: "update_config", run: update_config, seeds: config::update_seeds, max_len: 1 << 10 },
     Target { name: "http_answer", run: http_answer, seeds: config::http_seeds, max_len: 4 << 10 },

@@ -120,7 +120,7 @@ pub(crate) fn authenticate(chunk: &Chunk, encoded: &[u8]) -> Result<(), DecodeEr
 
 /// Reads a zstd frame header (RFC 8878, section 3.1.1.1) and holds it against IMG-53. Done here and not by the library, because the
 /// library obeys a frame's window and dictionary wishes before anybody can object.
-fn check_header(frame: &[u8], plain_len: u64) -> Result<(), FrameHeaderError> {
+pub(crate) fn check_header(frame: &[u8], plain_len: u64) -> Result<(), FrameHeaderError> {
     let rest = frame.strip_prefix(&FRAME_MAGIC).ok_or(FrameHeaderError::Magic)?;
     let (&descriptor, rest) = rest.split_first().ok_or(FrameHeaderError::Short)?;
     let single_segment = descriptor & 0x20 != 0;

@@ -13,6 +13,9 @@ use crate::digest::Digest;
 /// More threads than any machine has use for; each holds two chunks.
 pub(crate) const MAX_WORKERS: usize = 256;
 
+/// 4 MiB of reference and a chunk of 4 MiB (IMG-53, IMG-72).
+const PATCH_WINDOW_LOG: u32 = 23;
+
 /// A chunk, compressed.
 #[derive(Debug)]
 pub(crate) struct Compressed {
@@ -26,29 +29,39 @@ pub(crate) struct Compressed {
 pub(crate) fn in_order<E: From<CompressError>>(
     level: i32,
     workers: NonZeroUsize,
-    mut next: impl FnMut() -> Result<Option<Vec<u8>>, E>,
-    mut done: impl FnMut(Compressed) -> Result<(), E>,
+    next: impl FnMut() -> Result<Option<Vec<u8>>, E>,
+    done: impl FnMut(Compressed) -> Result<(), E>,
+) -> Result<(), E> {
+    each_in_order(workers, |plain: &Vec<u8>| compress(plain, level), next, done)
+}
+
+/// As [`in_order`], for any jobs and any work on them.
+pub(crate) fn each_in_order<J: Send, D: Send, E: From<CompressError>>(
+    workers: NonZeroUsize,
+    work: impl Fn(&J) -> Result<D, CompressError> + Sync,
+    mut next: impl FnMut() -> Result<Option<J>, E>,
+    mut done: impl FnMut(D) -> Result<(), E>,
 ) -> Result<(), E> {
     let workers = workers.get().min(MAX_WORKERS);
     let most = 2 * workers;
     thread::scope(|scope| {
-        let (to_workers, jobs) = mpsc::channel::<(u64, Vec<u8>)>();
+        let (to_workers, jobs) = mpsc::channel::<(u64, J)>();
         let (to_us, results) = mpsc::channel();
         let jobs = std::sync::Arc::new(Mutex::new(jobs));
         // However this closure is left, `to_workers` is dropped with it and the workers come to their end.
         let to_workers = to_workers;
         for _ in 0..workers {
-            let (jobs, to_us) = (jobs.clone(), to_us.clone());
-            let work = move || {
+            let (jobs, to_us, work) = (jobs.clone(), to_us.clone(), &work);
+            let run = move || {
                 loop {
                     let job = jobs.lock().unwrap_or_else(PoisonError::into_inner).recv();
-                    let Ok((number, plain)) = job else { break };
-                    if to_us.send((number, compress(&plain, level))).is_err() {
+                    let Ok((number, job)) = job else { break };
+                    if to_us.send((number, work(&job))).is_err() {
                         break;
                     }
                 }
             };
-            thread::Builder::new().spawn_scoped(scope, work).map_err(CompressError::Spawn)?;
+            thread::Builder::new().spawn_scoped(scope, run).map_err(CompressError::Spawn)?;
         }
         drop(to_us);
 
@@ -57,8 +70,8 @@ pub(crate) fn in_order<E: From<CompressError>>(
         loop {
             while more && sent - written < most as u64 {
                 match next()? {
-                    Some(plain) => {
-                        to_workers.send((sent, plain)).map_err(|_| CompressError::Zstd("the workers have gone"))?;
+                    Some(job) => {
+                        to_workers.send((sent, job)).map_err(|_| CompressError::Zstd("the workers have gone"))?;
                         sent += 1;
                     }
                     None => more = false,
@@ -88,7 +101,13 @@ pub(crate) enum CompressError {
     Spawn(#[source] io::Error),
 }
 
-fn compress(plain: &[u8], level: i32) -> Result<Compressed, CompressError> {
+/// Compresses a chunk by itself.
+pub(crate) fn compress(plain: &[u8], level: i32) -> Result<Compressed, CompressError> {
+    compress_after(&[], plain, level)
+}
+
+/// Compresses a chunk so that it can refer to what is in `prefix`, which its decoder must have; empty: to nothing.
+pub(crate) fn compress_after(prefix: &[u8], plain: &[u8], level: i32) -> Result<Compressed, CompressError> {
     let zstd_error = |code| CompressError::Zstd(zstd_safe::get_error_name(code));
     // A new context for each chunk: a reused one carries the salt of its hash tables over, and the output could depend on what the same
     // worker compressed before (IMG-55).
@@ -96,6 +115,13 @@ fn compress(plain: &[u8], level: i32) -> Result<Compressed, CompressError> {
     context.set_parameter(CParameter::CompressionLevel(level)).map_err(zstd_error)?;
     // zstd's own checksum, so that `zstd -t` finds damage, too.
     context.set_parameter(CParameter::ChecksumFlag(true)).map_err(zstd_error)?;
+    if !prefix.is_empty() {
+        // All of prefix and chunk within reach of every byte.
+        context.set_parameter(CParameter::WindowLog(PATCH_WINDOW_LOG)).map_err(zstd_error)?;
+        // The tables of low levels hold no more than the last part of a long prefix.
+        context.set_parameter(CParameter::EnableLongDistanceMatching(true)).map_err(zstd_error)?;
+        context.ref_prefix(prefix).map_err(zstd_error)?;
+    }
     let mut encoded = Vec::with_capacity(zstd_safe::compress_bound(plain.len()));
     context.compress2(&mut encoded, plain).map_err(zstd_error)?;
     Ok(Compressed {

@@ -135,6 +135,17 @@ pub(crate) fn header(kind: FrameKind, body_len: usize) -> [u8; HEADER_LEN] {
     header
 }
 
+/// The four frames of IMG-2.
+pub(crate) fn head(manifest: &[u8], signatures: &[u8], transport: &[u8], table: &[u8]) -> Vec<u8> {
+    let bodies = [
+        (FrameKind::Manifest, manifest),
+        (FrameKind::Signatures, signatures),
+        (FrameKind::Transport, transport),
+        (FrameKind::Table, table),
+    ];
+    bodies.into_iter().flat_map(|(kind, body)| [&header(kind, body.len())[..], body].concat()).collect()
+}
+
 /// Reads the frame of `kind` and returns its body, which is opaque until something vouches for it (IMG-4).
 pub(crate) fn read(from: &mut impl Read, kind: FrameKind) -> Result<Vec<u8>, HeadError> {
     let mut header = [0; HEADER_LEN];

@@ -12,13 +12,14 @@
 //!    [`VerifiedImage::next_payload`] hands out the payloads in file order, every chunk verified before it is seen;
 //! 4. [`VerifiedImage::finish`] insists that nothing follows.
 //!
-//! [`build`] writes an image, [`add_signature`] and [`attach_signature`] add signatures in place. [`VerityBuilder`] computes the dm-verity
+//! [`build`] and [`build_cut`] write an image, [`add_signature`] and [`attach_signature`] add signatures in place. [`VerityBuilder`] computes the dm-verity
 //! tree of a slot while the root streams past.
 
 mod arch;
 mod chunk_source;
 mod codec;
 mod compress;
+mod delta;
 mod digest;
 mod frame;
 mod json;
@@ -35,6 +36,10 @@ mod writer;
 pub use arch::{Architecture, PE_HEAD_LEN, PeError, UnknownArchitecture, pe_machine};
 pub use chunk_source::{Again, ChunkSource, Passage};
 pub use codec::FrameHeaderError;
+pub use delta::{
+    BaseRange, BaseRoot, DeltaBuildError, DeltaChunk, DeltaDecoder, DeltaError, DeltaPiece, DeltaTransport, Encoding,
+    MAX_RANGES, MAX_REFERENCE, NewSystem, build_delta,
+};
 pub use digest::{Digest, HexError, SystemId};
 pub use frame::{FrameKind, MAX_MANIFEST, MAX_TABLE};
 pub use json::JsonError;
@@ -44,8 +49,8 @@ pub use manifest::{
     check_options, unknown_fields,
 };
 pub use reader::{
-    ChunkError, Claims, FinishError, HeadError, InPlace, NoReuse, PayloadReader, Place, PlainChunk, Reuse, RootRun,
-    RootWorker, SharedRoot, Signers, Taken, UnverifiedImage, VerifiedImage, VerifyError,
+    ChunkError, Claims, DeltaClaims, FinishError, HeadError, InPlace, NoReuse, PayloadReader, Place, PlainChunk, Reuse, RootRun,
+    RootWorker, SharedRoot, Signers, Taken, UnverifiedImage, VerifiedDelta, VerifiedImage, VerifyError,
 };
 pub use sign::{Durable, SignError, SignOutcome, add_signature, attach_signature};
 pub use signatures::{RecordAlgorithm, SignatureBlock, SignatureBlockError, SignatureRecord};
@@ -58,4 +63,6 @@ pub use verity::{
 /// Memory that is wiped when it is dropped, as [`PrivateKey::to_pem`] gives it.
 pub use zeroize::Zeroizing;
 
-pub use writer::{BuildError, Built, DEFAULT_CHUNK_LEN, DEFAULT_LEVEL, ImageSpec, MAX_LEVEL, Source, Sources, build};
+pub use writer::{
+    BuildError, Built, DEFAULT_CHUNK_LEN, DEFAULT_LEVEL, ImageSpec, MAX_LEVEL, Source, Sources, build, build_cut,
+};

@@ -10,7 +10,8 @@ pub const MAX_CHUNK_LEN: u32 = 4 << 20;
 /// Length of a record.
 pub(crate) const RECORD_LEN: usize = 96;
 
-const ZSTD: u16 = 1;
+/// The encoding of a full image's chunks.
+pub(crate) const ZSTD: u16 = 1;
 
 /// One independently compressed and authenticated piece of a payload. Version 1 knows one encoding, zstd.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -126,9 +127,14 @@ pub enum TableError {
 impl Chunk {
     /// The 96 bytes of IMG-50.
     pub(crate) fn to_bytes(self) -> [u8; RECORD_LEN] {
+        self.to_bytes_as(ZSTD)
+    }
+
+    /// The 96 bytes of IMG-50 with this encoding.
+    pub(crate) fn to_bytes_as(self, encoding: u16) -> [u8; RECORD_LEN] {
         let mut bytes = [0; RECORD_LEN];
         bytes[..2].copy_from_slice(&self.payload.to_le_bytes());
-        bytes[2..4].copy_from_slice(&ZSTD.to_le_bytes());
+        bytes[2..4].copy_from_slice(&encoding.to_le_bytes());
         bytes[4..8].copy_from_slice(&self.plain_len.to_le_bytes());
         bytes[8..16].copy_from_slice(&self.plain_offset.to_le_bytes());
         bytes[16..24].copy_from_slice(&self.encoded_offset.to_le_bytes());
@@ -143,9 +149,6 @@ impl Chunk {
         let u32_at = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().expect("4 bytes"));
         let u64_at = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().expect("8 bytes"));
         let array = |at: usize| -> [u8; 32] { bytes[at..at + 32].try_into().expect("32 bytes") };
-        if u16_at(2) != ZSTD {
-            return Err(TableError::Encoding { chunk, found: u16_at(2) });
-        }
         if u32_at(28) != 0 {
             return Err(TableError::Reserved { chunk });
         }
@@ -163,6 +166,19 @@ impl Chunk {
 
 /// Reads an authenticated table body and holds it against the manifest and the length of the data (IMG-51).
 pub(crate) fn parse(body: &[u8], manifest: &Manifest, data_len: u64) -> Result<Vec<Chunk>, TableError> {
+    parse_any(body, manifest, data_len, &mut |number, chunk, encoding| match encoding {
+        ZSTD => Ok(encoded_bound(chunk.plain_len)),
+        found => Err(TableError::Encoding { chunk: number, found }),
+    })
+}
+
+/// As [`parse`]; `longest` knows encodings and tells how long the encoded bytes of a chunk may be.
+pub(crate) fn parse_any(
+    body: &[u8],
+    manifest: &Manifest,
+    data_len: u64,
+    longest: &mut dyn FnMut(usize, &Chunk, u16) -> Result<usize, TableError>,
+) -> Result<Vec<Chunk>, TableError> {
     let (records, rest) = body.as_chunks::<RECORD_LEN>();
     if records.is_empty() || !rest.is_empty() {
         return Err(TableError::Length(body.len()));
@@ -171,7 +187,8 @@ pub(crate) fn parse(body: &[u8], manifest: &Manifest, data_len: u64) -> Result<V
     let mut chunks = Vec::with_capacity(records.len());
     for (number, record) in records.iter().enumerate() {
         let chunk = Chunk::parse(record, number)?;
-        cover.take(number, &chunk)?;
+        let longest = longest(number, &chunk, u16::from_le_bytes([record[2], record[3]]))?;
+        cover.take(number, &chunk, longest)?;
         chunks.push(chunk);
     }
     cover.finish(data_len)?;
@@ -191,7 +208,7 @@ impl<'a> Cover<'a> {
         Self { manifest, payload: 0, plain: 0, encoded: 0 }
     }
 
-    fn take(&mut self, number: usize, chunk: &Chunk) -> Result<(), TableError> {
+    fn take(&mut self, number: usize, chunk: &Chunk, longest: usize) -> Result<(), TableError> {
         let payload = self
             .manifest
             .payloads
@@ -216,7 +233,7 @@ impl<'a> Cover<'a> {
                 expected: self.encoded,
             });
         }
-        if !(1..=encoded_bound(chunk.plain_len)).contains(&(chunk.encoded_len as usize)) {
+        if !(1..=longest).contains(&(chunk.encoded_len as usize)) {
             return Err(TableError::EncodedLength { chunk: number, found: chunk.encoded_len });
         }
         // Neither sum can overflow: at most 174,762 chunks of a little over 4 MiB.

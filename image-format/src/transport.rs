@@ -32,8 +32,8 @@ pub enum TransportError {
     /// An encoding that is not known here, such as a delta.
     #[error("transport encoding {0} is not supported, only full images (0) (IMG-40)")]
     Encoding(u16),
-    /// A full image that names base systems.
-    #[error("a full image names {0} base systems (IMG-40)")]
+    /// A full image that names base systems, or a delta that does not name one.
+    #[error("it names {0} base systems; a full image names none, a delta one (IMG-40, IMG-70)")]
     Bases(u16),
 }
 
@@ -49,7 +49,7 @@ impl Transport {
         body
     }
 
-    /// Reads a transport body.
+    /// Reads a transport body of a full image.
     pub(crate) fn parse(body: &[u8]) -> Result<Self, TransportError> {
         let Some(base) = body.first_chunk::<BASE_LEN>() else {
             return Err(TransportError::Length { found: body.len(), expected: BASE_LEN });

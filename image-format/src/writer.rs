@@ -1,5 +1,7 @@
 //! Writing an image (IMG-18, IMG-24, IMG-52, IMG-55).
 
+mod pieces;
+
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::num::NonZeroUsize;
 
@@ -8,7 +10,7 @@ use sha2::{Digest as _, Sha256};
 use crate::arch::{Architecture, PE_HEAD_LEN, PeError, pe_machine};
 use crate::compress::{self, CompressError, Compressed};
 use crate::digest::{Digest, SystemId};
-use crate::frame::{self, FrameKind, HEADER_LEN, MAX_TABLE};
+use crate::frame::{self, HEADER_LEN, MAX_TABLE};
 use crate::keys::{PrivateKey, Role};
 use crate::manifest::{Content, Manifest, ManifestError, Payload, PayloadKind, UpdaterVersion};
 use crate::sign;
@@ -16,6 +18,8 @@ use crate::signatures::{self, SignatureBlock, SignatureBlockError};
 use crate::table::{self, Chunk, MAX_CHUNK_LEN};
 use crate::transport::{self, Transport};
 use crate::verity::{BLOCK, Verity, VerityBuilder, VerityError, derived_salt, slot_bytes};
+
+use pieces::Pieces;
 
 /// Length of a chunk unless told otherwise (IMG-52).
 pub const DEFAULT_CHUNK_LEN: u32 = 1 << 20;
@@ -91,6 +95,14 @@ pub enum BuildError {
     /// A chunk length out of bounds.
     #[error("chunk length {0} is not a multiple of 4096 from 4096 to 4194304 (IMG-21, IMG-52)")]
     ChunkLen(u32),
+    /// Lengths for the chunks of root that do not make it up.
+    #[error(
+        "the chunk lengths given for root are not multiples of 4096 up to 4 MiB whose sum is its size, {size} (IMG-21, IMG-52)"
+    )]
+    Cuts {
+        /// Of root, padded.
+        size: u64,
+    },
     /// More chunks than the table can hold.
     #[error("{0} chunks are more than an image can have (174762): choose a larger chunk length (IMG-2)")]
     TooManyChunks(u64),
@@ -153,12 +165,39 @@ impl From<CompressError> for BuildError {
 /// unfinished and to be thrown away.
 pub fn build(
     spec: &ImageSpec,
+    sources: Sources<'_>,
+    keys: &[PrivateKey],
+    out: &mut (impl Write + Seek),
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<Built, BuildError> {
+    build_any(spec, None, sources, keys, out, progress)
+}
+
+/// As [`build`], but the chunks of root have these plain lengths, in order: multiples of 4096 up to [`MAX_CHUNK_LEN`], together as long as
+/// root with its padding. `chunk_len` is for the other payloads then.
+///
+/// # Errors
+/// As [`build`]; [`BuildError::Cuts`].
+pub fn build_cut(
+    spec: &ImageSpec,
+    root_lens: &[u32],
+    sources: Sources<'_>,
+    keys: &[PrivateKey],
+    out: &mut (impl Write + Seek),
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<Built, BuildError> {
+    build_any(spec, Some(root_lens), sources, keys, out, progress)
+}
+
+fn build_any(
+    spec: &ImageSpec,
+    root_lens: Option<&[u32]>,
     mut sources: Sources<'_>,
     keys: &[PrivateKey],
     out: &mut (impl Write + Seek),
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<Built, BuildError> {
-    let plan = Plan::new(spec, &mut sources)?;
+    let plan = Plan::new(spec, root_lens, &mut sources)?;
     // Too many keys are reported now and not after minutes of compressing.
     signed_by(keys, &[], &[])?;
     if out.seek(SeekFrom::End(0)).map_err(BuildError::Write)? != 0 {
@@ -182,8 +221,10 @@ pub fn build(
 }
 
 /// What is known before any payload is read as a whole.
-struct Plan {
+struct Plan<'a> {
     machine: Architecture,
+    /// Of the chunks of root; `None`: all alike.
+    root_lens: Option<&'a [u32]>,
     /// Plain sizes of root (padded), linux, initrd.
     sizes: [u64; 3],
     chunks: u64,
@@ -191,13 +232,12 @@ struct Plan {
 
 const NAMES: [&str; 3] = ["root", "linux", "initrd"];
 
-impl Plan {
-    fn new(spec: &ImageSpec, sources: &mut Sources<'_>) -> Result<Self, BuildError> {
+impl<'a> Plan<'a> {
+    fn new(spec: &ImageSpec, root_lens: Option<&'a [u32]>, sources: &mut Sources<'_>) -> Result<Self, BuildError> {
         if !(1..=MAX_LEVEL).contains(&spec.level) {
             return Err(BuildError::Level(spec.level));
         }
-        let whole_blocks = u64::from(spec.chunk_len).is_multiple_of(BLOCK);
-        if !whole_blocks || !(1..=MAX_CHUNK_LEN).contains(&spec.chunk_len) {
+        if !is_root_chunk(spec.chunk_len) {
             return Err(BuildError::ChunkLen(spec.chunk_len));
         }
         let sizes = [
@@ -205,7 +245,15 @@ impl Plan {
             size("linux", sources.linux)?,
             size("initrd", sources.initrd)?,
         ];
-        let chunks = sizes.iter().map(|size| size.div_ceil(spec.chunk_len.into())).sum();
+        if let Some(lens) = root_lens {
+            let sum: u64 = lens.iter().map(|len| u64::from(*len)).sum();
+            if sum != sizes[0] || !lens.iter().all(|len| is_root_chunk(*len)) {
+                return Err(BuildError::Cuts { size: sizes[0] });
+            }
+        }
+        let alike = |size: u64| size.div_ceil(spec.chunk_len.into());
+        let root_chunks = root_lens.map_or(alike(sizes[0]), |lens| lens.len() as u64);
+        let chunks = root_chunks + alike(sizes[1]) + alike(sizes[2]);
         if chunks > (MAX_TABLE / table::RECORD_LEN) as u64 {
             return Err(BuildError::TooManyChunks(chunks));
         }
@@ -213,10 +261,15 @@ impl Plan {
         let read = (&mut *sources.linux).take(PE_HEAD_LEN as u64).read_to_end(&mut head);
         read.map_err(|source| BuildError::Read { payload: "linux", source })?;
         let machine = pe_machine(&head).map_err(BuildError::Kernel)?;
-        let plan = Self { machine, sizes, chunks };
+        let plan = Self { machine, root_lens, sizes, chunks };
         // A wrong version or option is reported now and not after minutes of compressing.
         plan.manifest(spec, Digest::of([]), [Digest::of([]); 4]).map_err(BuildError::Manifest)?;
         Ok(plan)
+    }
+
+    /// Of the pieces that a payload is cut into; where they end before it does, as `chunk_len` says.
+    fn lens(&self, index: usize) -> &'a [u32] {
+        self.root_lens.filter(|_| index == 0).unwrap_or_default()
     }
 
     fn total_work(&self) -> u64 {
@@ -259,6 +312,11 @@ impl Plan {
     }
 }
 
+/// Whether a chunk of root may have this plain length (IMG-21, IMG-52).
+fn is_root_chunk(len: u32) -> bool {
+    u64::from(len).is_multiple_of(BLOCK) && (1..=MAX_CHUNK_LEN).contains(&len)
+}
+
 /// Size of a source, which stands at its beginning afterwards.
 fn size(payload: &'static str, from: &mut dyn Source) -> Result<u64, BuildError> {
     let size = from.seek(SeekFrom::End(0)).and_then(|size| from.rewind().map(|()| size));
@@ -281,44 +339,8 @@ impl Tally<'_> {
     }
 }
 
-/// Reads a source from its beginning in pieces, and insists on the size it had.
-struct Pieces<'a> {
-    payload: &'static str,
-    from: &'a mut dyn Source,
-    left: u64,
-    piece_len: u32,
-}
-
-impl<'a> Pieces<'a> {
-    fn new(index: usize, from: &'a mut dyn Source, size: u64, piece_len: u32) -> Result<Self, BuildError> {
-        let payload = NAMES[index];
-        from.rewind().map_err(|source| BuildError::Read { payload, source })?;
-        Ok(Self { payload, from, left: size, piece_len })
-    }
-
-    /// The next piece. `left` counts the padding of root, too: what is missing in its last block is zeros, what is missing elsewhere means
-    /// that somebody truncated the file.
-    fn next(&mut self) -> Result<Option<Vec<u8>>, BuildError> {
-        if self.left == 0 {
-            return Ok(None);
-        }
-        let len = self.left.min(self.piece_len.into()) as usize;
-        let mut piece = Vec::with_capacity(len);
-        let read = (&mut *self.from).take(len as u64).read_to_end(&mut piece);
-        read.map_err(|source| BuildError::Read { payload: self.payload, source })?;
-        self.left -= len as u64;
-        let missing = len - piece.len();
-        let padding = self.payload == "root" && self.left == 0 && (missing as u64) < BLOCK;
-        if missing > 0 && !padding {
-            return Err(BuildError::Changed(self.payload));
-        }
-        piece.resize(len, 0);
-        Ok(Some(piece))
-    }
-}
-
 fn hash_root(from: &mut dyn Source, size: u64, progress: &mut Tally<'_>) -> Result<Digest, BuildError> {
-    let mut pieces = Pieces::new(0, from, size, DEFAULT_CHUNK_LEN)?;
+    let mut pieces = Pieces::new(0, from, size, &[], DEFAULT_CHUNK_LEN)?;
     let mut hasher = Sha256::new();
     while let Some(piece) = pieces.next()? {
         hasher.update(&piece);
@@ -337,7 +359,7 @@ struct Data {
 
 fn write_chunks(
     spec: &ImageSpec,
-    plan: &Plan,
+    plan: &Plan<'_>,
     sources: &mut Sources<'_>,
     root_sha256: &Digest,
     out: &mut impl Write,
@@ -347,7 +369,7 @@ fn write_chunks(
     let mut data = Data { chunks: Vec::new(), len: 0, digests: [Digest::of([]); 4] };
     let froms = [&mut *sources.root, &mut *sources.linux, &mut *sources.initrd];
     for (index, from) in froms.into_iter().enumerate() {
-        let mut pieces = Pieces::new(index, from, plan.sizes[index], spec.chunk_len)?;
+        let mut pieces = Pieces::new(index, from, plan.sizes[index], plan.lens(index), spec.chunk_len)?;
         let mut whole = Sha256::new();
         let mut verity = match index {
             0 => Some(VerityBuilder::new(plan.sizes[0], &derived_salt(root_sha256)).map_err(BuildError::Verity)?),
@@ -444,16 +466,7 @@ impl Head {
         }
         .to_bytes();
         let signatures = signed_by(keys, &manifest, &transport)?;
-        let mut bytes = Vec::new();
-        for (kind, body) in [
-            (FrameKind::Manifest, &manifest[..]),
-            (FrameKind::Signatures, &signatures.to_bytes()),
-            (FrameKind::Transport, &transport),
-            (FrameKind::Table, &table),
-        ] {
-            bytes.extend_from_slice(&frame::header(kind, body.len()));
-            bytes.extend_from_slice(body);
-        }
+        let bytes = frame::head(&manifest, &signatures.to_bytes(), &transport, &table);
         Ok(Self { bytes, system_id })
     }
 }

@@ -10,6 +10,7 @@ use image_format::{
     Architecture, DEFAULT_CHUNK_LEN, DEFAULT_LEVEL, ImageSpec, MAX_LEVEL, PrivateKey, Sources, UpdaterVersion,
 };
 
+use crate::cut::{self, Cut};
 use crate::keys;
 use crate::output::{self, NewFile, OutputArgs};
 use crate::progress::Progress;
@@ -58,7 +59,10 @@ pub struct Args {
     /// zstd compression level.
     #[arg(long, value_name = "N", default_value_t = DEFAULT_LEVEL, value_parser = clap::value_parser!(i32).range(1..=i64::from(MAX_LEVEL)))]
     level: i32,
-    /// Plain bytes in a chunk, a multiple of 4096 up to 4M.
+    /// How to cut root into chunks; the other payloads are cut into chunks of --chunk-size.
+    #[arg(long, value_enum, default_value_t = Cut::Files)]
+    cut: Cut,
+    /// Plain bytes in a chunk of fixed size, a multiple of 4096 up to 4M.
     #[arg(long, value_name = "SIZE", default_value_t = u64::from(DEFAULT_CHUNK_LEN), value_parser = disk_layout::parse_size)]
     chunk_size: u64,
     /// Threads that compress, 256 at most; the result does not depend on it. Default: one for each processor.
@@ -79,6 +83,7 @@ pub fn run(args: &Args) -> Result<()> {
     let keys = args.keys.iter().map(|path| keys::private(path)).collect::<Result<Vec<PrivateKey>>>()?;
     let (mut root, mut linux, mut initrd) = (open(&args.root)?, open(&args.linux)?, open(&args.initrd)?);
     let mut new = NewFile::create(&args.output)?;
+    let cuts = cut::cut(args.cut, &root, &args.root)?;
     let spec = ImageSpec {
         os_id: args.os_id.clone(),
         version: args.version.clone(),
@@ -95,11 +100,15 @@ pub fn run(args: &Args) -> Result<()> {
     };
     let sources = Sources { root: &mut root, linux: &mut linux, initrd: &mut initrd };
     let progress = Progress::new("building", 0);
-    let built = image_format::build(&spec, sources, &keys, new.file(), &mut |done, total| progress.set(done, total))
-        .with_context(|| {
-            let [root, linux, initrd] = [&args.root, &args.linux, &args.initrd].map(|p| p.display());
-            format!("cannot build an image of {root}, {linux} and {initrd}")
-        })?;
+    let mut tell = |done, total| progress.set(done, total);
+    let built = match &cuts.lens {
+        Some(lens) => image_format::build_cut(&spec, lens, sources, &keys, new.file(), &mut tell),
+        None => image_format::build(&spec, sources, &keys, new.file(), &mut tell),
+    }
+    .with_context(|| {
+        let [root, linux, initrd] = [&args.root, &args.linux, &args.initrd].map(|p| p.display());
+        format!("cannot build an image of {root}, {linux} and {initrd}")
+    })?;
     drop(progress);
     new.finish()?;
 
@@ -110,6 +119,9 @@ pub fn run(args: &Args) -> Result<()> {
     let _ = writeln!(text, "  system id  {}", built.system_id);
     let size = output::size(built.file_len);
     let _ = writeln!(text, "  size       {size} in {} chunks, of {} plain", built.chunks, output::size(plain));
+    if let Some(note) = &cuts.note {
+        let _ = writeln!(text, "  note       {note}");
+    }
     for (key, path) in keys.iter().zip(&args.keys) {
         let _ = writeln!(text, "  signed by  {} ({})", key.public().key_id(), path.display());
     }

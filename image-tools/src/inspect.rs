@@ -7,6 +7,8 @@ use anyhow::{Context, Result};
 use image_format::{Chunk, Claims, RecordAlgorithm, SignatureRecord, unknown_fields};
 use serde_json::{Value, json};
 
+use crate::against::Fetch;
+use crate::delta::show;
 use crate::output;
 use crate::remarks::remarks;
 use crate::source;
@@ -21,19 +23,40 @@ pub struct Args {
     /// Print one JSON object.
     #[arg(long)]
     json: bool,
+    /// Also tell how much a machine would fetch of it whose slot holds this image.
+    #[arg(long, value_name = "OLD")]
+    against: Option<PathBuf>,
 }
 
 /// Runs the command.
 pub fn run(args: &Args) -> Result<()> {
     let image = source::open(&args.image)?;
+    if image.is_delta() {
+        return show::inspect(&image, &args.image, args.json);
+    }
     let claims = image.claims().with_context(|| format!("{} contradicts itself", args.image.display()))?;
     let file_len = image.data_start() + claims.transport.data_len;
     let records = image.signatures().records();
-    let text = match args.json {
-        true => ascii(&format!("{:#}\n", as_json(&claims, image.claimed_manifest_bytes(), records, file_len)?)),
-        false => {
-            as_text(&args.image.display().to_string(), &claims, &remarks(&image, &claims.manifest)?, records, file_len)
+    let fetch = match &args.against {
+        None => None,
+        Some(path) => {
+            let old = source::open(path)?.claims().with_context(|| format!("{} contradicts itself", path.display()))?;
+            Some(Fetch::of(&claims, image.data_start(), &old))
         }
+    };
+    let text = if args.json {
+        let mut json = as_json(&claims, image.claimed_manifest_bytes(), records, file_len)?;
+        if let Some(fetch) = &fetch {
+            json["against"] = fetch.to_json();
+        }
+        ascii(&format!("{json:#}\n"))
+    } else {
+        let name = args.image.display().to_string();
+        let mut text = as_text(&name, &claims, &remarks(&image, &claims.manifest)?, records, file_len);
+        if let (Some(fetch), Some(old)) = (&fetch, &args.against) {
+            text.push_str(&fetch.to_text(&old.display().to_string()));
+        }
+        text
     };
     output::print(text.as_bytes())
 }
@@ -79,7 +102,7 @@ impl Chunks {
     }
 }
 
-fn algorithm(record: &SignatureRecord) -> String {
+pub fn algorithm(record: &SignatureRecord) -> String {
     match record.algorithm {
         RecordAlgorithm::Ed25519 => "ed25519".to_owned(),
         RecordAlgorithm::Unknown(number) => format!("unknown ({number})"),
@@ -125,7 +148,7 @@ fn as_json(claims: &Claims, manifest: &[u8], records: &[SignatureRecord], file_l
 }
 
 /// JSON text in ASCII alone: in strings, where alone other characters stand, they could drive a terminal.
-fn ascii(json: &str) -> String {
+pub fn ascii(json: &str) -> String {
     let mut text = String::with_capacity(json.len());
     for c in json.chars() {
         match c {

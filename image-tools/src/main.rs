@@ -2,7 +2,10 @@
 //!
 //! Nothing here needs root, loop devices or mounts.
 
+mod against;
 mod build;
+mod cut;
+mod delta;
 mod disk;
 mod exit;
 mod extract;
@@ -38,6 +41,7 @@ enum Command {
     Verify(verify::Args),
     Extract(extract::Args),
     Disk(disk::Args),
+    Delta(delta::Args),
 }
 
 fn main() -> ExitCode {
@@ -61,5 +65,6 @@ fn run(command: &Command) -> anyhow::Result<()> {
         Command::Verify(args) => verify::run(args),
         Command::Extract(args) => extract::run(args),
         Command::Disk(args) => disk::run(args),
+        Command::Delta(args) => delta::run(args),
     }
 }

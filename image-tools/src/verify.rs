@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 use image_format::{Manifest, PE_HEAD_LEN, PayloadKind, PayloadReader, Role};
 
+use crate::delta::show;
 use crate::keys::TrustArgs;
 use crate::output;
 use crate::progress::Progress;
@@ -20,12 +21,19 @@ pub struct Args {
     image: PathBuf,
     #[command(flatten)]
     trust: TrustArgs,
+    /// For a delta: the root of the base system, as `extract --payload root` gives it. Without it only the delta's own bytes are checked.
+    #[arg(long, value_name = "ROOT")]
+    base: Option<PathBuf>,
 }
 
 /// Runs the command.
 pub fn run(args: &Args) -> Result<()> {
     let policy = args.trust.policy()?;
-    let mut image = source::open_verified(&args.image, &policy)?;
+    let image = source::open(&args.image)?;
+    if image.is_delta() {
+        return show::verify(image, &args.image, &policy, args.base.as_deref());
+    }
+    let mut image = image.verify(&policy).with_context(|| format!("{} is refused", args.image.display()))?;
     let manifest = image.manifest().clone();
     let (system_id, signers) = (image.system_id(), image.signers().clone());
     let progress = Progress::new("verifying", manifest.payloads.iter().map(|p| p.size).sum());

@@ -298,7 +298,18 @@ fn inspect_shows_claims_and_says_so() {
     let lab = Lab::new();
     lab.build(
         "v1.zst",
-        &["--key", "k.pem", "--cmdline", "quiet panic=10", "--compatible", "board,a", "--compatible", "b"],
+        &[
+            "--key",
+            "k.pem",
+            "--cmdline",
+            "quiet panic=10",
+            "--compatible",
+            "board,a",
+            "--compatible",
+            "b",
+            "--cut",
+            "fixed",
+        ],
     );
     let text = String::from_utf8(lab.ok(&["inspect", "v1.zst"])).unwrap();
     assert!(text.starts_with("v1.zst: NOT VERIFIED"), "{text}");

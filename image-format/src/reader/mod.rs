@@ -1,5 +1,6 @@
 //! Reading an image in one pass: unverified, then verified, then payload by payload (IMG-3, IMG-4).
 
+mod delta;
 mod error;
 mod payload;
 mod shared;
@@ -19,6 +20,7 @@ use crate::table::{self, Chunk};
 use crate::transport::Transport;
 
 pub use crate::frame::HeadError;
+pub use delta::{DeltaClaims, VerifiedDelta};
 pub use error::{ChunkError, FinishError, VerifyError};
 pub use payload::{PayloadReader, PlainChunk};
 pub use shared::{InPlace, NoReuse, Place, Reuse, RootRun, RootWorker, SharedRoot, Taken};
@@ -104,6 +106,14 @@ impl<R> UnverifiedImage<R> {
     /// As [`UnverifiedImage::verify`], except for signatures.
     pub fn claims(&self) -> Result<Claims, VerifyError> {
         let transport = Transport::parse(&self.transport).map_err(VerifyError::Transport)?;
+        let system_id = self.check_parts(&transport)?;
+        let manifest = Manifest::parse(&self.manifest).map_err(VerifyError::Manifest)?;
+        let chunks = table::parse(&self.table, &manifest, transport.data_len).map_err(VerifyError::Table)?;
+        Ok(Claims { manifest, system_id, transport, chunks })
+    }
+
+    /// That transport, manifest and table belong together (IMG-40, IMG-41).
+    fn check_parts(&self, transport: &Transport) -> Result<SystemId, VerifyError> {
         let system_id = SystemId::of_manifest(&self.manifest);
         if transport.system_id != system_id {
             return Err(VerifyError::SystemId { transport: transport.system_id, manifest: system_id });
@@ -114,9 +124,7 @@ impl<R> UnverifiedImage<R> {
         if Digest::of(&self.table) != transport.table_sha256 {
             return Err(VerifyError::TableMismatch("SHA-256"));
         }
-        let manifest = Manifest::parse(&self.manifest).map_err(VerifyError::Manifest)?;
-        let chunks = table::parse(&self.table, &manifest, transport.data_len).map_err(VerifyError::Table)?;
-        Ok(Claims { manifest, system_id, transport, chunks })
+        Ok(system_id)
     }
 
     /// Where the data begins in the file.

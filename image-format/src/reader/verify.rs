@@ -32,7 +32,7 @@ impl<R> UnverifiedImage<R> {
     }
 
     /// The distinct trusted keys with a valid signature for `role`; an error if they are too few (IMG-34).
-    fn check_role(&self, role: Role, policy: &TrustPolicy) -> Result<Vec<Digest>, VerifyError> {
+    pub(super) fn check_role(&self, role: Role, policy: &TrustPolicy) -> Result<Vec<Digest>, VerifyError> {
         let message = self.to_be_signed(role);
         let (mut valid, mut untrusted, mut wrong) = (Vec::new(), 0, 0);
         for record in self.signatures.records().iter().filter(|record| record.role == role) {
