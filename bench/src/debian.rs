@@ -104,11 +104,14 @@ pub fn roots(dir: &Path, fs: Fs) -> Result<Roots> {
     Ok(Roots { v1, v2, upgraded })
 }
 
+/// To be counted up when the making of trees or file systems changes in a way that no constant tells.
+const RECIPE: u32 = 1;
+
 /// A name for the recipe: what was made by another one is not used.
 pub fn recipe() -> String {
     use std::hash::{DefaultHasher, Hash, Hasher};
     let mut hasher = DefaultHasher::new();
-    (PACKAGES, HOOK, EPOCH, LEFT_OUT, include_str!("debian.rs")).hash(&mut hasher);
+    (PACKAGES, HOOK, EPOCH, LEFT_OUT, UUID, RECIPE).hash(&mut hasher);
     format!("{:08x}", hasher.finish() >> 32)
 }
 
@@ -171,8 +174,8 @@ fn with_tree(tar: &Path, work: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
 fn make_fs(fs: Fs, tree: &Path, tree_bytes: u64, new: &Path) -> Result<()> {
     let mut command = match fs {
         Fs::Ext4 => {
-            // A journal is of no use below dm-verity. Lengths that do not change with every rebuild.
-            let mib = (tree_bytes + tree_bytes / 8).div_ceil(100 << 20) * 100;
+            // A journal is of no use below dm-verity. Some room, as a release has, and lengths that do not change with every rebuild.
+            let mib = (tree_bytes + tree_bytes / 2).div_ceil(100 << 20) * 100;
             let mut mkfs = setup::command("mkfs.ext4");
             mkfs.args(["-q", "-F", "-b", "4096", "-m", "0", "-O", "^has_journal", "-U", UUID, "-d"]).arg(tree);
             mkfs.args(["-E", &format!("hash_seed={UUID},lazy_itable_init=0,root_owner=0:0")]);

@@ -154,6 +154,7 @@ fn apply(lab: &Lab, target: Target, image: &str) -> Vec<String> {
 
 const SW_DESCRIPTION: &str = r#"software = {
     version = "2.0.0";
+    hardware-compatibility: ["1.0"];
     slot = {
         file: { images: ({ filename = "v2.zst"; sha256 = "@SHA256@"; device = "@FILE@"; type = "raw"; compressed = "zstd"; installed-directly = true; }); };
         loop: { images: ({ filename = "v2.zst"; sha256 = "@SHA256@"; device = "@LOOP@"; type = "raw"; compressed = "zstd"; installed-directly = true; }); };
@@ -172,22 +173,16 @@ fn swupdate(lab: &Lab, target: Target) -> Result<Vec<Case>> {
             .fold(SW_DESCRIPTION.to_owned(), |text, (name, value)| text.replace(name, value));
         std::fs::write(lab.path("sw-description"), text)?;
         let mut sign = setup::command("openssl");
-        sign.args(["cms", "-sign", "-binary", "-nosmimecap", "-nodetach", "-nocerts", "-noattr", "-outform", "DER"]);
+        sign.args(["cms", "-sign", "-binary", "-nosmimecap", "-outform", "DER"]);
         sign.args(["-in", "sw-description", "-out", "sw-description.sig", "-signer", "cert.pem"]);
         sign.args(["-inkey", "cert.key.pem"]).current_dir(parent(new));
         setup::run(&mut sign)?;
         let pack = "printf '%s\\n' sw-description sw-description.sig v2.zst | cpio --quiet -o -H crc > \"$0\"";
         setup::run(setup::command("sh").args(["-c", pack]).arg(new).current_dir(parent(new))).map(drop)
     })?;
-    let command = words(&[
-        "swupdate",
-        "-k",
-        &lab.text("cert.pem"),
-        "-e",
-        &format!("slot,{}", target.name()),
-        "-i",
-        &swu.display().to_string(),
-    ]);
+    let (cert, selection) = (lab.text("cert.pem"), format!("slot,{}", target.name()));
+    let archive = swu.display().to_string();
+    let command = words(&["swupdate", "-H", "bench:1.0", "-k", &cert, "-e", &selection, "-i", &archive]);
     let base = on_slot(lab, target, "swupdate", "zstd, signed", Theme::Full);
     Ok(vec![Case { command, warm: vec![swu.clone()], fetched: Fetched::Files(vec![swu]), ..base }])
 }
@@ -248,7 +243,7 @@ fn rauc(lab: &Lab, target: Target) -> Result<Vec<Case>> {
         std::fs::write(content.join("manifest.raucm"), RAUC_MANIFEST)?;
         let mut bundle = setup::command("rauc");
         bundle.arg("bundle").arg("--cert").arg(lab.path("cert.pem")).arg("--key").arg(lab.path("cert.key.pem"));
-        bundle.args(["--mksquashfs-args", "-comp zstd -Xcompression-level 3 -b 131072"]);
+        bundle.arg("--mksquashfs-args=-comp zstd -Xcompression-level 3 -b 131072");
         setup::run(bundle.arg(&content).arg(new))?;
         setup::run(setup::command("rm").arg("-rf").arg(&content)).map(drop)
     })?;
@@ -263,6 +258,9 @@ fn rauc(lab: &Lab, target: Target) -> Result<Vec<Case>> {
     Ok(vec![Case { command, warm: vec![bundle.clone()], fetched: Fetched::Files(vec![bundle]), ..base }])
 }
 
+/// What the slot holds is noise, not worth a look.
+const NO_SEED: &str = "--seed-output=no";
+
 /// Chunks from a local store without a seed; and over HTTP with v1 as the seed.
 fn casync(lab: &Lab, target: Target) -> Result<Vec<Case>> {
     let index = lab.path("v2.caibx");
@@ -276,7 +274,7 @@ fn casync(lab: &Lab, target: Target) -> Result<Vec<Case>> {
     let slot = slot(lab, target);
     let store = format!("--store={}", lab.text("v2.castr"));
     let full = Case {
-        command: words(&["casync", "extract", &store, &index.display().to_string(), &slot]),
+        command: words(&["casync", "extract", NO_SEED, &store, &index.display().to_string(), &slot]),
         warm: vec![index, lab.path("v2.castr")],
         // What it takes of a store is not to be told from outside; without a seed that is everything.
         fetched: Fetched::Files(vec![lab.path("v2.caibx"), lab.path("v2.castr")]),
@@ -285,7 +283,7 @@ fn casync(lab: &Lab, target: Target) -> Result<Vec<Case>> {
     let store = format!("--store={}", lab.server.url("v2.castr"));
     let seed = format!("--seed={}", lab.roots.v1.display());
     let update = Case {
-        command: words(&["casync", "extract", &store, &seed, &lab.server.url("v2.caibx"), &slot]),
+        command: words(&["casync", "extract", NO_SEED, &store, &seed, &lab.server.url("v2.caibx"), &slot]),
         warm: vec![lab.path("v2.castr"), lab.roots.v1.clone()],
         fetched: Fetched::Served,
         ..on_slot(lab, target, "casync", "http, v1 as seed", Theme::Update)

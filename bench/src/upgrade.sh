@@ -11,9 +11,10 @@ case $2 in
         ;;
     upgrade)
         rm "$root/v1.tar" "$root/v1.packages"
+        key=/usr/share/keyrings/debian-archive-keyring.gpg
         {
-            echo "deb $3 bookworm-updates main"
-            echo "deb $4 bookworm-security main"
+            echo "deb [signed-by=$key] $3 bookworm-updates main"
+            echo "deb [signed-by=$key] $4 bookworm-security main"
         } > "$root/etc/apt/sources.list.d/updates.list"
         export APT_CONFIG="$MMDEBSTRAP_APT_CONFIG" DEBIAN_FRONTEND=noninteractive
         apt-get -q -y update
