@@ -155,26 +155,27 @@ impl Lab {
 
     fn make_disk(&mut self) -> Result<()> {
         let image = self.path("v1.ralph.zst");
-        made(&self.path("disk.raw"), &[&image, &self.path("slot.img")], |new| {
+        let disk = self.path("disk.raw");
+        made(&disk, &[&image, &self.path("slot.img")], |new| {
             let mut disk = setup::command(&self.image_tool());
             disk.args(["disk", "--seed", "1", "--esp-size", ESP, "--var-size", "64M"]);
             disk.args(["--slot-size", &self.slot_len.to_string()]);
             disk.arg("--image").arg(&image).arg("--trust").arg(self.path("key.pub.pem"));
             disk.arg("--loader").arg(guest::loader_252()?).arg("-o").arg(new);
-            setup::run(&mut disk).map(drop)
-        })?;
-        let disk = self.path("disk.raw");
-        let layout = DiskLayout::open(&disk)?;
-        self.slot_b = layout.slot(Slot::B).start;
-        // After an apply the disk has to forget it: nothing but the EFI partition knows.
-        self.esp_start = layout.esp.start;
-        made(&self.path("esp.img"), &[&disk], |new| {
+            setup::run(&mut disk)?;
+            // After an apply the disk has to forget it, and only the EFI partition knows. Kept now: the next run finds a
+            // disk that was applied to.
+            let esp = DiskLayout::open(new)?.esp;
             let mut dd = setup::command("dd");
             dd.args(["bs=1M", "status=none", "iflag=skip_bytes,count_bytes"]);
-            dd.args([format!("skip={}", layout.esp.start), format!("count={}", layout.esp.len)]);
-            dd.args([format!("if={}", disk.display()), format!("of={}", new.display())]);
+            dd.args([format!("skip={}", esp.start), format!("count={}", esp.len)]);
+            dd.arg(format!("if={}", new.display())).arg(format!("of={}", self.text("esp.img")));
             setup::run(&mut dd).map(drop)
-        })
+        })?;
+        let layout = DiskLayout::open(&disk)?;
+        self.slot_b = layout.slot(Slot::B).start;
+        self.esp_start = layout.esp.start;
+        Ok(())
     }
 
     /// The links stay the same however the kernel numbers its devices.

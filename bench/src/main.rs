@@ -96,8 +96,6 @@ struct Run {
     json: Option<PathBuf>,
 }
 
-const CONTENDERS: [&str; 6] = ["floor", "ours", "swupdate", "rauc", "casync", "patch-from"];
-
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Run(args) => run(&args),
@@ -116,8 +114,9 @@ fn main() -> ExitCode {
 }
 
 fn prepare(pair: &Pair) -> Result<(Lab, Vec<case::Case>)> {
-    if let Some(unknown) = pair.only.iter().find(|name| !CONTENDERS.contains(&name.as_str())) {
-        bail!("no contender is called {unknown}; there are {}", CONTENDERS.join(", "));
+    let all: Vec<_> = peers::contenders().collect();
+    if let Some(unknown) = pair.only.iter().find(|name| !all.contains(&name.as_str())) {
+        bail!("no contender is called {unknown}; there are {}", all.join(", "));
     }
     let lab = Lab::prepare(pair.fs, if pair.large { Size::Large } else { Size::Real })?;
     let mut targets = pair.to.clone();

@@ -5,9 +5,26 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use qemu_tests::setup;
 
-use crate::case::{Case, Fetched, Target, Theme};
+use crate::case::{Case, FLOOR, Fetched, Target, Theme};
 use crate::lab::Lab;
 use crate::made::{made, quoted};
+
+type Maker = fn(&Lab, Target) -> Result<Vec<Case>>;
+
+/// The contenders in the order in which a round runs them.
+const MAKERS: [(&str, Maker); 6] = [
+    (FLOOR, floor),
+    ("ours", ours),
+    ("swupdate", swupdate),
+    ("rauc", rauc),
+    ("casync", casync),
+    ("patch-from", patch_from),
+];
+
+/// Their names.
+pub fn contenders() -> impl Iterator<Item = &'static str> {
+    MAKERS.iter().map(|(name, _)| *name)
+}
 
 /// All cases on these targets. What the wanted contenders need is made on the way.
 ///
@@ -15,20 +32,9 @@ use crate::made::{made, quoted};
 /// When a tool fails.
 pub fn cases(lab: &Lab, targets: &[Target], wanted: &dyn Fn(&str) -> bool) -> Result<Vec<Case>> {
     let mut cases = Vec::new();
-    type Maker = fn(&Lab, Target) -> Result<Vec<Case>>;
-    let makers: [(&str, Maker); 6] = [
-        ("floor", floor),
-        ("ours", ours),
-        ("swupdate", swupdate),
-        ("rauc", rauc),
-        ("casync", casync),
-        ("patch-from", patch_from),
-    ];
     for target in targets {
-        for (name, maker) in makers {
-            if wanted(name) {
-                cases.extend(maker(lab, *target)?);
-            }
+        for (_, maker) in MAKERS.iter().filter(|(name, _)| wanted(name)) {
+            cases.extend(maker(lab, *target)?);
         }
     }
     Ok(cases)
@@ -91,7 +97,7 @@ fn floor(lab: &Lab, target: Target) -> Result<Vec<Case>> {
     let command = shell(&format!("zstd -dcq {} | {dd}", quoted(&lab.text("v2.zst"))));
     let warm = vec![image.clone()];
     let fetched = Fetched::Files(vec![image]);
-    Ok(vec![Case { command, warm, fetched, ..on_slot(lab, target, "floor", "zstd | dd", Theme::Full) }])
+    Ok(vec![Case { command, warm, fetched, ..on_slot(lab, target, FLOOR, "zstd | dd", Theme::Full) }])
 }
 
 fn ours(lab: &Lab, target: Target) -> Result<Vec<Case>> {
