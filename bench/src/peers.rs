@@ -97,7 +97,7 @@ fn floor(lab: &Lab, target: Target) -> Result<Vec<Case>> {
     let command = shell(&format!("zstd -dcq {} | {dd}", quoted(&lab.text("v2.zst"))));
     let warm = vec![image.clone()];
     let fetched = Fetched::Files(vec![image]);
-    Ok(vec![Case { command, warm, fetched, ..on_slot(lab, target, FLOOR, "zstd | dd", Theme::Full) }])
+    Ok(vec![Case { command, warm, fetched, ..on_slot(lab, target, FLOOR, "zstd and dd", Theme::Full) }])
 }
 
 fn ours(lab: &Lab, target: Target) -> Result<Vec<Case>> {
