@@ -19,6 +19,9 @@ pub fn made(path: &Path, from: &[&Path], make: impl FnOnce(&Path) -> Result<()>)
         remove(leftover)?;
     }
     make(&new).with_context(|| format!("cannot make {}", path.display()))?;
+    // Some tools give what they make the time of what they made it from.
+    let touch = || std::fs::File::open(&new)?.set_modified(SystemTime::now());
+    touch().with_context(|| format!("cannot date {}", new.display()))?;
     std::fs::rename(&new, path).with_context(|| format!("cannot rename to {}", path.display()))
 }
 

@@ -317,3 +317,35 @@ fn patch_from(lab: &Lab, target: Target) -> Result<Vec<Case>> {
 fn parent(path: &Path) -> &Path {
     path.parent().unwrap_or(Path::new("."))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::measure::measure;
+
+    #[test]
+    fn a_pipeline_fails_with_any_part_of_it() {
+        measure(&shell("true | true"), None).unwrap();
+        assert!(measure(&shell("false | true"), None).is_err());
+    }
+
+    #[test]
+    fn what_the_floor_writes_is_the_image_and_nothing_behind_it() {
+        // Beside the program under test: a memory file system may lack what writes past the page cache need.
+        let dir = tempfile::tempdir_in(std::env::current_exe().unwrap().parent().unwrap()).unwrap();
+        let slot = dir.path().join("a slot");
+        std::fs::write(&slot, vec![7; 16384]).unwrap();
+        let script = format!("head -c 8192 /dev/zero | {}", dd_into(&slot.display().to_string()));
+        measure(&shell(&script), Some(&slot)).unwrap();
+        let bytes = std::fs::read(&slot).unwrap();
+        assert!(bytes[..8192].iter().all(|byte| *byte == 0) && bytes[8192..] == [7; 8192]);
+    }
+
+    #[test]
+    fn contenders_have_names_of_their_own() {
+        let mut names: Vec<_> = contenders().collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), MAKERS.len());
+    }
+}
