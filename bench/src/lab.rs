@@ -102,10 +102,10 @@ impl Lab {
 
     /// Keys of ours, and a certificate for those who want one.
     fn keys(&self) -> Result<()> {
-        made(&self.path("key.pem"), &[], |_| {
-            setup::run(setup::command(&self.image_tool()).args(["keygen", "--out"]).arg(self.path("made")))?;
-            std::fs::rename(self.path("made.pub.pem"), self.path("key.pub.pem"))?;
-            Ok(std::fs::rename(self.path("made.pem"), self.path("new-key.pem"))?)
+        made(&self.path("key.pem"), &[], |new| {
+            // It adds the endings itself.
+            setup::run(setup::command(&self.image_tool()).args(["keygen", "--out"]).arg(new.with_extension("")))?;
+            Ok(std::fs::rename(new.with_extension("pub.pem"), self.path("key.pub.pem"))?)
         })?;
         made(&self.path("cert.pem"), &[], |new| {
             let mut openssl = setup::command("openssl");
