@@ -54,6 +54,8 @@ pub struct Lab {
     pub loops: std::result::Result<Loops, String>,
     /// Serves the folder, and counts.
     pub server: Server,
+    /// Two at once would take each other's devices, and measure each other.
+    _lock: File,
 }
 
 impl Lab {
@@ -67,6 +69,9 @@ impl Lab {
         let cache = workspace::target_dir().join("bench");
         let trees = cache.join(format!("debian-{}", debian::recipe()));
         std::fs::create_dir_all(&trees).with_context(|| format!("cannot create {}", trees.display()))?;
+        let lock = cache.join("lock");
+        let lock = File::create(&lock).with_context(|| format!("cannot create {}", lock.display()))?;
+        lock.try_lock().context("another update-bench is at work")?;
         let mut roots = debian::roots(&trees, fs)?;
         let name = match size {
             Size::Real => fs.name().to_owned(),
@@ -81,7 +86,7 @@ impl Lab {
         let slot_len = (slot_len + slot_len / 64 + ROOM).next_multiple_of(4 << 20);
         let server = Server::start(&dir)?;
         let loops = Err("not asked for".to_owned());
-        let mut lab = Self { dir, roots, fs, programs, esp_start: 0, slot_b: 0, slot_len, loops, server };
+        let mut lab = Self { dir, roots, fs, programs, esp_start: 0, slot_b: 0, slot_len, loops, server, _lock: lock };
         lab.keys()?;
         lab.plain()?;
         lab.ours()?;
