@@ -1,6 +1,7 @@
 //! Makes sure the programs that tests run on the host are there, on a bare Debian 12 or 13.
 //!
-//! As root, what is missing is installed with apt-get. Otherwise the error is one line to copy. Tests never skip
+//! As root, what is missing is installed with apt-get. Otherwise the error is one line to copy. The benchmark's
+//! programs stand in the same list, and are asked for by it alone. Tests never skip
 //! for want of a tool; only a person who sets `RALPH_SKIP_VM=1` leaves the virtual machines out.
 
 use std::ffi::OsString;
@@ -22,6 +23,17 @@ enum Need {
     Vm,
     /// As `Vm`, by a user who is not root (mmdebstrap in a user namespace).
     VmUnprivileged,
+    /// The benchmark: the peers, and what packs for them.
+    Bench,
+}
+
+/// What is going to be done: which part of the list it takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Work {
+    /// The tests, with virtual machines or without.
+    Tests { vm: bool },
+    /// The benchmark, which needs what makes a guest besides.
+    Bench,
 }
 
 /// The one list: Debian package, what proves that it is there (a program, or a file by absolute path), its use.
@@ -49,6 +61,13 @@ const TOOLS: &[(&str, &str, Need)] = &[
     ("gcc", "gcc", Need::Vm),
     ("tar", "tar", Need::Vm),
     ("uidmap", "newuidmap", Need::VmUnprivileged),
+    ("swupdate", "swupdate", Need::Bench),
+    ("cpio", "cpio", Need::Bench),
+    ("rauc", "rauc", Need::Bench),
+    ("squashfs-tools", "mksquashfs", Need::Bench),
+    ("dbus", "dbus-run-session", Need::Bench),
+    ("casync", "casync", Need::Bench),
+    ("util-linux", "taskset", Need::Bench),
 ];
 
 /// The firmware the guests start from.
@@ -70,7 +89,16 @@ pub fn skip_vm() -> bool {
 /// When something is missing and cannot be installed; the message holds one line that a person can copy.
 pub fn ensure_tools() -> Result<()> {
     static DONE: OnceLock<std::result::Result<(), String>> = OnceLock::new();
-    DONE.get_or_init(|| ensure().map_err(|e| format!("{e:#}"))).clone().map_err(|e| anyhow!(e))
+    let work = Work::Tests { vm: !skip_vm() };
+    DONE.get_or_init(|| ensure(work).map_err(|e| format!("{e:#}"))).clone().map_err(|e| anyhow!(e))
+}
+
+/// Makes sure that what the benchmark runs is there besides.
+///
+/// # Errors
+/// As [`ensure_tools`].
+pub fn ensure_bench_tools() -> Result<()> {
+    ensure(Work::Bench)
 }
 
 /// A command for `program`, with the folders of system administration in its `PATH`.
@@ -99,13 +127,13 @@ pub fn run(command: &mut Command) -> Result<Vec<u8>> {
 }
 
 /// True when this process is root, told from the owner of its own folder in `/proc`.
-pub(crate) fn is_root() -> bool {
+pub fn is_root() -> bool {
     use std::os::unix::fs::MetadataExt;
     std::fs::metadata("/proc/self").is_ok_and(|m| m.uid() == 0)
 }
 
-fn ensure() -> Result<()> {
-    if missing(is_root(), skip_vm(), present).is_empty() {
+fn ensure(work: Work) -> Result<()> {
+    if missing(is_root(), work, present).is_empty() {
         return Ok(());
     }
     // Two test binaries may get here at once: the second waits, then finds everything there.
@@ -113,17 +141,17 @@ fn ensure() -> Result<()> {
     let lock = File::create(&path).with_context(|| format!("cannot create {}", path.display()))?;
     lock.lock().with_context(|| format!("cannot lock {}", path.display()))?;
 
-    let packages = missing(is_root(), skip_vm(), present);
+    let packages = missing(is_root(), work, present);
     if packages.is_empty() {
         return Ok(());
     }
     if !is_root() {
-        bail!("programs that the tests run are missing. Install them with:\n    {}", advice(&packages));
+        bail!("programs that this runs are missing. Install them with:\n    {}", advice(&packages));
     }
     eprintln!("setup: installing {}", packages.join(" "));
     install(&packages)
-        .with_context(|| format!("cannot install what the tests need. Try by hand:\n    {}", advice(&packages)))?;
-    let still = missing(true, skip_vm(), present);
+        .with_context(|| format!("cannot install what this needs. Try by hand:\n    {}", advice(&packages)))?;
+    let still = missing(true, work, present);
     if !still.is_empty() {
         bail!("installed, and yet these packages do not hold what is expected: {}", still.join(" "));
     }
@@ -131,13 +159,14 @@ fn ensure() -> Result<()> {
 }
 
 /// The packages that are missing, in the list's order, each once.
-fn missing(root: bool, skip_vm: bool, present: impl Fn(&str) -> bool) -> Vec<&'static str> {
+fn missing(root: bool, work: Work, present: impl Fn(&str) -> bool) -> Vec<&'static str> {
     let mut packages = Vec::new();
     for &(package, proof, need) in TOOLS {
         let wanted = match need {
             Need::Files => true,
-            Need::Vm => !skip_vm,
-            Need::VmUnprivileged => !skip_vm && !root,
+            Need::Vm => work != Work::Tests { vm: false },
+            Need::VmUnprivileged => work != Work::Tests { vm: false } && !root,
+            Need::Bench => work == Work::Bench,
         };
         if wanted && !present(proof) && !packages.contains(&package) {
             packages.push(package);
@@ -183,22 +212,29 @@ mod tests {
 
     #[test]
     fn a_bare_machine_misses_each_package_once() {
-        let packages = missing(true, false, |_| false);
+        let packages = missing(true, Work::Tests { vm: true }, |_| false);
         assert!(packages.contains(&"qemu-system-x86"));
         assert!(!packages.contains(&"uidmap"), "root needs no user namespace");
+        assert!(!packages.contains(&"rauc"), "only the benchmark runs the peers");
         assert_eq!(packages.iter().filter(|p| **p == "dosfstools").count(), 1);
     }
 
     #[test]
     fn without_virtual_machines_only_the_file_tools_are_needed() {
-        let packages = missing(false, true, |_| false);
+        let packages = missing(false, Work::Tests { vm: false }, |_| false);
         assert!(packages.contains(&"erofs-utils"));
         assert!(!packages.contains(&"qemu-system-x86"));
     }
 
     #[test]
+    fn the_benchmark_needs_the_peers_and_what_makes_a_tree() {
+        let packages = missing(true, Work::Bench, |_| false);
+        assert!(["swupdate", "rauc", "casync", "mmdebstrap"].iter().all(|name| packages.contains(name)));
+    }
+
+    #[test]
     fn only_what_is_missing_is_asked_for() {
-        let packages = missing(true, false, |proof| proof != "sgdisk");
+        let packages = missing(true, Work::Tests { vm: true }, |proof| proof != "sgdisk");
         assert_eq!(packages, ["gdisk"]);
         assert!(advice(&packages).ends_with("--no-install-recommends gdisk"));
     }

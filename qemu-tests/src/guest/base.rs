@@ -268,7 +268,7 @@ fn debootstrap(suite: &str, packages: &str, tree: &Path) -> Result<()> {
 }
 
 /// What the host's apt was told about proxies and clocks; its mirror may need it.
-fn apt_options() -> Vec<String> {
+pub fn apt_options() -> Vec<String> {
     let dump = setup::run(setup::command("apt-config").args(["dump", "Acquire"]));
     String::from_utf8_lossy(&dump.unwrap_or_default())
         .lines()

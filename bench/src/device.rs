@@ -1,0 +1,145 @@
+//! Loop devices, and `ralph-update`'s own apply onto one.
+//!
+//! `ralph-update --disk` takes image files only, and without it works on the disk that this machine was booted from.
+//! So that a block device can be measured at all, [`run`] gives the updater's library a host that is the disk image file
+//! in everything but the slot: that is a loop device over the very same bytes.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+use boot_entries::{BootOptions, FoundVars};
+use disk_layout::{DiskLayout, LockError, Slot, SlotError, SlotFile, SlotIo, UpdateLock};
+use image_format::{PublicKey, TrustPolicy};
+use qemu_tests::setup;
+use updater::apply::{Outcome, Request, apply};
+use updater::config::Policy;
+use updater::history::Records;
+use updater::host::{Access, Host, HostError, ImageFile, OpenEsp, TargetSlot};
+use updater::progress::{Mode, reporter};
+use updater::refuse::{Downgrade, KnownBad};
+use updater::source::Source;
+
+/// A loop device over a part of a file, past the page cache; detached when dropped.
+#[derive(Debug)]
+pub struct Loop {
+    path: PathBuf,
+}
+
+impl Loop {
+    /// Attaches one.
+    ///
+    /// # Errors
+    /// When this machine cannot: no root, a container, no such driver.
+    pub fn attach(file: &Path, offset: u64, len: u64) -> Result<Self> {
+        // What a run that was killed left behind would hold the file for ever.
+        let left = setup::run(setup::command("losetup").args(["--noheadings", "--output", "NAME", "-j"]).arg(file))?;
+        for name in String::from_utf8_lossy(&left).split_whitespace() {
+            setup::run(setup::command("losetup").args(["--detach", name]))?;
+        }
+        let name = setup::run(
+            setup::command("losetup")
+                .args(["--find", "--show", "--direct-io=on", "--offset", &offset.to_string()])
+                .args(["--sizelimit", &len.to_string()])
+                .arg(file),
+        )?;
+        Ok(Self { path: String::from_utf8_lossy(&name).trim().into() })
+    }
+
+    /// The device, as `/dev/loopN`.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for Loop {
+    fn drop(&mut self) {
+        let detached = Command::new("losetup").arg("--detach").arg(&self.path).status();
+        if !detached.is_ok_and(|status| status.success()) {
+            eprintln!("{} could not be detached: losetup --detach {}", self.path.display(), self.path.display());
+        }
+    }
+}
+
+/// A disk image file whose slots are reached through a block device.
+#[derive(Debug)]
+struct OnDevice {
+    disk: ImageFile,
+    slot: PathBuf,
+}
+
+impl Host for OnDevice {
+    fn lock(&self) -> Result<UpdateLock, LockError> {
+        self.disk.lock()
+    }
+
+    fn layout(&self) -> &DiskLayout {
+        self.disk.layout()
+    }
+
+    fn booted(&self) -> Option<&BootOptions> {
+        self.disk.booted()
+    }
+
+    fn loader_vars(&self) -> FoundVars {
+        self.disk.loader_vars()
+    }
+
+    fn records(&self) -> &Records {
+        self.disk.records()
+    }
+
+    fn refuse_lookalikes(&self) -> Result<(), HostError> {
+        self.disk.refuse_lookalikes()
+    }
+
+    fn open_esp(&self, access: Access) -> Result<Box<dyn OpenEsp>, HostError> {
+        self.disk.open_esp(access)
+    }
+
+    fn open_slot(&self, slot: TargetSlot) -> Result<Box<dyn SlotIo>, SlotError> {
+        Ok(Box::new(SlotFile::open_partition(&self.slot, self.layout().slot(slot.slot()))?))
+    }
+
+    fn is_blank(&self, slot: Slot) -> Option<bool> {
+        self.disk.is_blank(slot)
+    }
+}
+
+/// Arguments of `update-bench apply-on-device`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The disk image file.
+    #[arg(long, value_name = "FILE")]
+    disk: PathBuf,
+    /// A block device over its target slot.
+    #[arg(long, value_name = "DEVICE")]
+    slot: PathBuf,
+    /// The public key to trust.
+    #[arg(long, value_name = "PUB.pem")]
+    trust: PathBuf,
+    /// As `ralph-update apply` takes it.
+    #[arg(value_name = "IMAGE|URL")]
+    image: Source,
+}
+
+/// `update-bench apply-on-device`: what `ralph-update apply` does, the slot being a block device.
+///
+/// # Errors
+/// When the image is not applied.
+pub fn run(args: &Args) -> Result<()> {
+    let pem = std::fs::read_to_string(&args.trust).with_context(|| format!("cannot read {}", args.trust.display()))?;
+    let trust = TrustPolicy::new(vec![PublicKey::from_pem(&pem)?], std::num::NonZeroUsize::MIN)?;
+    let host = OnDevice { disk: ImageFile::open(&args.disk)?, slot: args.slot.clone() };
+    let request = Request {
+        trust: &trust,
+        policy: &Policy::default(),
+        downgrade: Downgrade::Refuse,
+        known_bad: KnownBad::Refuse,
+    };
+    let stream = args.image.open()?;
+    match apply(&host, stream.reader, &request, &mut *reporter(Mode::Json))? {
+        Outcome::Staged(_) => Ok(()),
+        other => bail!("nothing was written: {other:?}"),
+    }
+}
