@@ -19,6 +19,7 @@ use updater::host::{Access, Host, HostError, ImageFile, OpenEsp, TargetSlot};
 use updater::progress::{Mode, reporter};
 use updater::refuse::{Downgrade, KnownBad};
 use updater::source::Source;
+use updater::stop::Stop;
 
 /// A loop device over a part of a file, past the page cache; detached when dropped.
 #[derive(Debug)]
@@ -136,6 +137,9 @@ pub fn run(args: &Args) -> Result<()> {
         policy: &Policy::default(),
         downgrade: Downgrade::Refuse,
         known_bad: KnownBad::Refuse,
+        stop: &Stop::default(),
+        workers: None,
+        limit_rate: None,
     };
     let stream = args.image.open()?;
     match apply(&host, stream.reader, &request, &mut *reporter(Mode::Json))? {

@@ -49,8 +49,8 @@ pub use manifest::{
     check_options, unknown_fields,
 };
 pub use reader::{
-    ChunkError, Claims, DeltaClaims, FinishError, HeadError, InPlace, NoReuse, PayloadReader, Place, PlainChunk, Reuse, RootRun,
-    RootWorker, SharedRoot, Signers, Taken, UnverifiedImage, VerifiedDelta, VerifiedImage, VerifyError,
+    ChunkError, Claims, DeltaClaims, FinishError, HeadError, InPlace, NoReuse, PayloadReader, Place, PlainChunk, Reuse,
+    RootRun, RootWorker, SharedRoot, Signers, Taken, UnverifiedImage, VerifiedDelta, VerifiedImage, VerifyError,
 };
 pub use sign::{Durable, SignError, SignOutcome, add_signature, attach_signature};
 pub use signatures::{RecordAlgorithm, SignatureBlock, SignatureBlockError, SignatureRecord};
