@@ -314,7 +314,7 @@ impl<S: ChunkSource> RootWorker<'_, '_, S> {
         let encoded = &mut self.encoded[encoded];
         if authenticate(chunk, encoded).is_err() {
             let mut feed = self.shared.lock();
-            feed.taken.fetched += ask_again(feed.source, number, &self.shared.chunks, encoded)?;
+            feed.taken.fetched += ask_again(feed.source, number, self.shared.chunks, encoded)?;
         }
         self.decoder.decode(chunk, encoded, into).map_err(|error| ChunkError::from_decode(number, error))
     }
