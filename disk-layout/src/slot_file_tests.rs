@@ -82,15 +82,58 @@ fn dsk41_memory_file_systems_work() {
 fn dsk41_buffered_access_reads_what_it_wrote() {
     let (_dir, path, layout) = disk();
     let mut slot = SlotFile::open_image(&path, &layout, Slot::B).unwrap();
-    go_buffered(&slot.file).unwrap();
-    slot.access = Access::Buffered;
+    go_buffered(&slot.medium.file).unwrap();
+    slot.medium.direct.store(false, SeqCst);
     let mut bytes = vec![7; 3 * BLOCK];
     slot.write_at(BLOCK as u64, &bytes).unwrap();
-    assert!(slot.dirty);
+    assert!(slot.medium.dirty.load(SeqCst));
     bytes.fill(0);
     slot.read_at_uncached(BLOCK as u64, &mut bytes).unwrap();
-    assert!(!slot.dirty, "flushed before the cache was dropped");
+    assert!(!slot.medium.dirty.load(SeqCst), "flushed before the cache was dropped");
     assert!(bytes.iter().all(|b| *b == 7));
+}
+
+#[test]
+fn dsk41_handles_are_one_slot() {
+    let (_dir, path, layout) = disk();
+    let mut slot = SlotFile::open_image(&path, &layout, Slot::B).unwrap();
+    let mut other = slot.another().unwrap();
+    let mut bytes = AlignedBuf::new(BLOCK);
+    bytes.fill(5);
+    std::thread::scope(|scope| {
+        scope.spawn(|| other.write_at(BLOCK as u64, &bytes).unwrap());
+    });
+    slot.flush().unwrap();
+    let mut back = AlignedBuf::new(BLOCK);
+    slot.read_at_uncached(BLOCK as u64, &mut back).unwrap();
+    assert!(back.iter().all(|byte| *byte == 5));
+    // What one handle learns of the medium, all know.
+    slot.medium.direct.store(true, SeqCst);
+    let refused: io::Result<()> = Err(Errno::EINVAL.into());
+    assert!(slot.medium.takes_no_direct(true, &refused));
+    other.write_at(0, &vec![6; BLOCK]).unwrap();
+    slot.read_at_uncached(0, &mut back).unwrap();
+    assert!(back.iter().all(|byte| *byte == 6), "written through the cache, and flushed before it was read");
+}
+
+#[test]
+fn dsk_44_zeros_are_zeros_whatever_the_medium_can() {
+    let (_dir, path, layout) = disk();
+    for sends in [false, true] {
+        let mut slot = SlotFile::open_image(&path, &layout, Slot::B).unwrap();
+        slot.medium.sends_zeros.store(sends, SeqCst);
+        slot.write_at(0, &vec![9; 2 * MIB as usize]).unwrap();
+        let outside = around(&path, &layout);
+        slot.zero_at(4096, MIB + 8192).unwrap();
+        slot.flush().unwrap();
+        let mut back = AlignedBuf::new(2 * MIB as usize);
+        slot.read_at_uncached(0, &mut back).unwrap();
+        let end = 4096 + MIB as usize + 8192;
+        assert!(back[4096..end].iter().all(|byte| *byte == 0), "sends: {sends}");
+        assert!(back[..4096].iter().chain(&back[end..]).all(|byte| *byte == 9), "sends: {sends}");
+        assert!(around(&path, &layout) == outside, "DSK-42");
+        assert!(matches!(slot.zero_at(2 * MIB - 4096, 8192), Err(SlotError::Outside(_))));
+    }
 }
 
 #[test]
@@ -98,13 +141,13 @@ fn dsk41_direct_access_that_is_refused_late_becomes_buffered() {
     let (_dir, path, layout) = disk();
     let mut slot = SlotFile::open_image(&path, &layout, Slot::B).unwrap();
     // Also where the file system of the temporary directory has no O_DIRECT.
-    slot.access = Access::Direct;
+    slot.medium.direct.store(true, SeqCst);
     let refused: io::Result<()> = Err(Errno::EINVAL.into());
-    assert!(slot.takes_no_direct(&refused));
+    assert!(slot.medium.takes_no_direct(true, &refused));
     assert_eq!(slot.access(), Access::Buffered);
     // Not twice: a second EINVAL is an error to report.
-    assert!(!slot.takes_no_direct(&refused));
-    let flags = OFlag::from_bits_retain(fcntl(&slot.file, FcntlArg::F_GETFL).unwrap());
+    assert!(!slot.medium.takes_no_direct(false, &refused));
+    let flags = OFlag::from_bits_retain(fcntl(&slot.medium.file, FcntlArg::F_GETFL).unwrap());
     assert!(!flags.contains(OFlag::O_DIRECT));
     slot.write_at(0, &[1; BLOCK]).unwrap();
 }

@@ -6,10 +6,10 @@ mod shared;
 mod verify;
 
 use std::fmt;
-use std::io::Read;
+use std::io::{self, Read};
 
-use crate::chunk_source::ChunkSource;
-use crate::codec::{Decoder, authenticate, fit};
+use crate::chunk_source::{Again, ChunkSource};
+use crate::codec::{DecodeError, Decoder, authenticate, fit};
 use crate::digest::{Digest, SystemId};
 use crate::frame::{self, FrameKind, HEADER_LEN};
 use crate::keys::{Role, to_be_signed};
@@ -282,7 +282,12 @@ impl<R: ChunkSource> VerifiedImage<R> {
     fn decode_next(&mut self) -> Result<Chunk, ChunkError> {
         let number = self.progress.chunk;
         let chunk = self.read_encoded()?;
-        self.decoder.decode(&chunk, &self.encoded).map_err(|error| ChunkError::from_decode(number, error))?;
+        let mut decoded = self.decoder.decode(&chunk, &self.encoded);
+        if decoded == Err(DecodeError::EncodedDigest) {
+            ask_again(&mut self.source, number, &self.claims.chunks, &mut self.encoded)?;
+            decoded = self.decoder.decode(&chunk, &self.encoded);
+        }
+        decoded.map_err(|error| ChunkError::from_decode(number, error))?;
         Ok(chunk)
     }
 
@@ -290,8 +295,37 @@ impl<R: ChunkSource> VerifiedImage<R> {
     fn discard_next(&mut self) -> Result<(), ChunkError> {
         let number = self.progress.chunk;
         let chunk = self.read_encoded()?;
-        authenticate(&chunk, &self.encoded).map_err(|error| ChunkError::from_decode(number, error))
+        if authenticate(&chunk, &self.encoded).is_err() {
+            ask_again(&mut self.source, number, &self.claims.chunks, &mut self.encoded)?;
+        }
+        Ok(())
     }
+}
+
+/// How often a source is asked again for a chunk whose encoded bytes are not the signed ones, at most.
+const TRIES: usize = 8;
+
+/// What the source gave for a chunk are not the signed bytes; perhaps it has another place to ask. Returns how many bytes were taken
+/// for that.
+fn ask_again<S: ChunkSource>(
+    source: &mut S,
+    number: usize,
+    chunks: &[Chunk],
+    encoded: &mut [u8],
+) -> Result<u64, ChunkError> {
+    let chunk = &chunks[number];
+    let mut taken = 0;
+    for _ in 0..TRIES {
+        match source.again(number, chunk, encoded, Again::Damaged) {
+            Ok(()) => taken += u64::from(chunk.encoded_len),
+            Err(error) if error.kind() == io::ErrorKind::Unsupported => break,
+            Err(error) => return Err(ChunkError::from_source(number, chunks.len(), error)),
+        }
+        if authenticate(chunk, encoded).is_ok() {
+            return Ok(taken);
+        }
+    }
+    Err(ChunkError::EncodedDigest { chunk: number })
 }
 
 impl<R> fmt::Debug for VerifiedImage<R> {

@@ -10,14 +10,11 @@ use crate::codec::{FrameDecoder, authenticate, fit};
 use crate::digest::Digest;
 use crate::table::Chunk;
 
-use super::{ChunkError, Reading, VerifiedImage};
+use super::{ChunkError, Reading, VerifiedImage, ask_again};
 
 /// Adjacent chunks up to so many plain bytes are taken together, so that what is written goes out in large pieces however small the
 /// chunks are.
 const RUN: usize = 1 << 20;
-
-/// How often a source is asked again for a chunk whose encoded bytes are not the signed ones, at most.
-const TRIES: usize = 8;
 
 /// Where the plain bytes of a chunk may be had without its encoded ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -211,24 +208,6 @@ impl<'a, S: ChunkSource> SharedRoot<'a, S> {
         first..first + (first..self.root.end).take_while(more).count()
     }
 
-    /// The signed encoded bytes of a chunk of which the source gave others.
-    fn ask_again(&self, number: usize, encoded: &mut [u8]) -> Result<(), ChunkError> {
-        let chunk = &self.chunks[number];
-        for _ in 0..TRIES {
-            let mut feed = self.lock();
-            match feed.source.again(number, chunk, encoded, Again::Damaged) {
-                Ok(()) => feed.taken.fetched += u64::from(chunk.encoded_len),
-                Err(error) if error.kind() == io::ErrorKind::Unsupported => break,
-                Err(error) => return Err(ChunkError::from_source(number, self.chunks.len(), error)),
-            }
-            drop(feed);
-            if authenticate(chunk, encoded).is_ok() {
-                return Ok(());
-            }
-        }
-        Err(ChunkError::EncodedDigest { chunk: number })
-    }
-
     fn lock(&self) -> MutexGuard<'_, Feed<'a, S>> {
         // A worker that panicked while it held the source has left it nowhere in particular; the others must not go on with it.
         self.feed.lock().unwrap_or_else(|poisoned| {
@@ -334,7 +313,8 @@ impl<S: ChunkSource> RootWorker<'_, '_, S> {
         let chunk = &self.shared.chunks[number];
         let encoded = &mut self.encoded[encoded];
         if authenticate(chunk, encoded).is_err() {
-            self.shared.ask_again(number, encoded)?;
+            let mut feed = self.shared.lock();
+            feed.taken.fetched += ask_again(feed.source, number, &self.shared.chunks, encoded)?;
         }
         self.decoder.decode(chunk, encoded, into).map_err(|error| ChunkError::from_decode(number, error))
     }

@@ -63,6 +63,35 @@ fn img_22_the_streamed_tree_is_the_tree() {
 }
 
 #[test]
+fn img_22_leaves_computed_elsewhere_give_the_same_tree() {
+    for blocks in [1, 2, 129, 300, 2049] {
+        let data = data(blocks);
+        let (hasher, mut tree) = (LeafHasher::new(&SALT), BTreeMap::new());
+        let mut sink = |offset: u64, bytes: &[u8]| {
+            tree.insert(offset, bytes.to_vec());
+            Ok(())
+        };
+        let mut builder = VerityBuilder::new(data.len() as u64, &SALT).unwrap();
+        for (index, piece) in data.chunks(7 * BLOCK_LEN).enumerate() {
+            match index % 3 {
+                0 => builder.update(piece, &mut sink).unwrap(),
+                _ => builder.push_leaves(&hasher.leaves(piece), &mut sink).unwrap(),
+            }
+        }
+        let more = hasher.leaves(&data[..BLOCK_LEN]);
+        assert!(matches!(builder.push_leaves(&more, &mut sink), Err(VerityError::Length { .. })));
+        let root = builder.finish(&mut sink).unwrap();
+        assert_eq!((root, tree.into_values().flatten().collect()), reference(&data), "{blocks} blocks");
+    }
+    // Leaves stand for whole blocks: there is no place for them within one.
+    let mut builder = VerityBuilder::new(2 * BLOCK, &SALT).unwrap();
+    let mut nowhere = |_: u64, _: &[u8]| Ok(());
+    builder.update(&[0; 100], &mut nowhere).unwrap();
+    let leaves = LeafHasher::new(&SALT).leaves(&[0; BLOCK_LEN]);
+    assert!(matches!(builder.push_leaves(&leaves, &mut nowhere), Err(VerityError::Length { .. })));
+}
+
+#[test]
 fn img_22_geometry() {
     let tree = |blocks: u64| tree_blocks(blocks * BLOCK);
     // One block: its digest is the root hash, there is no tree.

@@ -79,11 +79,11 @@ impl<'o, 'h, 's> Tree<'o, 'h, 's> {
     /// The rest of the tree and the superblock go to the slot, which is flushed.
     pub(super) fn finish(self, verity: &Verity) -> Result<Digest, SlotContentError> {
         let Tree { builder, mut out } = self;
-        let computed = sinking(|mut sink| builder.finish(&mut sink), |offset, bytes| out.write_at(offset, bytes))?;
         let superblock = verity_superblock(verity);
-        out.write_at(verity.hash_offset, &superblock)
-            .and_then(|()| out.finish())
-            .map_err(|source| SlotContentError::Slot { source })?;
+        out.write_at(verity.hash_offset, &superblock).map_err(|source| SlotContentError::Slot { source })?;
+        // The top of the tree is right behind it, and goes out with it.
+        let computed = sinking(|mut sink| builder.finish(&mut sink), |offset, bytes| out.write_at(offset, bytes))?;
+        out.finish().map_err(|source| SlotContentError::Slot { source })?;
         Ok(computed)
     }
 }
