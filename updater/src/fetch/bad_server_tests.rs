@@ -242,6 +242,20 @@ fn fet_20_who_takes_over_in_the_head_must_have_the_same_head() {
     assert!(error.to_string().contains("its head differs"), "{error}");
 }
 
+/// What came before a server is given up counts, and none of it is lost.
+#[test]
+fn fet_20_a_head_that_drips_is_taken_over_whole() {
+    let file = file(1);
+    let served = file.clone();
+    let slow = serve(move |_, stream| {
+        send(stream, format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", served.len()).as_bytes());
+        drip(stream, &served);
+        After::Close
+    });
+    let told = fetch(&[&slow, &good(&file)], &file).unwrap();
+    assert!(told.notes()[0].contains("sent less than"), "{:?}", told.notes());
+}
+
 #[test]
 fn fet_24_a_file_of_another_length_than_its_head_says_is_refused_at_once() {
     let file = file(1);

@@ -287,7 +287,7 @@ impl Shared {
 
     /// Fetches the rest of a piece by ranges.
     fn fetch_piece(&self, mut job: Job, access: &Access) {
-        loop {
+        while (job.bytes.len() as u64) < job.span.len() {
             let rest = Span { start: job.span.start + job.bytes.len() as u64, end: job.span.end };
             let reply = match self.ask(access, Some(rest)) {
                 Ok(reply) => reply,
@@ -307,10 +307,8 @@ impl Shared {
                 }
                 Answer::Whole { .. } => return self.go_on_whole(job, access, reply.body),
             }
-            if job.bytes.len() as u64 == job.span.len() {
-                return self.finish(job, access);
-            }
         }
+        self.finish(job, access);
     }
 
     /// The server has stopped serving ranges: what it sends now is the file from its beginning.

@@ -29,6 +29,8 @@ pub(super) struct Head {
     digest: Sha256,
     /// Somebody else takes over.
     catch_up: bool,
+    /// Found when bytes had come that are handed out first.
+    failed: Option<Failed>,
     /// Waited for the server, and what had come by then, since the last judgement.
     waited: Duration,
     judged: u64,
@@ -55,6 +57,7 @@ impl Head {
             first: Vec::new(),
             digest: Sha256::new(),
             catch_up: false,
+            failed: None,
             waited: Duration::ZERO,
             judged: 0,
         }
@@ -147,6 +150,9 @@ impl Head {
     }
 
     fn read_open(&mut self, into: &mut [u8]) -> Result<usize, Failed> {
+        if let Some(failed) = self.failed.take() {
+            return Err(failed);
+        }
         if self.catch_up {
             self.repeat()?;
         }
@@ -171,12 +177,13 @@ impl Head {
         }
         let access = open.access.clone();
         if let Some(waited) = self.trickled() {
-            return Err(Box::new((access, Fault::Trickle { least: self.shared.least(), waited })));
-        }
-        if self.open.as_ref().is_some_and(|open| open.part == Some(self.at)) {
+            let fault = Fault::Trickle { least: self.shared.least(), waited };
+            self.failed = Some(Box::new((access, fault)));
+        } else if self.open.as_ref().is_some_and(|open| open.part == Some(self.at)) {
             let stall = self.shared.settings.patience.stall;
             if let Some(mut open) = self.open.take() {
-                read_end(&mut open.body, stall).map_err(|fault| Box::new((access, fault)))?;
+                let end = read_end(&mut open.body, stall);
+                self.failed = end.err().map(|fault| Box::new((access, fault)));
             }
         }
         Ok(read)
