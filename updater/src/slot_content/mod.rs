@@ -93,7 +93,7 @@ impl How<'_> {
 fn on_threads<R: Send>(count: usize, others: impl Fn() -> R + Sync, this: impl FnOnce() -> R) {
     std::thread::scope(|scope| {
         for _ in 1..count {
-            if std::thread::Builder::new().spawn_scoped(scope, || others()).is_err() {
+            if std::thread::Builder::new().spawn_scoped(scope, &others).is_err() {
                 break;
             }
         }

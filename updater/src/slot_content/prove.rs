@@ -62,7 +62,7 @@ impl Written {
         if computed != verity.root_hash {
             return Err(blame(computed, &verity, chunks, handles.handle()));
         }
-        let there = out.is_there().map_err(|source| SlotContentError::Slot { source })?;
+        let there = out.was_kept().map_err(|source| SlotContentError::Slot { source })?;
         done(slot_bytes(verity.hash_offset));
         if there { Ok(Proven(())) } else { Err(SlotContentError::ReadBack { what: "hash tree" }) }
     }

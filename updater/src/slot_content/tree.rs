@@ -27,7 +27,7 @@ impl<'h, 's> TreeOut<'h, 's> {
     }
 
     /// Does the medium hold what was written?
-    pub(super) fn is_there(mut self) -> Result<bool, SlotError> {
+    pub(super) fn was_kept(mut self) -> Result<bool, SlotError> {
         let longest = self.pieces.iter().map(|piece| piece.len).max().unwrap_or(0);
         let mut found = AlignedBuf::new(longest);
         for piece in &self.pieces {
