@@ -89,11 +89,8 @@ pub fn roots(dir: &Path, fs: Fs) -> Result<Roots> {
     if upgraded < FEW {
         eprintln!("only {upgraded} packages differ between v1 and v2: figures about fetching less say little");
     }
-    // Both get the same length: an update never resizes its slot.
-    let mut tree_bytes = 0;
-    for tar in [&first, &second] {
-        tree_bytes = tree_bytes.max(std::fs::metadata(tar)?.len());
-    }
+    // Both get the same length: an update never resizes its slot. The second archive was packed without package lists.
+    let tree_bytes = std::fs::metadata(&second)?.len();
     let mut images = Vec::new();
     for (tar, version) in [(&first, "v1"), (&second, "v2")] {
         let image = dir.join(format!("{version}.{}", fs.name()));
