@@ -1,5 +1,6 @@
 //! Giving an entry up (`GRD-12`): which one was booted, and how its tries are taken away.
 
+use boot_entries::guard::GIVEN_UP;
 use boot_entries::{
     BootOptions, EntryArchitecture, EntryName, Esp, EspError, EspState, LoaderVars, MarkedBad, OurEntry,
     another_whole_entry_boots, mark_bad, tidy,
@@ -7,9 +8,6 @@ use boot_entries::{
 use disk_layout::UpdateLock;
 
 use crate::start::Stop;
-
-/// `ralph.failed=` of an entry that the guard gave up.
-const REASON: &str = "guard";
 
 /// The entry could not be marked bad.
 #[derive(Debug, thiserror::Error)]
@@ -91,6 +89,6 @@ pub fn give_up(
     if !in_time() {
         return Err(MarkError::Late);
     }
-    let marked = mark_bad(lock, esp, entry, Some(REASON))?;
+    let marked = mark_bad(lock, esp, entry, Some(GIVEN_UP))?;
     Ok(MarkedBad { changed: marked.changed || ended, ..marked })
 }

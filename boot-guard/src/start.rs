@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use boot_entries::guard::{GuardDevice, GuardError, GuardEvent, GuardRecord, GuardText};
+use boot_entries::guard::{GIVEN_UP, GuardDevice, GuardError, GuardEvent, GuardRecord, GuardText};
 use boot_entries::options::OptionsError;
 use boot_entries::{
     BootOptions, EntryArchitecture, EntryName, EspError, EspState, ImageEsp, LoaderVars, MarkedBad, NoFallback,
@@ -364,7 +364,7 @@ fn give_up(machine: &mut dyn Machine, boot: &mut Boot, count: &Count, another: A
     }
     machine.say(&format!("boot {boots} of {name} without a verdict: it is given up"));
     // The mark is what counts; a record that cannot be written keeps no evidence.
-    let written = boot.write(machine, &count.record.clone().with_event(boot.event("guard")));
+    let written = boot.write(machine, &count.record.clone().with_event(boot.event(GIVEN_UP)));
     let why_not = match machine.mark_bad(&boot.options) {
         Ok(marked) if marked.changed => {
             machine.say(&format!("the entry is {} now; restarting", marked.name));

@@ -5,10 +5,12 @@
 
 use std::time::Duration;
 
+use boot_entries::guard::GIVEN_UP;
+
 use crate::check::{self, Outcome};
 use crate::clock::Clock;
 use crate::config::{Action, Policy};
-use crate::guard::{self, Count, Failure, GUARD, Guard, Watch};
+use crate::guard::{self, Count, Failure, Guard, Watch};
 use crate::machine::{Bad, Booted, Entry, Fault, NoOther, Session};
 use crate::policy::{self, Another, Facts, Required, Verdict};
 use crate::records::evidence::{self, Came, head};
@@ -329,7 +331,7 @@ pub fn record(
     }
     keep_evidence(entry, attempt, verdict, outcomes, (world, &boot), notes);
     if guard::given_up(outcomes) {
-        return (GUARD.to_owned(), boot);
+        return (GIVEN_UP.to_owned(), boot);
     }
     let mut failed: Vec<&Outcome> = outcomes.iter().filter(|outcome| outcome.fails_the_trial()).collect();
     // The causes first: the text may be cut.

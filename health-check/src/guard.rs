@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use boot_entries::Generation;
-use boot_entries::guard::{GuardDevice, GuardError, GuardEvent, GuardRecord, GuardText};
+use boot_entries::guard::{GIVEN_UP, GuardDevice, GuardError, GuardEvent, GuardRecord, GuardText};
 use boot_guard::{DROP_IN, GuardClient, TRIAL_FILE, Trial};
 use disk_layout::{BootedError, SysRoot, find_booted};
 
@@ -16,9 +16,6 @@ use crate::check::{EMERGENCY, Outcome, Reason};
 use crate::limit;
 use crate::machine::{Entry, Fault};
 use crate::systemd::systemctl;
-
-/// In `ralph.failed` and in events: the guard gave the entry up, and the system is not known bad for it (UPD-42).
-pub const GUARD: &str = "guard";
 
 /// How long the process may take to answer.
 const ANSWER: Duration = Duration::from_secs(5);
@@ -86,7 +83,7 @@ impl Failure {
         // One that only waited for another is no cause.
         let cause = failed.iter().find(|outcome| outcome.reason != Some(Reason::After)).or(failed.first());
         let text = match cause {
-            _ if given_up(outcomes) => GUARD.to_owned(),
+            _ if given_up(outcomes) => GIVEN_UP.to_owned(),
             Some(failed) if failed.reason == Some(Reason::Emergency) => EMERGENCY.to_owned(),
             Some(failed) => format!("check: {}", failed.name),
             None => format!("check: {}", crate::check::CONFIGURATION),

@@ -9,10 +9,12 @@ mod tests;
 
 use std::time::Duration;
 
+use boot_entries::guard::GIVEN_UP;
+
 use crate::act::{self, Attempt, Boot, NotSettled, Settled, Told, Trial, World};
 use crate::check::{self, COMMIT, MARKED, Outcome, Reason};
 use crate::config::Policy;
-use crate::guard::{GUARD, Watch};
+use crate::guard::Watch;
 use crate::machine::{Booted, Machine, OpenError, Session};
 use crate::policy::{self, Another, Facts, Required, Verdict};
 use crate::span::Span;
@@ -282,7 +284,7 @@ impl Runner<'_> {
             }
             if let Some(why) = session.cut_mark().filter(|_| outcomes.iter().all(|outcome| outcome.name != MARKED)) {
                 let detail = format!("it was to be marked bad ({why}) when the power was cut, and booted once more");
-                let reason = if why == GUARD { Reason::GivenUp } else { Reason::MarkedBad };
+                let reason = if why == GIVEN_UP { Reason::GivenUp } else { Reason::MarkedBad };
                 outcomes.push(Outcome::own_failure(MARKED, reason, detail));
             }
             let settled = act::settle(session, outcomes, world, boot, which, notes);

@@ -2,15 +2,13 @@
 //! (UPD-45). Pure functions of the history and the entries.
 
 use boot_entries::OurEntry;
+use boot_entries::guard::GIVEN_UP;
 
 use crate::history::{Event, EventKind};
 use crate::session::hex;
 
 /// How often a system may fall back without evidence before it is refused (UPD-45).
 pub const INCONCLUSIVE_MAX: usize = 3;
-
-/// In `ralph.failed` and in events: the boot guard gave the slot up (GRD-12).
-const GUARD: &str = "guard";
 
 /// Does the event say why a generation did not stay (UPD-45)?
 pub fn is_evidence(kind: EventKind) -> bool {
@@ -39,7 +37,7 @@ pub fn known_bad<'e>(events: &'e [Event], system: &str) -> Option<&'e Event> {
 /// Did the boot guard give a slot up? That says nothing against the system: the slot was committed once, and is damaged now, or the loader cannot
 /// count here. Applying the same image again is the cure (UPD-42).
 fn is_the_guards(event: &Event) -> bool {
-    event.event == EventKind::BootFailed || event.event == EventKind::TrialFailed && event.detail == GUARD
+    event.event == EventKind::BootFailed || event.event == EventKind::TrialFailed && event.detail == GIVEN_UP
 }
 
 /// Why a system is known bad, by the entries and the history together (UPD-42).
@@ -52,7 +50,7 @@ pub fn why_known_bad<'o>(ours: impl Iterator<Item = &'o OurEntry>, past: &[Event
         return None;
     }
     let mut reasons = same.iter().filter_map(|ours| ours.entry.as_ref().ok()?.options.failed.clone());
-    if let Some(reason) = reasons.find(|reason| reason != GUARD) {
+    if let Some(reason) = reasons.find(|reason| reason != GIVEN_UP) {
         return Some(reason);
     }
     let event = known_bad(past, system)?;
@@ -119,7 +117,7 @@ mod tests {
             assert_eq!(known_bad(&events, "s").is_some(), *bad, "{kinds:?}");
             assert!(known_bad(&events, "another").is_none());
         }
-        let given_up = Event { detail: GUARD.into(), ..event(TrialFailed, 2) };
+        let given_up = Event { detail: GIVEN_UP.into(), ..event(TrialFailed, 2) };
         assert_eq!(known_bad(&[given_up], "s"), None, "the loader cannot count");
     }
 

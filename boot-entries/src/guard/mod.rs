@@ -27,6 +27,10 @@ pub const GUARD_SIZE: u32 = 4096;
 /// Bytes that mean something, at the beginning of the file: one sector of any disk holds them.
 pub const RECORD_SIZE: usize = 512;
 
+/// In `ralph.failed`, in the record and in events: the guard gave the entry up (`GRD-12`). That says nothing against the system
+/// (`UPD-42`).
+pub const GIVEN_UP: &str = "guard";
+
 /// The file, `ralphos/guard`.
 pub fn guard_path() -> EspPath {
     EspPath::literal("ralphos/guard")

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use boot_entries::guard::GIVEN_UP;
 use disk_layout::Slot;
 
 use super::gather::GRANTED;
@@ -164,7 +165,7 @@ impl<'f> Traces<'f> {
                 "checks" => {
                     Some("the health check marked it bad: its checks would fail in the same way again".to_owned())
                 }
-                "guard" => Some(
+                GIVEN_UP => Some(
                     "the boot guard marked it bad: it was booted more than 5 times and no health check ever spoke"
                         .to_owned(),
                 ),
@@ -262,7 +263,7 @@ fn tail(text: &str, lines: usize) -> String {
 
 /// GRD-3.
 fn is_guard_text(text: &str) -> bool {
-    matches!(text, "deadline" | "guard" | "emergency" | "rescue")
+    matches!(text, "deadline" | GIVEN_UP | "emergency" | "rescue")
         || text.starts_with("initrd: ")
         || text.starts_with("check: ")
 }
@@ -271,7 +272,7 @@ fn is_guard_text(text: &str) -> bool {
 pub(super) fn guard_words(text: &str) -> String {
     match text {
         "deadline" => "its deadline passed without a verdict of the health check; the boot guard ended it".to_owned(),
-        "guard" => "it was booted too often without a verdict; the boot guard gave it up".to_owned(),
+        GIVEN_UP => "it was booted too often without a verdict; the boot guard gave it up".to_owned(),
         "emergency" | "rescue" => format!("it ended in {text} mode"),
         _ => match (text.strip_prefix("initrd: "), text.strip_prefix("check: ")) {
             (Some(reason), _) => format!("its initrd gave up: {reason}"),
