@@ -25,7 +25,7 @@ use crate::progress::{Progress, Step};
 use crate::refuse::{Downgrade, KnownBad, Refusal};
 use crate::session::{self, SessionError, event};
 use crate::slot_content::{self, Done, How, Proven, SlotContentError, Written};
-use crate::slot_map::{Journal, KnownSlots, SlotMaps};
+use crate::slot_map::{Journal, KnownSlots, Running, SlotMaps};
 use crate::source::{Chunks, ImageStream, Limited, with_chunks};
 use crate::stop::Stop;
 
@@ -300,23 +300,30 @@ impl SlotFenced {
         let target = self.plan.target.slot();
         let maps = context.host.records().slots_dir().map(SlotMaps::in_dir);
         let other = context.host.read_slot(!target);
-        let known = maps.as_ref().map(|maps| KnownSlots::new(maps, target, other.as_deref()));
+        let running = other.as_deref().zip(context.host.booted());
+        let running = running.map(|(slot, booted)| Running { slot, system: booted.system.into() });
+        let known = maps.as_ref().map(|maps| KnownSlots::new(maps, target, &mut *slot, running));
         let reuse = known.as_ref().map_or(&NoReuse as &dyn Reuse, |known| known);
         let mut journal = None;
-        if let Some(begun) = maps.map(|maps| maps.begin(target, self.image.system_id(), root_chunks(&self.image))) {
+        if let Some((maps, known)) = maps.as_ref().zip(known.as_ref()) {
+            let begun = maps.begin(target, known, self.image.system_id(), root_chunks(&self.image));
             let failed = |error| self.plan.notes.push(format!("what slot {target} holds is not recorded: {error}"));
             journal = begun.map_err(failed).ok();
         }
-        let mut last = Done::default();
+        let mut flusher = slot.another();
+        let (mut last, mut flushed) = (Done::default(), Ok(()));
         let mut done = |done: Done| {
             last = done;
-            journal.iter_mut().for_each(|journal| journal.through(done.through));
+            if let (Some(journal), Ok(())) = (&mut journal, &flushed) {
+                flushed = journal.through(done.through, || flusher.as_mut().map_or(Ok(()), |slot| slot.flush()));
+            }
             context.progress.done(done.bytes);
         };
         let how = How { look, stop: context.stop, workers: context.workers };
         let written = slot_content::write(&mut self.image, reuse, &mut *slot, &how, &mut done);
         journal.iter_mut().for_each(|journal| journal.leave(last.through));
         let written = written?;
+        flushed?;
         self.plan.traffic = Traffic { taken: written.taken, changed: written.changed };
         Ok(SlotWritten { image: self.image, plan: self.plan, fenced: self.fenced, look, journal, written })
     }
@@ -346,14 +353,26 @@ struct SlotWritten {
 
 impl SlotWritten {
     /// UPD-4. Disks lie; without this dm-verity would find out only on the trial boot.
-    fn read_back(self, context: &mut Context<'_>, manifest: &Manifest) -> Result<SlotProven, FencedError> {
+    fn read_back(mut self, context: &mut Context<'_>, manifest: &Manifest) -> Result<SlotProven, FencedError> {
         context.progress.begin(Step::ReadBack, Some(manifest.slot_bytes));
         let mut slot = context.host.open_slot(self.plan.target)?;
         let how = How { look: self.look, stop: context.stop, workers: context.workers };
         let done = &mut |bytes| context.progress.done(bytes);
-        let proven = self.written.prove(root_chunks(&self.image), &mut *slot, &how, done)?;
+        let proven = self.written.prove(root_chunks(&self.image), &mut *slot, &how, done);
+        let proven = proven.map_err(|error| whose_fault(error, &mut self.image))?;
         self.journal.into_iter().for_each(Journal::finish);
         Ok(SlotProven { image: self.image, plan: self.plan, fenced: self.fenced, proven })
+    }
+}
+
+/// Asks for the chunk once more: an image that contradicts itself is not the disk's fault.
+fn whose_fault(error: SlotContentError, image: &mut Image) -> SlotContentError {
+    let SlotContentError::Differs { chunk } = error else { return error };
+    match image.recheck(chunk) {
+        Ok(()) => SlotContentError::ReadBack { what: "data" },
+        Err(source @ ChunkError::PlainDigest { .. }) => SlotContentError::Image { source },
+        // A pipe gives nothing twice: both stay possible, and the error says so.
+        Err(_) => error,
     }
 }
 
