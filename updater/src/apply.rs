@@ -20,11 +20,11 @@ use crate::exit::with_source;
 use crate::history::EventKind;
 use crate::host::{Access, Host, HostError, TargetSlot};
 use crate::inhibit::Inhibitor;
-use crate::preflight::{self, Preflight};
+use crate::preflight::{self, Offered, Preflight};
 use crate::progress::{Progress, Step};
 use crate::refuse::{Downgrade, KnownBad, Refusal};
 use crate::session::{self, SessionError, event};
-use crate::slot_content::{self, Done, How, Proven, SlotContentError, Written};
+use crate::slot_content::{self, Done, How, Proven, SlotContentError, SlotRoot, Written};
 use crate::slot_map::{Journal, KnownSlots, SlotMaps};
 use crate::source::{Chunks, ImageStream, Limited, with_chunks};
 use crate::stop::Stop;
@@ -198,8 +198,15 @@ pub(crate) struct Plan {
     pub(crate) traffic: Traffic,
 }
 
-/// Applies the image that `source` holds. Takes the lock once its head is read and trusted, and holds it to the end:
-/// whoever sends a head slowly must not keep a trial from its commit.
+/// An image or a delta whose head is trusted, and of which nothing more was read.
+pub type Trusted = VerifiedImage<Box<dyn ImageStream>>;
+
+/// Reads the head that `source` begins with, and trusts it or not.
+pub fn read_trusted(source: Box<dyn ImageStream>, trust: &TrustPolicy) -> Result<Trusted, ApplyError> {
+    Ok(UnverifiedImage::read_head(source)?.verify_any(trust)?)
+}
+
+/// Applies the image or delta that `source` holds.
 pub fn apply(
     host: &dyn Host,
     source: Box<dyn ImageStream>,
@@ -207,7 +214,17 @@ pub fn apply(
     progress: &mut dyn Progress,
 ) -> Result<Outcome, ApplyError> {
     progress.begin(Step::Check, None);
-    let image = UnverifiedImage::read_head(source)?.verify(request.trust)?;
+    apply_trusted(host, read_trusted(source, request.trust)?, request, progress)
+}
+
+/// As [`apply`]. Takes the lock when the head is read and trusted, and not before, and holds it to the end: whoever sends a head slowly
+/// must not keep a trial from its commit.
+pub fn apply_trusted(
+    host: &dyn Host,
+    image: Trusted,
+    request: &Request<'_>,
+    progress: &mut dyn Progress,
+) -> Result<Outcome, ApplyError> {
     let image = with_chunks(image).map_err(ApplyError::Source)?.map_source(|chunks| limited(chunks, request));
     let lock = host.lock()?;
     let mut context = Context { host, lock: &lock, progress, stop: request.stop, workers: request.workers };
@@ -249,6 +266,16 @@ fn limited(chunks: Chunks, request: &Request<'_>) -> Chunks {
 
 type Image = VerifiedImage<Chunks>;
 
+/// Gives a delta the slot that it refers to, which is the one that runs.
+fn on_base(image: Image, host: &dyn Host, target: TargetSlot) -> Result<Image, Refusal> {
+    let slot = !target.slot();
+    match image.base().map(|_| host.read_slot(slot)) {
+        None => Ok(image),
+        Some(Some(root)) => Ok(image.on_base(SlotRoot(root))),
+        Some(None) => Err(Refusal::DeltaBaseUnread { slot: slot.to_string() }),
+    }
+}
+
 /// UPD-1 holds: the image is trusted and nothing speaks against it. Nothing was changed.
 #[must_use]
 struct Checked {
@@ -259,8 +286,9 @@ struct Checked {
 impl Checked {
     fn new(image: Image, context: &Context<'_>, request: &Request<'_>) -> Result<Result<Self, Outcome>, ApplyError> {
         let system = image.system_id();
-        match preflight::look(context.host, context.lock, image.manifest(), system, request)? {
-            Preflight::Go(plan) => Ok(Ok(Checked { image, plan: *plan })),
+        let offered = Offered { manifest: image.manifest(), system, base: image.base() };
+        match preflight::look(context.host, context.lock, &offered, request)? {
+            Preflight::Go(plan) => Ok(Ok(Checked { image: on_base(image, context.host, plan.target)?, plan: *plan })),
             Preflight::AlreadyRunning => Ok(Err(Outcome::AlreadyRunning)),
             Preflight::AlreadyStaged => Ok(Err(Outcome::AlreadyStaged)),
         }

@@ -7,6 +7,7 @@ use super::*;
 fn chunk(offset: u64, len: u32, content: &str) -> Chunk {
     Chunk {
         payload: 0,
+        encoding: image_format::Encoding::Zstd,
         plain_len: len,
         plain_offset: offset,
         encoded_offset: 0,
