@@ -4,6 +4,7 @@ use image_format::{Digest, ImageSpec, Role};
 use updater::config::Policy;
 
 use crate::attacks::good;
+use crate::deltas;
 use crate::lab::{EPOCH, SLOT_LEN, good_spec};
 use crate::parts::{Parts, Plain, kernel, key};
 use crate::table::Attack;
@@ -14,6 +15,7 @@ pub fn all() -> Vec<Attack> {
     attacks.extend(tables());
     attacks.extend(contents());
     attacks.extend(refused_by_policy());
+    attacks.extend(deltas::all());
     attacks
 }
 
@@ -242,7 +244,6 @@ fn tables() -> Vec<Attack> {
             set(1, 24, &u32::MAX.to_le_bytes()),
         ),
         Attack::file("data that no chunk covers", "untrusted/table-data-length", slack),
-        Attack::file("a delta", "untrusted/transport-encoding", table(&|parts| parts.transport[68] = 1)),
         Attack::file("bases of a full image", "untrusted/transport-encoding", table(&|parts| parts.transport[70] = 16)),
         Attack::file(
             "a transport record of another length",
