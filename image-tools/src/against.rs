@@ -1,4 +1,4 @@
-//! How much of an image a machine fetches that holds another one (CUT-10).
+//! How much of an image a machine fetches that holds another one (CHK-10).
 
 use std::collections::HashSet;
 

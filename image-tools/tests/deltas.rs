@@ -64,7 +64,7 @@ fn fetched_root(lab: &Lab) -> u64 {
 }
 
 #[test]
-fn cut_10_what_two_versions_share_is_not_fetched_twice() {
+fn chk_10_what_two_versions_share_is_not_fetched_twice() {
     // What changed is 370 KB in three files; all else moved by 52 KiB.
     let lab = two_versions("--chunksize=1048576", &[]);
     let by_files = fetched_root(&lab);
@@ -96,7 +96,7 @@ fn img_17_however_it_is_cut_it_is_the_same_system() {
 }
 
 #[test]
-fn cut_2_a_root_that_is_no_known_file_system_is_cut_by_content() {
+fn chk_2_a_root_that_is_no_known_file_system_is_cut_by_content() {
     let lab = Lab::new();
     lab.write("root.erofs", &noise(5, 3_000_000));
     let output = lab.ok(&[&Lab::BUILD[..], &["--key", "k.pem", "-o", "v1.zst"]].concat());

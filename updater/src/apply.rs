@@ -9,25 +9,30 @@ use std::num::{NonZeroU64, NonZeroUsize};
 use boot_entries::{
     ChangeError, Counter, Entry, EntryName, EspState, Fenced, PayloadKind, Staged, WrittenPayload, fence, stage,
 };
-use disk_layout::{Changed, LockError, Look, SlotError, SlotIo, UpdateLock};
+use disk_layout::{Changed, Look, SlotError, SlotIo, UpdateLock};
 use image_format::{
-    Architecture, Chunk, ChunkError, FinishError, HeadError, Manifest, NoReuse, PE_HEAD_LEN, PeError, Reuse, Taken,
-    TrustPolicy, UnverifiedImage, VerifiedImage, VerifyError, pe_machine,
+    Chunk, ChunkError, Manifest, NoReuse, PE_HEAD_LEN, Reuse, Taken, TrustPolicy, UnverifiedImage, VerifiedImage,
+    pe_machine,
 };
 
 use crate::config::Policy;
 use crate::exit::with_source;
 use crate::history::EventKind;
-use crate::host::{Access, Host, HostError, TargetSlot};
+use crate::host::{Access, Host, TargetSlot};
 use crate::inhibit::Inhibitor;
 use crate::preflight::{self, Offered, Preflight};
 use crate::progress::{Progress, Step};
 use crate::refuse::{Downgrade, KnownBad, Refusal};
-use crate::session::{self, SessionError, event};
+use crate::session::{self, event};
 use crate::slot_content::{self, Done, How, Proven, SlotContentError, SlotRoot, Written};
-use crate::slot_map::{Journal, KnownSlots, SlotMaps};
+use crate::slot_map::{Journal, KnownSlots, Running, SlotMaps};
 use crate::source::{Chunks, ImageStream, Limited, with_chunks};
 use crate::stop::Stop;
+
+#[path = "apply_error.rs"]
+mod error;
+
+pub use error::{ApplyError, FencedError};
 
 /// What the operator asks for.
 #[derive(Debug)]
@@ -79,96 +84,6 @@ pub struct Traffic {
     pub taken: Taken,
     /// Into the slot.
     pub changed: Changed,
-}
-
-/// Why nothing was applied. Before [`ApplyError::NotFenced`] nothing was changed; whatever it is, the running system is
-/// untouched.
-#[derive(Debug, thiserror::Error)]
-pub enum ApplyError {
-    /// Not an image, or a damaged one.
-    #[error("this is not a usable image")]
-    Head(#[from] HeadError),
-    /// Not signed as the machine demands, or inconsistent.
-    #[error("the image is not trusted")]
-    Untrusted(#[from] VerifyError),
-    /// Nobody has the file that its head is of.
-    #[error("the image cannot be fetched")]
-    Source(#[source] std::io::Error),
-    /// A rule is against it.
-    #[error("the image is refused")]
-    Refused(#[from] Refusal),
-    /// The machine, before the fence.
-    #[error(transparent)]
-    Session(#[from] SessionError),
-    /// The lock cannot be taken.
-    #[error(transparent)]
-    Lock(#[from] LockError),
-    /// The fence failed, so the slot was not written to. Its old entry may still be there.
-    #[error("slot {slot} could not be fenced, and so was not written to; the running system is untouched")]
-    NotFenced {
-        /// The slot.
-        slot: disk_layout::Slot,
-        /// What failed.
-        source: Box<FencedError>,
-    },
-    /// The entry's live byte may be on the medium or not.
-    #[error(
-        "the new system is whole in slot {slot}, but whether it boots next is uncertain: the EFI partition failed at the last step; `ralph-update status` tells what the disk says now"
-    )]
-    Uncertain {
-        /// The slot.
-        slot: disk_layout::Slot,
-        /// What failed.
-        source: Box<FencedError>,
-    },
-    /// Something failed once the slot was fenced.
-    #[error("slot {slot} is fenced and cannot boot; the running system is untouched; mend the cause and apply again")]
-    Fenced {
-        /// The slot.
-        slot: disk_layout::Slot,
-        /// What failed.
-        source: Box<FencedError>,
-    },
-}
-
-/// What can fail once the slot is fenced.
-#[derive(Debug, thiserror::Error)]
-pub enum FencedError {
-    /// The image broke off or is damaged.
-    #[error("the image cannot be used")]
-    Image(#[from] ChunkError),
-    /// The image does not end where it should.
-    #[error("the image cannot be used")]
-    End(#[from] FinishError),
-    /// The slot's content.
-    #[error(transparent)]
-    Content(#[from] SlotContentError),
-    /// The slot cannot be opened.
-    #[error(transparent)]
-    Slot(#[from] SlotError),
-    /// The ESP cannot be opened.
-    #[error(transparent)]
-    Host(#[from] HostError),
-    /// The ESP cannot be changed.
-    #[error("the boot entry cannot be staged")]
-    Change(#[from] ChangeError),
-    /// The kernel is no program the firmware starts.
-    #[error("the kernel in the image cannot be started by this machine's firmware")]
-    Kernel(#[from] PeError),
-    /// The kernel is for another machine.
-    #[error("the kernel in the image is for {kernel}, this machine is {machine}")]
-    KernelMachine {
-        /// By its PE header.
-        kernel: Architecture,
-        /// By its slots.
-        machine: Architecture,
-    },
-    /// Somebody asked for an end.
-    #[error("interrupted by a signal")]
-    Interrupted,
-    /// The image lacks a payload, which its manifest excludes.
-    #[error("the image carries no {0}")]
-    Missing(PayloadKind),
 }
 
 /// What every step needs.
@@ -328,23 +243,30 @@ impl SlotFenced {
         let target = self.plan.target.slot();
         let maps = context.host.records().slots_dir().map(SlotMaps::in_dir);
         let other = context.host.read_slot(!target);
-        let known = maps.as_ref().map(|maps| KnownSlots::new(maps, target, other.as_deref()));
+        let running = other.as_deref().zip(context.host.booted());
+        let running = running.map(|(slot, booted)| Running { slot, system: booted.system.into() });
+        let known = maps.as_ref().map(|maps| KnownSlots::new(maps, target, &mut *slot, running));
         let reuse = known.as_ref().map_or(&NoReuse as &dyn Reuse, |known| known);
         let mut journal = None;
-        if let Some(begun) = maps.map(|maps| maps.begin(target, self.image.system_id(), root_chunks(&self.image))) {
+        if let Some((maps, known)) = maps.as_ref().zip(known.as_ref()) {
+            let begun = maps.begin(target, known, self.image.system_id(), root_chunks(&self.image));
             let failed = |error| self.plan.notes.push(format!("what slot {target} holds is not recorded: {error}"));
             journal = begun.map_err(failed).ok();
         }
-        let mut last = Done::default();
+        let mut flusher = slot.another();
+        let (mut last, mut flushed) = (Done::default(), Ok(()));
         let mut done = |done: Done| {
             last = done;
-            journal.iter_mut().for_each(|journal| journal.through(done.through));
+            if let (Some(journal), Ok(())) = (&mut journal, &flushed) {
+                flushed = journal.through(done.through, || flusher.as_mut().map_or(Ok(()), |slot| slot.flush()));
+            }
             context.progress.done(done.bytes);
         };
         let how = How { look, stop: context.stop, workers: context.workers };
         let written = slot_content::write(&mut self.image, reuse, &mut *slot, &how, &mut done);
         journal.iter_mut().for_each(|journal| journal.leave(last.through));
         let written = written?;
+        flushed?;
         self.plan.traffic = Traffic { taken: written.taken, changed: written.changed };
         Ok(SlotWritten { image: self.image, plan: self.plan, fenced: self.fenced, look, journal, written })
     }
@@ -374,14 +296,30 @@ struct SlotWritten {
 
 impl SlotWritten {
     /// UPD-4. Disks lie; without this dm-verity would find out only on the trial boot.
-    fn read_back(self, context: &mut Context<'_>, manifest: &Manifest) -> Result<SlotProven, FencedError> {
+    fn read_back(mut self, context: &mut Context<'_>, manifest: &Manifest) -> Result<SlotProven, FencedError> {
         context.progress.begin(Step::ReadBack, Some(manifest.slot_bytes));
         let mut slot = context.host.open_slot(self.plan.target)?;
         let how = How { look: self.look, stop: context.stop, workers: context.workers };
         let done = &mut |bytes| context.progress.done(bytes);
-        let proven = self.written.prove(root_chunks(&self.image), &mut *slot, &how, done)?;
+        let proven = self.written.prove(root_chunks(&self.image), &mut *slot, &how, done);
+        let proven = proven.map_err(|error| whose_fault(error, &mut self.image))?;
         self.journal.into_iter().for_each(Journal::finish);
         Ok(SlotProven { image: self.image, plan: self.plan, fenced: self.fenced, proven })
+    }
+}
+
+/// Asks for the chunk once more: an image that contradicts itself is not the disk's fault.
+fn whose_fault(error: SlotContentError, image: &mut Image) -> SlotContentError {
+    let SlotContentError::Differs { chunk } = error else { return error };
+    if image.base().is_some() {
+        // Its plain SHA-256 was found right before it was written (IMG-73).
+        return SlotContentError::ReadBack { what: "data" };
+    }
+    match image.recheck(chunk) {
+        Ok(()) => SlotContentError::ReadBack { what: "data" },
+        Err(source @ ChunkError::PlainDigest { .. }) => SlotContentError::Image { source },
+        // A pipe gives nothing twice: both stay possible, and the error says so.
+        Err(_) => error,
     }
 }
 

@@ -5,7 +5,7 @@
 
 use boot_entries::{ChangeError, EspState};
 use disk_layout::Slot;
-use image_format::Reuse;
+use image_format::{Reuse, SystemId};
 
 use crate::apply::{ApplyError, FencedError, Outcome, Request, Trusted, apply_trusted, read_trusted};
 use crate::exit::with_source;
@@ -15,7 +15,7 @@ use crate::progress::{Progress, Step};
 use crate::refuse::Refusal;
 use crate::session;
 use crate::slot_content::SlotContentError;
-use crate::slot_map::{KnownSlots, SlotMaps};
+use crate::slot_map::{KnownSlots, Running, SlotMaps};
 use crate::source::{Source, SourceError, Stream};
 
 /// How what is not here is fetched.
@@ -146,7 +146,7 @@ fn find_delta(
         Vec::new()
     });
     let delta = cheapest(&list, &[running], u64::MAX)?.clone();
-    Some((delta, to_fetch(host, full, slot)))
+    Some((delta, to_fetch(host, full, slot, running.into())))
 }
 
 /// The slot and the system that run, or count as running (UPD-60).
@@ -158,10 +158,12 @@ fn running(host: &dyn Host) -> Option<(Slot, [u8; 32])> {
 }
 
 /// What would be fetched of a full image, its head left aside (SLM-4).
-fn to_fetch(host: &dyn Host, full: &Trusted, running: Slot) -> u64 {
+fn to_fetch(host: &dyn Host, full: &Trusted, running: Slot, system: SystemId) -> u64 {
     let maps = host.records().slots_dir().map(SlotMaps::in_dir);
-    let other = host.read_slot(running);
-    let known = maps.map(|maps| KnownSlots::new(&maps, !running, other.as_deref()));
+    let (target, other) = (host.read_slot(!running), host.read_slot(running));
+    let read = |at, into: &mut [u8]| target.as_ref().is_some_and(|slot| slot.read_at(at, into).is_ok());
+    let other = other.as_deref().map(|slot| Running { slot, system });
+    let known = maps.map(|maps| KnownSlots::by_reading(&maps, !running, read, other));
     let is_here = |number, chunk: &_| known.as_ref().is_some_and(|known| known.claims(number, chunk).is_some());
     let chunks = full.chunks().iter().enumerate();
     let missing = chunks.filter(|(number, chunk)| chunk.payload != 0 || !is_here(*number, chunk));

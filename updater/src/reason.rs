@@ -149,7 +149,9 @@ fn of_fenced(error: &FencedError) -> Option<&'static str> {
         FencedError::Change(ChangeError::Content { .. }) => "payload-digest",
         FencedError::Kernel(_) => "kernel-not-efi",
         FencedError::KernelMachine { .. } => "kernel-machine",
-        FencedError::Content(SlotContentError::Slot { .. } | SlotContentError::ReadBack { .. })
+        FencedError::Content(
+            SlotContentError::Slot { .. } | SlotContentError::ReadBack { .. } | SlotContentError::Differs { .. },
+        )
         | FencedError::Change(_)
         | FencedError::Slot(_)
         | FencedError::Host(_) => return None,

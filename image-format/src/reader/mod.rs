@@ -287,6 +287,21 @@ impl<R: ChunkSource> VerifiedImage<R> {
         }
     }
 
+    /// Asks the source once more for a chunk that was taken before: are its plain bytes the signed ones? For whoever left that to the verity
+    /// root hash (IMG-54) and got another one.
+    ///
+    /// # Errors
+    /// [`ChunkError::PlainDigest`] when the image contradicts itself; [`ChunkError::Io`] and others when it cannot be had once more.
+    pub fn recheck(&mut self, number: usize) -> Result<(), ChunkError> {
+        let chunk = self.claims.chunks[number];
+        fit(&mut self.encoded, chunk.encoded_len as usize);
+        let again = self.source.again(number, &chunk, &mut self.encoded, Again::Missing);
+        again.map_err(|error| ChunkError::from_source(number, self.claims.chunks.len(), error))?;
+        let base = self.base.as_deref().map(|base| base as &dyn BaseRoot);
+        self.decoder.decode(&chunk, &self.encoded, base).map_err(|error| ChunkError::from_decode(number, error))?;
+        Ok(())
+    }
+
     /// Reads the encoded bytes of the next chunk, which is there and belongs to the open payload.
     fn read_encoded(&mut self) -> Result<Chunk, ChunkError> {
         let number = self.progress.chunk;

@@ -8,7 +8,7 @@ pub const BLOCK: usize = 4096;
 /// Chunks of root; the rest of the table is for the other payloads (IMG-2).
 const MOST_CHUNKS: usize = 160_000;
 
-/// What a rule can say, in blocks (CUT-4 to CUT-8).
+/// What a rule can say, in blocks (CHK-4 to CHK-8).
 #[derive(Debug, Clone, Copy)]
 pub struct Rule {
     /// Files of more bytes are large.
@@ -83,7 +83,7 @@ impl Blocks {
 /// Stands for the hash of a block of zeros.
 const ZERO: u64 = 0;
 
-/// CUT-3. Not cryptographic: a bad choice of a cut harms nothing.
+/// CHK-3. Not cryptographic: a bad choice of a cut harms nothing.
 fn hash(bytes: &[u8]) -> u64 {
     const PRIME: u64 = 0x9e37_79b9_7f4a_7c15;
     let mut state: u64 = 0xcbf2_9ce4_8422_2325;
@@ -98,7 +98,7 @@ fn hash(bytes: &[u8]) -> u64 {
     state ^ state >> 32
 }
 
-/// What a block belongs to (CUT-4).
+/// What a block belongs to (CHK-4).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     /// Inodes, directories, tails, whatever no file has to itself.
@@ -118,7 +118,7 @@ enum Mark {
     Cut,
 }
 
-/// Plain lengths of the chunks, by the first of the rules `first`, twice as coarse, and so on, that keeps within the table (CUT-9).
+/// Plain lengths of the chunks, by the first of the rules `first`, twice as coarse, and so on, that keeps within the table (CHK-9).
 pub fn within_table(blocks: &Blocks, files: Option<&[MappedFile]>, first: Rule) -> Option<Vec<u32>> {
     let mut rule = first;
     for _ in 0..8 {

@@ -66,6 +66,15 @@ pub enum SlotContentError {
         /// `data` or `hash tree`.
         what: &'static str,
     },
+    /// The medium gave back other bytes than the signed table has for a chunk. Their encoded form was authentic, so either the medium
+    /// does not keep what it is given, or whoever signed that table was wrong: the chunk tells, if it can be had once more.
+    #[error(
+        "read back from the medium, chunk {chunk} in the slot is not what the image's signed table says: the disk is failing, another program writes to it, or the image was built wrongly"
+    )]
+    Differs {
+        /// Which chunk, from 0.
+        chunk: usize,
+    },
     /// Somebody asked for an end.
     #[error("interrupted by a signal")]
     Interrupted,

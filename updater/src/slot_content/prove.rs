@@ -156,24 +156,34 @@ impl Ordered<'_, '_, '_> {
 /// Everything is read once more. The table's plain digests, which are signed, tell whether the bytes are the image's; and bytes that now give
 /// another root hash than before are those of a medium that gives what it likes.
 fn blame(computed: Digest, verity: &Verity, chunks: &[Chunk], slot: Handle<'_, '_>) -> SlotContentError {
-    match is_as_in_table(verity, chunks, slot) {
-        Ok(Some(again)) if again == computed => SlotContentError::RootHash { computed, signed: verity.root_hash },
-        Ok(_) => SlotContentError::ReadBack { what: "data" },
+    match compare_with_table(verity, chunks, slot) {
+        Ok(Compared::Same(again)) if again == computed => {
+            SlotContentError::RootHash { computed, signed: verity.root_hash }
+        }
+        Ok(Compared::Same(_)) => SlotContentError::ReadBack { what: "data" },
+        Ok(Compared::Differs { chunk }) => SlotContentError::Differs { chunk },
         Err(error) => error,
     }
 }
 
-/// The root hash of the slot's bytes, if all of them are those of the chunk table.
-fn is_as_in_table(
+/// What the slot's bytes are to the chunk table.
+enum Compared {
+    /// Those of the table, with this root hash.
+    Same(Digest),
+    /// This chunk, counted from 0, is the first that is another.
+    Differs { chunk: usize },
+}
+
+fn compare_with_table(
     verity: &Verity,
     chunks: &[Chunk],
     mut slot: Handle<'_, '_>,
-) -> Result<Option<Digest>, SlotContentError> {
+) -> Result<Compared, SlotContentError> {
     let verity_error = |source| SlotContentError::Verity { source };
     let mut tree = builder(verity)?;
     let mut nowhere = |_: u64, _: &[u8]| Ok(());
     let mut memory = AlignedBuf::new(READ as usize);
-    for chunk in chunks {
+    for (number, chunk) in chunks.iter().enumerate() {
         let mut hasher = sha2::Sha256::new();
         let end = chunk.plain_offset + u64::from(chunk.plain_len);
         let mut at = chunk.plain_offset;
@@ -185,10 +195,10 @@ fn is_as_in_table(
             at += data.len() as u64;
         }
         if Digest::from(<[u8; 32]>::from(hasher.finalize())) != chunk.plain_sha256 {
-            return Ok(None);
+            return Ok(Compared::Differs { chunk: number });
         }
     }
-    tree.finish(&mut nowhere).map(Some).map_err(verity_error)
+    tree.finish(&mut nowhere).map(Compared::Same).map_err(verity_error)
 }
 
 const _: () = assert!(READ.is_multiple_of(BLOCK));

@@ -10,16 +10,20 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
-use disk_layout::Slot;
+use disk_layout::{Slot, SlotError};
 use image_format::{Chunk, SystemId};
 
 use format::{MAX_LEN, Map, Piece, State, THROUGH_AT};
 
-pub use reuse::KnownSlots;
+pub use reuse::{KnownSlots, Running};
 
 /// How often the journal is brought up to date, in bytes of root.
 const STEP: u64 = 16 << 20;
+
+/// How often it is made durable. Power may be lost at any time, and what was written since is then believed as far as [`SLACK`] reaches.
+const SYNC: Duration = Duration::from_secs(1);
 
 /// How far behind the journal's last word the slot may be written: its step, and what all workers have in hand (SLM-3).
 const SLACK: u64 = 64 << 20;
@@ -41,6 +45,12 @@ impl SlotMaps {
         self.dir.join(format!("{}.{suffix}", slot.to_string().to_ascii_lowercase()))
     }
 
+    /// What the slot that runs should hold: a map of another system is not of what is there (SLM-2).
+    fn of_running(&self, slot: Slot, system: SystemId) -> Vec<Piece> {
+        let map = read(&self.path(slot, "map")).filter(|map| map.state == State::Whole && map.system == system);
+        map.map(|map| map.pieces).unwrap_or_default()
+    }
+
     /// What the slot should hold; nothing where no map can be used (SLM-2).
     fn known(&self, slot: Slot) -> Vec<Piece> {
         let Some(map) = read(&self.path(slot, "map")) else { return Vec::new() };
@@ -54,19 +64,29 @@ impl SlotMaps {
         pieces
     }
 
-    /// A slot is about to be written with the chunks of root of this system: what it held is put aside, and a journal begun (SLM-3).
+    /// A slot is about to be written with the chunks of root of this system: what it holds is put aside, and a journal begun (SLM-3).
     ///
     /// # Errors
-    /// What the system says; then there is no journal, and nothing depends on it.
-    pub fn begin(&self, slot: Slot, system: SystemId, root: &[Chunk]) -> io::Result<Journal> {
+    /// What the system says; then there is no journal, and no map of that slot.
+    pub fn begin(&self, slot: Slot, holds: &KnownSlots<'_>, system: SystemId, root: &[Chunk]) -> io::Result<Journal> {
+        let begun = self.try_begin(slot, holds, system, root);
+        if begun.is_err() {
+            // What stands there describes a slot that is about to change. To believe it costs a request for every chunk.
+            let _ = fs::remove_file(self.path(slot, "map"));
+            let _ = fs::remove_file(self.path(slot, "was"));
+        }
+        begun
+    }
+
+    fn try_begin(&self, slot: Slot, holds: &KnownSlots<'_>, system: SystemId, root: &[Chunk]) -> io::Result<Journal> {
         fs::create_dir_all(&self.dir)?;
         let (path, was) = (self.path(slot, "map"), self.path(slot, "was"));
-        let known = Map { state: State::Whole, system: SystemId::from([0; 32]), pieces: self.known(slot) };
+        let known = Map { state: State::Whole, system: SystemId::from([0; 32]), pieces: holds.in_place().to_vec() };
         replace(&was, &known.to_bytes())?;
         let pieces = root.iter().map(Piece::of_chunk).collect();
         let file = replace(&path, &Map { state: State::Writing { through: 0 }, system, pieces }.to_bytes())?;
         File::open(&self.dir)?.sync_all()?;
-        Ok(Journal { file, was, told: 0 })
+        Ok(Journal { file, was, told: 0, synced: Instant::now() })
     }
 }
 
@@ -93,20 +113,33 @@ pub struct Journal {
     file: File,
     was: PathBuf,
     told: u64,
+    synced: Instant,
 }
 
 impl Journal {
-    /// Everything before this byte of root is written. Noted now and then: a hint that is late costs a little reading.
-    pub fn through(&mut self, bytes: u64) {
-        if bytes >= self.told + STEP {
-            self.note(bytes);
+    /// Everything before this byte of root is written to the slot. Noted now and then, and made durable, by `flush` the slot first: what the
+    /// journal says and the slot lacks would only be read in vain, but what the slot has and the journal does not say is fetched again.
+    ///
+    /// # Errors
+    /// The slot's. A device tells once that it lost something, and the flush at the end may not hear of it again.
+    pub fn through(&mut self, bytes: u64, flush: impl FnOnce() -> Result<(), SlotError>) -> Result<(), SlotError> {
+        if bytes < self.told + STEP {
+            return Ok(());
         }
+        if self.synced.elapsed() < SYNC {
+            self.note(bytes);
+            return Ok(());
+        }
+        flush()?;
+        self.leave(bytes);
+        Ok(())
     }
 
     /// The work ends here, for whatever reason: what it reached is made durable.
     pub fn leave(&mut self, bytes: u64) {
         self.note(bytes);
         let _ = self.file.sync_data();
+        self.synced = Instant::now();
     }
 
     /// The slot was proven to hold the whole system.

@@ -2,8 +2,8 @@
 
 use std::io;
 
-use disk_layout::{Slot, SlotBytes};
-use image_format::{Chunk, Digest, Place, Reuse};
+use disk_layout::{AlignedBuf, Slot, SlotBytes, SlotIo};
+use image_format::{Chunk, Digest, MAX_CHUNK_LEN, Place, Reuse, SystemId};
 
 use super::SlotMaps;
 use super::format::Piece;
@@ -24,14 +24,56 @@ impl std::fmt::Debug for KnownSlots<'_> {
     }
 }
 
+/// The slot that runs.
+#[derive(Clone, Copy)]
+pub struct Running<'s> {
+    /// What it was started as.
+    pub system: SystemId,
+    /// Reads it.
+    pub slot: &'s dyn SlotBytes,
+}
+
 impl<'s> KnownSlots<'s> {
-    /// What `maps` know of the slot `target` and of the other one, which `other` reads.
-    pub fn new(maps: &SlotMaps, target: Slot, other: Option<&'s dyn SlotBytes>) -> Self {
-        let mut elsewhere = if other.is_some() { maps.known(!target) } else { Vec::new() };
+    /// What `maps` know of the slot `target` and of the other one, if that runs. A map of which nothing holds is not believed (SLM-2).
+    pub fn new(maps: &SlotMaps, target: Slot, slot: &mut dyn SlotIo, running: Option<Running<'s>>) -> Self {
+        Self::by_reading(maps, target, |at, into| slot.read_at_uncached(at, into).is_ok(), running)
+    }
+
+    /// As [`KnownSlots::new`], of a target that is open for reading alone; `read` says whether it could.
+    pub fn by_reading(
+        maps: &SlotMaps,
+        target: Slot,
+        read: impl FnMut(u64, &mut [u8]) -> bool,
+        running: Option<Running<'s>>,
+    ) -> Self {
+        let in_place = if_any_holds(maps.known(target), read);
+        let mut elsewhere = running.map_or_else(Vec::new, |running| {
+            let pieces = maps.of_running(!target, running.system);
+            if_any_holds(pieces, |at, into| running.slot.read_at(at, into).is_ok())
+        });
         elsewhere.sort_unstable_by_key(|piece| (piece.sha256, piece.offset));
         elsewhere.dedup_by_key(|piece| piece.sha256);
-        KnownSlots { in_place: maps.known(target), elsewhere, other }
+        KnownSlots { in_place, elsewhere, other: running.map(|running| running.slot) }
     }
+
+    /// What the target should hold, by offset.
+    pub(super) fn in_place(&self) -> &[Piece] {
+        &self.in_place
+    }
+}
+
+/// How many pieces are looked at before a map is believed.
+const SAMPLES: usize = 8;
+
+/// The pieces, if one of a few of them is there: a slot that another tool has written since would cost a look, and then a request, for each.
+fn if_any_holds(pieces: Vec<Piece>, mut read: impl FnMut(u64, &mut [u8]) -> bool) -> Vec<Piece> {
+    let mut memory = AlignedBuf::new(MAX_CHUNK_LEN as usize);
+    let every = pieces.len().div_ceil(SAMPLES).max(1);
+    let holds = pieces.iter().step_by(every).any(|piece| {
+        let into = &mut memory[..piece.len as usize];
+        read(piece.offset, into) && Digest::of(&*into) == piece.sha256
+    });
+    if holds { pieces } else { Vec::new() }
 }
 
 impl Reuse for KnownSlots<'_> {

@@ -18,7 +18,7 @@ use updater::progress::{Progress, Silent};
 use updater::reason;
 use updater::refuse::{Downgrade, KnownBad};
 use updater::session::{Fencing, Session};
-use updater::source::{Forward, ImageStream};
+use updater::source::{ImageStream, Source};
 use updater::stop::Stop;
 
 use crate::parts::{Plain, key, program_like, spec, trust};
@@ -106,7 +106,9 @@ impl Lab {
 
     /// The real `apply`, on the disk image file.
     pub fn apply(&self, image: &[u8], trust: &TrustPolicy, policy: &Policy) -> anyhow::Result<Outcome> {
-        self.apply_from(Box::new(Forward(std::io::Cursor::new(image.to_vec()))), trust, policy, &mut Silent)
+        let path = self.dir.path().join("image.zst");
+        fs::write(&path, image).unwrap();
+        self.apply_from(Source::File(path).open()?.reader, trust, policy, &mut Silent)
     }
 
     pub fn apply_from(

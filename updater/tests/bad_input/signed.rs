@@ -4,7 +4,6 @@ use image_format::{Digest, ImageSpec, Role};
 use updater::config::Policy;
 
 use crate::attacks::good;
-use crate::deltas;
 use crate::lab::{EPOCH, SLOT_LEN, good_spec};
 use crate::parts::{Parts, Plain, kernel, key};
 use crate::table::Attack;
@@ -15,7 +14,6 @@ pub fn all() -> Vec<Attack> {
     attacks.extend(tables());
     attacks.extend(contents());
     attacks.extend(refused_by_policy());
-    attacks.extend(deltas::all());
     attacks
 }
 

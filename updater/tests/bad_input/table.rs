@@ -60,7 +60,8 @@ fn random() -> Random {
 }
 
 fn all() -> Vec<Attack> {
-    let mut all = attacks::all(&mut random());
+    let mut all = deltas::all();
+    all.extend(attacks::all(&mut random()));
     all.extend(signed::all());
     all
 }

@@ -29,7 +29,7 @@ fn chunks(seeds: &[u64], files: &[MappedFile]) -> Vec<Vec<u64>> {
 }
 
 #[test]
-fn cut_3_the_hash_is_what_the_specification_says() {
+fn chk_3_the_hash_is_what_the_specification_says() {
     assert_eq!(hash(b""), 18_284_041_282_127_212_159);
     assert_eq!(hash(b"usr/bin/git"), 8_108_670_009_594_637_090);
     let mut real = Blocks::default();
@@ -39,7 +39,7 @@ fn cut_3_the_hash_is_what_the_specification_says() {
 }
 
 #[test]
-fn cut_5_a_large_file_has_its_chunks_to_itself() {
+fn chk_5_a_large_file_has_its_chunks_to_itself() {
     let seeds: Vec<u64> = (1..=40).collect();
     // 32 KiB and a byte: its last block belongs to it.
     let found = chunks(&seeds, &[file("a", 7, 8 * BLOCK as u64 + 1)]);
@@ -47,7 +47,7 @@ fn cut_5_a_large_file_has_its_chunks_to_itself() {
 }
 
 #[test]
-fn cut_5_what_stands_before_a_large_file_does_not_move_its_cuts() {
+fn chk_5_what_stands_before_a_large_file_does_not_move_its_cuts() {
     let own: Vec<u64> = (1000..4000).collect();
     let with = |before: u64| {
         let seeds: Vec<u64> = (1..=before).chain(own.iter().copied()).chain(50_000..50_010).collect();
@@ -61,7 +61,7 @@ fn cut_5_what_stands_before_a_large_file_does_not_move_its_cuts() {
 }
 
 #[test]
-fn cut_6_small_files_are_grouped_by_their_paths_alone() {
+fn chk_6_small_files_are_grouped_by_their_paths_alone() {
     let files = |shift: u64| -> Vec<MappedFile> {
         (0..200).map(|n| file(&format!("usr/share/{n}"), shift + 2 * n, 5000)).collect()
     };
@@ -84,7 +84,7 @@ fn cut_6_small_files_are_grouped_by_their_paths_alone() {
 }
 
 #[test]
-fn cut_4_long_runs_of_zeros_stand_alone_unless_a_file_wrote_them() {
+fn chk_4_long_runs_of_zeros_stand_alone_unless_a_file_wrote_them() {
     let seeds: Vec<u64> = [1, 2].into_iter().chain([0; 2000]).chain([3, 0, 0, 4]).collect();
     let found = chunks(&seeds, &[]);
     assert_eq!(found.iter().map(Vec::len).collect::<Vec<_>>(), [2, 1024, 976, 4]);
@@ -93,7 +93,7 @@ fn cut_4_long_runs_of_zeros_stand_alone_unless_a_file_wrote_them() {
 }
 
 #[test]
-fn cut_4_a_tail_among_inodes_is_nobodys() {
+fn chk_4_a_tail_among_inodes_is_nobodys() {
     let tail = Extent { file_offset: 0, image_offset: 5 * BLOCK as u64 + 96, len: 100 };
     let with_tail = MappedFile { path: b"tail".to_vec(), size: 100, extents: vec![tail] };
     let seeds: Vec<u64> = (1..=10).collect();
@@ -101,7 +101,7 @@ fn cut_4_a_tail_among_inodes_is_nobodys() {
 }
 
 #[test]
-fn cut_9_a_rule_that_gives_too_many_chunks_is_made_coarser() {
+fn chk_9_a_rule_that_gives_too_many_chunks_is_made_coarser() {
     let many = MOST_CHUNKS as u64 * 2;
     // Every second block of a directory, every second of a small file: nothing can be grouped.
     let files: Vec<MappedFile> = (0..many).map(|n| file(&n.to_string(), 2 * n, 1)).collect();
@@ -117,7 +117,7 @@ fn cut_9_a_rule_that_gives_too_many_chunks_is_made_coarser() {
 
 proptest! {
     #[test]
-    fn cut_1_the_chunks_cover_root_and_fit(
+    fn chk_1_the_chunks_cover_root_and_fit(
         seeds in proptest::collection::vec(0_u64..6, 1..3000),
         files in proptest::collection::vec((0_u64..3200, 1_u64..800_000), 0..20),
     ) {
@@ -132,7 +132,7 @@ proptest! {
     }
 
     #[test]
-    fn cut_7_content_finds_its_cuts_again_behind_an_insertion(insert in 1_usize..40, at in 0_usize..500) {
+    fn chk_7_content_finds_its_cuts_again_behind_an_insertion(insert in 1_usize..40, at in 0_usize..500) {
         let old: Vec<u64> = (1..=4000).collect();
         let mut new = old.clone();
         new.splice(at..at, (0..insert as u64).map(|n| 100_000 + n));

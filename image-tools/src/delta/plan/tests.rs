@@ -43,7 +43,7 @@ fn piece(blocks: u32, ranges: &[(u64, u32)]) -> DeltaPiece {
 }
 
 #[test]
-fn cut_20_copies_that_follow_each_other_are_one() {
+fn chk_20_copies_that_follow_each_other_are_one() {
     // In another order: two ranges, the second of two chunks that are neighbours in both.
     let found = planned((&[(1, 20), (2, 20), (3, 20)], &[]), (&[(3, 20), (1, 20), (2, 20)], &[]));
     assert_eq!(found, [piece(60, &[(40, 20), (0, 40)])]);
@@ -53,7 +53,7 @@ fn cut_20_copies_that_follow_each_other_are_one() {
 }
 
 #[test]
-fn cut_20_a_short_copy_beside_a_change_joins_it() {
+fn chk_20_a_short_copy_beside_a_change_joins_it() {
     let files = [file("a", 20, 4 * 4096)];
     let found = planned((&[(1, 20), (2, 4), (3, 5), (4, 100)], &files), (&[(1, 20), (9, 4), (3, 5), (4, 100)], &files));
     // The long copies stand alone; what is between is one patch of the old file and the short copy.
@@ -61,7 +61,7 @@ fn cut_20_a_short_copy_beside_a_change_joins_it() {
 }
 
 #[test]
-fn cut_21_a_changed_file_refers_to_the_old_one_by_path_or_shape() {
+fn chk_21_a_changed_file_refers_to_the_old_one_by_path_or_shape() {
     let old = [file("lib/libx.so.1.2", 10, 5 * 4096), file("bin/tool", 50, 3 * 4096)];
     let new = [file("lib/libx.so.1.3", 0, 5 * 4096), file("bin/tool", 30, 4 * 4096), file("bin/new", 40, 4096)];
     let (old_chunks, new_chunks) = (chunks(&[(1, 60)]), chunks(&[(2, 60)]));
@@ -76,7 +76,7 @@ fn cut_21_a_changed_file_refers_to_the_old_one_by_path_or_shape() {
 }
 
 #[test]
-fn cut_21_of_a_huge_file_the_part_that_corresponds() {
+fn chk_21_of_a_huge_file_the_part_that_corresponds() {
     let mebibyte = 1 << 20;
     // The whole of a file that fits; around the middle of one that is twice as long as before.
     assert_eq!(window(5000, 9000, 4096, 8192, 4 * mebibyte), (0, 5000));

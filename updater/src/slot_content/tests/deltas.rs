@@ -27,9 +27,8 @@ impl BaseRoot for Base {
         let at = at as usize;
         into.copy_from_slice(&self.root[at..at + into.len()]);
         if self.reads.fetch_add(1, SeqCst) >= self.from {
-            for flip in self.flips.iter().filter(|flip| (at..at + into.len()).contains(flip)) {
-                into[flip - at] ^= 4;
-            }
+            let here = at..at + into.len();
+            self.flips.iter().filter(|flip| here.contains(flip)).for_each(|flip| into[flip - at] ^= 4);
         }
         Ok(())
     }
@@ -106,7 +105,8 @@ fn slm_3_an_interrupted_delta_is_resumed() {
     let (stop, mut through) = (Stop::default(), 0);
     let mut image = open(delta.clone()).on_base(base());
     let count = image.chunks().iter().take_while(|chunk| chunk.payload == 0).count();
-    let mut journal = maps.begin(disk_layout::Slot::B, image.system_id(), &image.chunks()[..count]).unwrap();
+    let holds = KnownSlots::new(&maps, disk_layout::Slot::B, &mut slot, None);
+    let mut journal = maps.begin(disk_layout::Slot::B, &holds, image.system_id(), &image.chunks()[..count]).unwrap();
     let ended = write(&mut image, &NoReuse, &mut slot, &how(&stop, 1, Look::Never), &mut |done| {
         through = done.through;
         if done.bytes > 3 << 20 {
@@ -120,7 +120,7 @@ fn slm_3_an_interrupted_delta_is_resumed() {
     assert!((3 << 20..5 << 20).contains(&through), "{through}");
 
     let (stop, base) = (Stop::default(), base());
-    let known = KnownSlots::new(&maps, disk_layout::Slot::B, None);
+    let known = KnownSlots::new(&maps, disk_layout::Slot::B, &mut slot, None);
     let mut source = picky(&delta, None);
     let mut image = open(delta.clone()).on_base(base.clone()).map_source(|_| &mut source);
     let (taken, changed) = write_and_prove(&mut image, &known, &mut slot, &how(&stop, 2, Look::First)).unwrap();
