@@ -180,9 +180,12 @@ fn way(way: &Way) -> serde_json::Value {
 fn way_in_words(way: &Way) -> String {
     match way {
         Way::Named { .. } => String::new(),
-        Way::Image { image_bytes, delta_bytes } => format!(
-            "\nby the image itself: {image_bytes} bytes of it are not here; the shortest delta has {delta_bytes}"
-        ),
+        Way::Image { image_bytes, delta_bytes } => {
+            let why = if delta_bytes < image_bytes { ", and could not be used" } else { "" };
+            format!(
+                "\nby the image itself: {image_bytes} bytes of it are not here; the shortest delta has {delta_bytes}{why}"
+            )
+        }
         Way::Delta { image_bytes, delta_bytes, url } => format!(
             "\nby the delta {url}: it has {delta_bytes} bytes; of the image itself {image_bytes} would have been fetched"
         ),

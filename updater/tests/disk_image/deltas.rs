@@ -203,7 +203,7 @@ fn fet_61_the_cheapest_way_is_taken_and_told() {
     let image_bytes = told["way"]["image_bytes"].as_u64().unwrap();
     assert!((bytes..len(&lab, "v2.zst")).contains(&image_bytes), "{told}");
     assert!(told["bytes"]["received"].as_u64().unwrap() >= bytes);
-    assert_eq!(told["notes"], Value::Array(Vec::new()), "{told}");
+    assert!(!told["notes"].to_string().contains("delta"), "{told}");
     assert!(slot_b(&lab) == full);
     lab.disk("16M");
     let out = lab.run(&["apply", &server.url.replace("image.zst", "v2.zst"), "--trust", "key.pub.pem"]);
