@@ -8,7 +8,7 @@ use std::path::Path;
 use nix::fcntl::OFlag;
 
 /// Reads a slot, from any thread, and can do no more than that.
-pub trait SlotBytes: Sync {
+pub trait SlotBytes: Send + Sync {
     /// Fills `into` with what the slot holds at `offset`.
     ///
     /// # Errors

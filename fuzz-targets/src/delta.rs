@@ -2,7 +2,7 @@
 
 use std::io;
 
-use image_format::{BaseRoot, Chunk, DeltaChunk, DeltaDecoder, DeltaError, Digest, Encoding};
+use image_format::{BaseRoot, Chunk, ChunkError, DeltaChunkDecoder, Digest, Encoding};
 
 use crate::Seed;
 
@@ -37,6 +37,7 @@ pub fn delta_chunk(data: &[u8]) {
     let decode = |sha256: Digest, base: &Base| {
         let chunk = Chunk {
             payload: 0,
+            encoding,
             plain_len,
             plain_offset: 0,
             encoded_offset: 0,
@@ -44,14 +45,14 @@ pub fn delta_chunk(data: &[u8]) {
             plain_sha256: sha256,
             encoded_sha256: Digest::of(encoded),
         };
-        let mut decoder = DeltaDecoder::default();
-        decoder.decode(1, &DeltaChunk { chunk, encoding }, encoded, base).map(<[u8]>::to_vec)
+        let mut decoder = DeltaChunkDecoder::default();
+        decoder.decode(1, &chunk, encoded, base).map(<[u8]>::to_vec)
     };
     let base = Base(std::cell::Cell::new(0));
     let refused = decode(Digest::of([]), &base).expect_err("other bytes than the signed ones");
     assert!(base.0.get() <= 4 << 20, "{} bytes of the base", base.0.get());
     // What the ranges of a copy are is known without the decoder.
-    if encoding == Encoding::Copy && matches!(refused, DeltaError::BaseDiffers { .. }) {
+    if encoding == Encoding::Copy && matches!(refused, ChunkError::BaseDiffers { .. }) {
         let plain: Vec<u8> = encoded[2..]
             .chunks_exact(12)
             .flat_map(|range| {

@@ -1,9 +1,12 @@
-//! One chunk at a time: a zstd frame in, verified plain bytes out (IMG-53).
+//! One chunk at a time: encoded bytes in, verified plain bytes out (IMG-53, IMG-73).
+
+use std::io;
 
 use zstd::zstd_safe::{self, DCtx};
 
+use crate::delta::{self, BaseRoot};
 use crate::digest::Digest;
-use crate::table::Chunk;
+use crate::table::{Chunk, Encoding};
 
 /// The largest window a frame may ask for.
 const MAX_WINDOW: u64 = 1 << 23;
@@ -40,55 +43,104 @@ pub enum FrameHeaderError {
 }
 
 /// What is wrong with a chunk; the caller knows its number.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug)]
 pub(crate) enum DecodeError {
     EncodedDigest,
     Header(FrameHeaderError),
     Zstd(&'static str),
     PlainDigest,
+    /// The ranges break IMG-72.
+    Ranges,
+    /// The base cannot be read.
+    Base(io::Error),
+    /// The base is not the one that the chunk was made for.
+    BaseDiffers,
 }
 
-/// Decodes chunks whose encoded bytes were found to be the signed ones, reusing its context.
-pub(crate) struct FrameDecoder(DCtx<'static>);
+/// Decodes chunks whose encoded bytes were found to be the signed ones, reusing its context and, for a delta, up to 4 MiB of memory for
+/// what a chunk refers to. One for each worker.
+pub(crate) struct ChunkDecoder {
+    frames: DCtx<'static>,
+    reference: Vec<u8>,
+}
 
-impl FrameDecoder {
+impl ChunkDecoder {
     pub(crate) fn new() -> Self {
-        Self(DCtx::create())
+        Self { frames: DCtx::create(), reference: Vec::new() }
     }
 
-    /// Checks the header and decodes: the second and third step of IMG-53. `into` is as long as the chunk is plain.
-    pub(crate) fn decode(&mut self, chunk: &Chunk, encoded: &[u8], into: &mut [u8]) -> Result<(), DecodeError> {
-        check_header(encoded, chunk.plain_len.into()).map_err(DecodeError::Header)?;
-        let one_frame = zstd_safe::find_frame_compressed_size(encoded) == Ok(encoded.len());
-        if !one_frame {
-            return Err(DecodeError::Header(FrameHeaderError::NotOneFrame));
+    /// Decodes: all of IMG-53 and IMG-73 that stands between the two digests. `into` is as long as the chunk is plain.
+    pub(crate) fn decode(
+        &mut self,
+        chunk: &Chunk,
+        encoded: &[u8],
+        base: Option<&dyn BaseRoot>,
+        into: &mut [u8],
+    ) -> Result<(), DecodeError> {
+        match (chunk.encoding, base) {
+            (Encoding::Zstd, _) => {
+                check_frame(encoded, into.len())?;
+                // Decoding in one go writes into this memory only and allocates no window.
+                let zstd = |code| DecodeError::Zstd(zstd_safe::get_error_name(code));
+                match self.frames.decompress(into, encoded).map_err(zstd)? {
+                    written if written == into.len() => Ok(()),
+                    _ => Err(DecodeError::PlainDigest),
+                }
+            }
+            (_, None) => Err(DecodeError::Base(io::Error::new(io::ErrorKind::NotFound, "there is none"))),
+            (_, Some(base)) => delta::decode(chunk.encoding, encoded, base, &mut self.reference, into),
         }
-        // Decoding in one go writes into this memory only and allocates no window.
-        let len = into.len();
-        let written =
-            self.0.decompress(into, encoded).map_err(|code| DecodeError::Zstd(zstd_safe::get_error_name(code)))?;
-        if written == len { Ok(()) } else { Err(DecodeError::PlainDigest) }
+    }
+
+    /// As [`ChunkDecoder::decode`], and the plain SHA-256.
+    pub(crate) fn decode_and_check(
+        &mut self,
+        chunk: &Chunk,
+        encoded: &[u8],
+        base: Option<&dyn BaseRoot>,
+        into: &mut [u8],
+    ) -> Result<(), DecodeError> {
+        self.decode(chunk, encoded, base, into)?;
+        match chunk.encoding {
+            _ if Digest::of(&*into) == chunk.plain_sha256 => Ok(()),
+            Encoding::Zstd => Err(DecodeError::PlainDigest),
+            // The signed bytes were whole, so it is not they that are wrong.
+            Encoding::Patch | Encoding::Copy => Err(DecodeError::BaseDiffers),
+        }
+    }
+}
+
+/// Is this exactly one frame within IMG-53, of so many plain bytes?
+pub(crate) fn check_frame(frame: &[u8], plain_len: usize) -> Result<(), DecodeError> {
+    check_header(frame, plain_len as u64).map_err(DecodeError::Header)?;
+    match zstd_safe::find_frame_compressed_size(frame) {
+        Ok(len) if len == frame.len() => Ok(()),
+        _ => Err(DecodeError::Header(FrameHeaderError::NotOneFrame)),
     }
 }
 
 /// Decodes chunks one after the other, reusing its context and buffer.
 pub(crate) struct Decoder {
-    frames: FrameDecoder,
+    chunks: ChunkDecoder,
     plain: Vec<u8>,
 }
 
 impl Decoder {
     pub(crate) fn new() -> Self {
-        Self { frames: FrameDecoder::new(), plain: Vec::new() }
+        Self { chunks: ChunkDecoder::new(), plain: Vec::new() }
     }
 
     /// Checks and decodes one chunk, in the order of IMG-53. The plain bytes are then in [`Decoder::plain`].
-    pub(crate) fn decode(&mut self, chunk: &Chunk, encoded: &[u8]) -> Result<(), DecodeError> {
+    pub(crate) fn decode(
+        &mut self,
+        chunk: &Chunk,
+        encoded: &[u8],
+        base: Option<&dyn BaseRoot>,
+    ) -> Result<(), DecodeError> {
         authenticate(chunk, encoded)?;
         // The table was checked: at most 4 MiB.
         fit(&mut self.plain, chunk.plain_len as usize);
-        self.frames.decode(chunk, encoded, &mut self.plain)?;
-        if Digest::of(&self.plain) == chunk.plain_sha256 { Ok(()) } else { Err(DecodeError::PlainDigest) }
+        self.chunks.decode_and_check(chunk, encoded, base, &mut self.plain)
     }
 
     /// The plain bytes of the chunk decoded last.
@@ -120,7 +172,7 @@ pub(crate) fn authenticate(chunk: &Chunk, encoded: &[u8]) -> Result<(), DecodeEr
 
 /// Reads a zstd frame header (RFC 8878, section 3.1.1.1) and holds it against IMG-53. Done here and not by the library, because the
 /// library obeys a frame's window and dictionary wishes before anybody can object.
-pub(crate) fn check_header(frame: &[u8], plain_len: u64) -> Result<(), FrameHeaderError> {
+fn check_header(frame: &[u8], plain_len: u64) -> Result<(), FrameHeaderError> {
     let rest = frame.strip_prefix(&FRAME_MAGIC).ok_or(FrameHeaderError::Magic)?;
     let (&descriptor, rest) = rest.split_first().ok_or(FrameHeaderError::Short)?;
     let single_segment = descriptor & 0x20 != 0;

@@ -8,6 +8,7 @@
 //!
 //! 1. [`UnverifiedImage::read_head`] takes the four head frames as opaque bytes under fixed limits;
 //! 2. [`UnverifiedImage::verify`] checks the signatures against a [`TrustPolicy`], and only then parses manifest and chunk table;
+//!    [`UnverifiedImage::verify_any`] takes deltas, too, and [`VerifiedImage::on_base`] gives them what they refer to;
 //! 3. [`VerifiedImage::map_source`] exchanges the stream for another [`ChunkSource`], where there is one;
 //!    [`VerifiedImage::next_payload`] hands out the payloads in file order, every chunk verified before it is seen;
 //! 4. [`VerifiedImage::finish`] insists that nothing follows.
@@ -37,8 +38,8 @@ pub use arch::{Architecture, PE_HEAD_LEN, PeError, UnknownArchitecture, pe_machi
 pub use chunk_source::{Again, ChunkSource, Passage};
 pub use codec::FrameHeaderError;
 pub use delta::{
-    BaseRange, BaseRoot, DeltaBuildError, DeltaChunk, DeltaDecoder, DeltaError, DeltaPiece, DeltaTransport, Encoding,
-    MAX_RANGES, MAX_REFERENCE, NewSystem, build_delta,
+    BaseRange, BaseRoot, DeltaBuildError, DeltaChunkDecoder, DeltaPiece, MAX_RANGES, MAX_REFERENCE, NewSystem,
+    build_delta,
 };
 pub use digest::{Digest, HexError, SystemId};
 pub use frame::{FrameKind, MAX_MANIFEST, MAX_TABLE};
@@ -49,12 +50,12 @@ pub use manifest::{
     check_options, unknown_fields,
 };
 pub use reader::{
-    ChunkError, Claims, DeltaClaims, FinishError, HeadError, InPlace, NoReuse, PayloadReader, Place, PlainChunk, Reuse,
-    RootRun, RootWorker, SharedRoot, Signers, Taken, UnverifiedImage, VerifiedDelta, VerifiedImage, VerifyError,
+    ChunkError, Claims, FinishError, HeadError, InPlace, NoReuse, PayloadReader, Place, PlainChunk, Reuse, RootRun,
+    RootWorker, SharedRoot, Signers, Taken, UnverifiedImage, VerifiedImage, VerifyError,
 };
 pub use sign::{Durable, SignError, SignOutcome, add_signature, attach_signature};
 pub use signatures::{RecordAlgorithm, SignatureBlock, SignatureBlockError, SignatureRecord};
-pub use table::{Chunk, MAX_CHUNK_LEN, TableError};
+pub use table::{Chunk, Encoding, MAX_CHUNK_LEN, TableError};
 pub use transport::{Transport, TransportError};
 pub use verity::{
     BLOCK, BadUuid, HashSink, LeafHasher, Leaves, Uuid, Verity, VerityBuilder, VerityError, slot_bytes, tree_blocks,

@@ -96,8 +96,7 @@ pub fn attach_signature(
 fn open(file: &mut impl Durable) -> Result<UnverifiedImage<()>, SignError> {
     file.rewind().map_err(SignError::Write)?;
     let image = UnverifiedImage::read_head(&mut *file).map_err(SignError::Head)?.without_source();
-    if image.is_delta() { image.delta_claims().map(drop) } else { image.claims().map(drop) }
-        .map_err(SignError::Claims)?;
+    image.claims().map(drop).map_err(SignError::Claims)?;
     Ok(image)
 }
 

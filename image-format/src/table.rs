@@ -1,6 +1,7 @@
 //! The chunk table (IMG-50 to IMG-52): which bytes of the file give which bytes of which payload.
 
-use crate::digest::Digest;
+use crate::delta::MAX_RANGES_LEN;
+use crate::digest::{Digest, SystemId};
 use crate::manifest::{Manifest, PayloadKind};
 use crate::verity::BLOCK;
 
@@ -10,14 +11,38 @@ pub const MAX_CHUNK_LEN: u32 = 4 << 20;
 /// Length of a record.
 pub(crate) const RECORD_LEN: usize = 96;
 
-/// The encoding of a full image's chunks.
-pub(crate) const ZSTD: u16 = 1;
+/// How the bytes of a chunk are encoded (IMG-50, IMG-72).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Encoding {
+    /// A zstd frame by itself. In a full image all are.
+    Zstd,
+    /// Ranges of the base root, and a zstd frame that refers to them.
+    Patch,
+    /// Ranges of the base root: they are the chunk.
+    Copy,
+}
 
-/// One independently compressed and authenticated piece of a payload. Version 1 knows one encoding, zstd.
+impl Encoding {
+    fn number(self) -> u16 {
+        match self {
+            Self::Zstd => 1,
+            Self::Patch => 2,
+            Self::Copy => 3,
+        }
+    }
+
+    fn of(number: u16) -> Option<Self> {
+        [Self::Zstd, Self::Patch, Self::Copy].into_iter().find(|encoding| encoding.number() == number)
+    }
+}
+
+/// One independently encoded and authenticated piece of a payload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Chunk {
     /// Index into the manifest's payloads.
     pub payload: u16,
+    /// What its encoded bytes are.
+    pub encoding: Encoding,
     /// Length of the plain bytes.
     pub plain_len: u32,
     /// Where the plain bytes begin in the payload.
@@ -38,8 +63,10 @@ pub enum TableError {
     /// Not a positive number of whole records.
     #[error("the chunk table has {0} bytes, not a positive multiple of 96 (IMG-2)")]
     Length(usize),
-    /// An encoding that is not known here.
-    #[error("chunk {chunk} has encoding {found}, only zstd (1) is supported (IMG-50)")]
+    /// An encoding that is not known, or that this chunk cannot have.
+    #[error(
+        "chunk {chunk} has encoding {found}; known are zstd (1), and for the root of a delta patch (2) and copy (3) (IMG-50)"
+    )]
     Encoding {
         /// Which chunk, from 0.
         chunk: usize,
@@ -127,14 +154,9 @@ pub enum TableError {
 impl Chunk {
     /// The 96 bytes of IMG-50.
     pub(crate) fn to_bytes(self) -> [u8; RECORD_LEN] {
-        self.to_bytes_as(ZSTD)
-    }
-
-    /// The 96 bytes of IMG-50 with this encoding.
-    pub(crate) fn to_bytes_as(self, encoding: u16) -> [u8; RECORD_LEN] {
         let mut bytes = [0; RECORD_LEN];
         bytes[..2].copy_from_slice(&self.payload.to_le_bytes());
-        bytes[2..4].copy_from_slice(&encoding.to_le_bytes());
+        bytes[2..4].copy_from_slice(&self.encoding.number().to_le_bytes());
         bytes[4..8].copy_from_slice(&self.plain_len.to_le_bytes());
         bytes[8..16].copy_from_slice(&self.plain_offset.to_le_bytes());
         bytes[16..24].copy_from_slice(&self.encoded_offset.to_le_bytes());
@@ -152,8 +174,11 @@ impl Chunk {
         if u32_at(28) != 0 {
             return Err(TableError::Reserved { chunk });
         }
+        let encoding = u16_at(2);
+        let encoding = Encoding::of(encoding).ok_or(TableError::Encoding { chunk, found: encoding })?;
         Ok(Self {
             payload: u16_at(0),
+            encoding,
             plain_len: u32_at(4),
             plain_offset: u64_at(8),
             encoded_offset: u64_at(16),
@@ -164,20 +189,12 @@ impl Chunk {
     }
 }
 
-/// Reads an authenticated table body and holds it against the manifest and the length of the data (IMG-51).
-pub(crate) fn parse(body: &[u8], manifest: &Manifest, data_len: u64) -> Result<Vec<Chunk>, TableError> {
-    parse_any(body, manifest, data_len, &mut |number, chunk, encoding| match encoding {
-        ZSTD => Ok(encoded_bound(chunk.plain_len)),
-        found => Err(TableError::Encoding { chunk: number, found }),
-    })
-}
-
-/// As [`parse`]; `longest` knows encodings and tells how long the encoded bytes of a chunk may be.
-pub(crate) fn parse_any(
+/// Reads an authenticated table body and holds it against the manifest and the length of the data (IMG-51); `base`: that of the delta it is of.
+pub(crate) fn parse(
     body: &[u8],
     manifest: &Manifest,
     data_len: u64,
-    longest: &mut dyn FnMut(usize, &Chunk, u16) -> Result<usize, TableError>,
+    base: Option<SystemId>,
 ) -> Result<Vec<Chunk>, TableError> {
     let (records, rest) = body.as_chunks::<RECORD_LEN>();
     if records.is_empty() || !rest.is_empty() {
@@ -187,8 +204,11 @@ pub(crate) fn parse_any(
     let mut chunks = Vec::with_capacity(records.len());
     for (number, record) in records.iter().enumerate() {
         let chunk = Chunk::parse(record, number)?;
-        let longest = longest(number, &chunk, u16::from_le_bytes([record[2], record[3]]))?;
-        cover.take(number, &chunk, longest)?;
+        // Only the root of a delta has a base: it is the first payload (IMG-14).
+        if chunk.encoding != Encoding::Zstd && (base.is_none() || chunk.payload != 0) {
+            return Err(TableError::Encoding { chunk: number, found: chunk.encoding.number() });
+        }
+        cover.take(number, &chunk)?;
         chunks.push(chunk);
     }
     cover.finish(data_len)?;
@@ -208,7 +228,7 @@ impl<'a> Cover<'a> {
         Self { manifest, payload: 0, plain: 0, encoded: 0 }
     }
 
-    fn take(&mut self, number: usize, chunk: &Chunk, longest: usize) -> Result<(), TableError> {
+    fn take(&mut self, number: usize, chunk: &Chunk) -> Result<(), TableError> {
         let payload = self
             .manifest
             .payloads
@@ -233,7 +253,7 @@ impl<'a> Cover<'a> {
                 expected: self.encoded,
             });
         }
-        if !(1..=longest).contains(&(chunk.encoded_len as usize)) {
+        if !(1..=longest(chunk)).contains(&(chunk.encoded_len as usize)) {
             return Err(TableError::EncodedLength { chunk: number, found: chunk.encoded_len });
         }
         // Neither sum can overflow: at most 174,762 chunks of a little over 4 MiB.
@@ -257,9 +277,14 @@ impl<'a> Cover<'a> {
     }
 }
 
-/// The longest encoding of a chunk of `plain_len` bytes (IMG-52).
-pub(crate) fn encoded_bound(plain_len: u32) -> usize {
-    zstd::zstd_safe::compress_bound(plain_len as usize)
+/// The longest that a chunk's encoded bytes can be (IMG-52, IMG-72).
+fn longest(chunk: &Chunk) -> usize {
+    let frame = zstd::zstd_safe::compress_bound(chunk.plain_len as usize);
+    match chunk.encoding {
+        Encoding::Zstd => frame,
+        Encoding::Patch => MAX_RANGES_LEN + frame,
+        Encoding::Copy => MAX_RANGES_LEN,
+    }
 }
 
 #[cfg(test)]

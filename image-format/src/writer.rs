@@ -15,7 +15,7 @@ use crate::keys::{PrivateKey, Role};
 use crate::manifest::{Content, Manifest, ManifestError, Payload, PayloadKind, UpdaterVersion};
 use crate::sign;
 use crate::signatures::{self, SignatureBlock, SignatureBlockError};
-use crate::table::{self, Chunk, MAX_CHUNK_LEN};
+use crate::table::{self, Chunk, Encoding, MAX_CHUNK_LEN};
 use crate::transport::{self, Transport};
 use crate::verity::{BLOCK, Verity, VerityBuilder, VerityError, derived_salt, slot_bytes};
 
@@ -420,6 +420,7 @@ impl Data {
         out.write_all(&compressed.encoded).map_err(BuildError::Write)?;
         self.chunks.push(Chunk {
             payload,
+            encoding: Encoding::Zstd,
             plain_len: compressed.plain_len,
             plain_offset,
             encoded_offset: self.len,
@@ -463,6 +464,7 @@ impl Head {
             // The plan made sure that the table is below 16 MiB.
             table_len: table.len() as u32,
             data_len: data.len,
+            base: None,
         }
         .to_bytes();
         let signatures = signed_by(keys, &manifest, &transport)?;

@@ -7,11 +7,13 @@ use std::num::NonZeroUsize;
 
 use common::{Parts, Plain, key, program_like, spec, trust};
 use image_format::{
-    BaseRange, BaseRoot, DeltaBuildError, DeltaDecoder, DeltaError, DeltaPiece, Encoding, FinishError, ImageSpec,
-    NewSystem, Role, SystemId, TableError, TransportError, UnverifiedImage, VerifyError, add_signature, build_delta,
+    BaseRange, BaseRoot, ChunkError, DeltaBuildError, DeltaPiece, Encoding, FinishError, ImageSpec, NewSystem, NoReuse,
+    Role, SystemId, TableError, TransportError, UnverifiedImage, VerifiedImage, VerifyError, add_signature,
+    build_delta,
 };
 
 /// A root in memory.
+#[derive(Clone)]
 struct Memory(Vec<u8>);
 
 impl BaseRoot for Memory {
@@ -70,16 +72,46 @@ fn delta() -> Vec<u8> {
     try_delta(&pieces(), 2, &[2]).unwrap()
 }
 
+fn open(file: &[u8]) -> VerifiedImage<&[u8]> {
+    UnverifiedImage::read_head(file).unwrap().verify_any(&trust(&[1, 2], 1)).unwrap()
+}
+
 /// Everything that comes of a delta, payload behind payload.
-fn apply(file: &[u8], base: &Memory) -> Result<Vec<u8>, DeltaError> {
-    let mut delta = UnverifiedImage::read_head(file).unwrap().verify_delta(&trust(&[1, 2], 1)).unwrap();
+fn apply(file: &[u8], base: impl BaseRoot + Send + Sync + 'static) -> Result<Vec<u8>, ChunkError> {
+    let mut delta = open(file).on_base(base);
     let mut all = Vec::new();
-    while let Some((item, plain)) = delta.next_chunk(base)? {
-        assert_eq!((item.chunk.plain_offset, item.chunk.plain_len as usize), (plain.offset, plain.bytes.len()));
-        all.extend_from_slice(plain.bytes);
+    while let Some(mut payload) = delta.next_payload()? {
+        while let Some(plain) = payload.next_chunk()? {
+            all.extend_from_slice(plain.bytes);
+        }
     }
     delta.finish().unwrap();
     Ok(all)
+}
+
+/// The root that workers make of a delta, and how many of them there could be.
+fn share(file: &[u8], base: Memory, workers: usize) -> Result<Vec<u8>, ChunkError> {
+    let mut delta = open(file).on_base(base);
+    let shared = delta.share_root(&NoReuse)?;
+    assert!(shared.worker_memory() >= 4 << 20, "a worker needs room for what a chunk refers to");
+    let root = std::sync::Mutex::new(vec![0; 8 * 4096]);
+    std::thread::scope(|scope| {
+        for _ in 0..workers {
+            scope.spawn(|| {
+                let (mut worker, mut memory) = (shared.worker(), vec![0; shared.longest_run()]);
+                while let Some(run) = worker.next(&mut memory, &mut |_, _| unreachable!()) {
+                    let at = run.offset() as usize;
+                    root.lock().unwrap()[at..at + run.bytes().len()].copy_from_slice(run.bytes());
+                }
+            });
+        }
+    });
+    shared.finish()?;
+    while let Some(payload) = delta.next_payload()? {
+        payload.drain()?;
+    }
+    delta.finish().unwrap();
+    Ok(root.into_inner().unwrap())
 }
 
 #[test]
@@ -87,42 +119,56 @@ fn img_71_a_delta_is_the_same_system() {
     let (old, new) = roots();
     let file = delta();
     assert_eq!(
-        apply(&file, &Memory(old.root)).unwrap(),
+        apply(&file, Memory(old.root)).unwrap(),
         [new.root.clone(), new.linux.clone(), new.initrd.clone()].concat()
     );
     let full = UnverifiedImage::read_head(Cursor::new(new.build(&new_spec(), &[key(1)]))).unwrap();
     let head = UnverifiedImage::read_head(&file[..]).unwrap();
-    assert!(head.is_delta() && !full.is_delta());
     assert_eq!(head.claimed_manifest_bytes(), full.claimed_manifest_bytes());
-    let claims = head.delta_claims().unwrap();
-    assert_eq!((claims.system_id, claims.transport.base), (full.claimed_system_id(), base_id()));
-    let encodings: Vec<Encoding> = claims.chunks.iter().map(|item| item.encoding).collect();
+    let claims = head.claims().unwrap();
+    assert_eq!((claims.system_id, claims.transport.base), (full.claimed_system_id(), Some(base_id())));
+    assert_eq!(full.claims().unwrap().transport.base, None);
+    assert_eq!(open(&file).base(), Some(base_id()));
+    let encodings: Vec<Encoding> = claims.chunks.iter().map(|chunk| chunk.encoding).collect();
     assert_eq!(encodings[..3], [Encoding::Copy, Encoding::Patch, Encoding::Zstd]);
     assert!(encodings[3..].iter().all(|encoding| *encoding == Encoding::Zstd));
     // What is like the old bytes costs next to nothing; what is the same, the range alone.
-    assert_eq!(claims.chunks[0].chunk.encoded_len, 2 + 2 * 12);
-    assert!(claims.chunks[1].chunk.encoded_len < 120, "{}", claims.chunks[1].chunk.encoded_len);
+    assert_eq!(claims.chunks[0].encoded_len, 2 + 2 * 12);
+    assert!(claims.chunks[1].encoded_len < 120, "{}", claims.chunks[1].encoded_len);
 }
 
 #[test]
-fn workers_can_decode_what_one_reads() {
+fn img_73_workers_make_the_same_root() {
     let (old, new) = roots();
-    let file = delta();
-    let mut delta = UnverifiedImage::read_head(&file[..]).unwrap().verify_delta(&trust(&[1, 2], 1)).unwrap();
-    let (mut encoded, mut all, base) = (Vec::new(), Vec::new(), Memory(old.root));
-    while let Some((number, item)) = delta.next_encoded(&mut encoded).unwrap() {
-        all.extend_from_slice(DeltaDecoder::default().decode(number, &item, &encoded, &base).unwrap());
+    for workers in [1, 3] {
+        assert!(share(&delta(), Memory(old.root.clone()), workers).unwrap() == new.root);
     }
-    delta.finish().unwrap();
-    assert_eq!(all, [new.root, new.linux, new.initrd].concat());
-    // The same again, chunk by chunk, without hashing root twice.
-    let mut delta = UnverifiedImage::read_head(&file[..]).unwrap().verify_delta(&trust(&[1, 2], 1)).unwrap();
-    delta = delta.leave_root_to_verity();
-    let mut len = 0;
-    while let Some((_, plain)) = delta.next_chunk(&base).unwrap() {
-        len += plain.bytes.len();
-    }
-    assert_eq!(len, all.len());
+    // IMG-56: of what fails the first in table order is told. The plain SHA-256 is looked at even of what refers to nothing.
+    let mut flipped = old.root.clone();
+    flipped[4096] ^= 1;
+    flipped[6 * 4096] ^= 1;
+    let error = share(&delta(), Memory(flipped), 3).unwrap_err();
+    assert!(matches!(error, ChunkError::BaseDiffers { chunk: 0 }), "{error}");
+}
+
+#[test]
+fn img_73_without_its_base_a_delta_gives_nothing() {
+    let mut delta = delta();
+    let mut without = open(&delta);
+    let error = without.next_payload().unwrap().unwrap().next_chunk().unwrap_err();
+    assert!(matches!(error, ChunkError::Base { chunk: 0, .. }), "{error}");
+    // Its own bytes can be checked all the same.
+    let check = |delta: &[u8]| -> Result<(), ChunkError> {
+        let mut delta = open(delta);
+        while let Some(payload) = delta.next_payload()? {
+            payload.drain()?;
+        }
+        Ok(())
+    };
+    check(&delta).unwrap();
+    let start = open(&delta).data_start() as usize;
+    delta[start + 3] ^= 1;
+    assert!(matches!(check(&delta), Err(ChunkError::EncodedDigest { chunk: 0 })));
 }
 
 #[test]
@@ -135,7 +181,7 @@ fn img_71_the_manifest_keeps_its_signatures_and_the_transport_has_its_own() {
     let id = |n: u8| key(n).public().key_id();
     assert_eq!(roles(&file), [(Role::Manifest, id(1)), (Role::Transport, id(2))]);
     let refused =
-        |file: &[u8], keys: &[u8]| UnverifiedImage::read_head(file).unwrap().verify_delta(&trust(keys, 1)).err();
+        |file: &[u8], keys: &[u8]| UnverifiedImage::read_head(file).unwrap().verify_any(&trust(keys, 1)).err();
     assert!(matches!(refused(&file, &[1]), Some(VerifyError::Threshold { role: Role::Transport, .. })));
     assert!(matches!(refused(&file, &[2]), Some(VerifyError::Threshold { role: Role::Manifest, .. })));
     // It can be signed later, too.
@@ -157,10 +203,7 @@ fn img_70_who_knows_only_full_images_refuses_a_delta() {
     let file = delta();
     let head = UnverifiedImage::read_head(&file[..]).unwrap();
     let refused = head.verify(&trust(&[1, 2], 1)).unwrap_err();
-    assert!(matches!(refused, VerifyError::Transport(TransportError::Encoding(1))), "{refused}");
-    let full = common::small_image();
-    let refused = UnverifiedImage::read_head(&full[..]).unwrap().verify_delta(&trust(&[1], 1)).unwrap_err();
-    assert!(matches!(refused, VerifyError::Transport(TransportError::Length { .. })), "{refused}");
+    assert!(matches!(refused, VerifyError::Delta { base } if base == base_id()), "{refused}");
 }
 
 /// The delta with a changed transport, unsigned.
@@ -168,7 +211,7 @@ fn with_transport(change: impl FnOnce(&mut Vec<u8>)) -> Option<VerifyError> {
     let mut parts = Parts::of(&delta());
     change(&mut parts.transport);
     let file = parts.join();
-    UnverifiedImage::read_head(&file[..]).unwrap().delta_claims().err()
+    UnverifiedImage::read_head(&file[..]).unwrap().claims().err()
 }
 
 #[test]
@@ -192,7 +235,7 @@ fn with_table(change: impl FnOnce(&mut Vec<u8>)) -> Option<VerifyError> {
     let sum = image_format::Digest::of(&parts.table);
     parts.transport[32..64].copy_from_slice(sum.as_ref());
     let file = parts.join();
-    UnverifiedImage::read_head(&file[..]).unwrap().delta_claims().err()
+    UnverifiedImage::read_head(&file[..]).unwrap().claims().err()
 }
 
 #[test]
@@ -219,18 +262,18 @@ fn img_73_a_base_that_differs_is_noticed_where_it_counts() {
     for (at, chunk) in [(4096, 0), (3 * 4096 - 1, 0), (6 * 4096, 1), (8 * 4096 + 9, 1)] {
         let mut root = old.root.clone();
         root[at] ^= 1;
-        let error = apply(&file, &Memory(root)).map(|all| all.len()).unwrap_err();
-        assert!(matches!(error, DeltaError::BaseDiffers { chunk: found } if found == chunk), "{at}: {error}");
+        let error = apply(&file, Memory(root)).map(|all| all.len()).unwrap_err();
+        assert!(matches!(error, ChunkError::BaseDiffers { chunk: found } if found == chunk), "{at}: {error}");
     }
     // Nobody looks at these.
     let mut root = old.root.clone();
     root[9 * 4096] ^= 1;
-    apply(&file, &Memory(root)).unwrap();
+    apply(&file, Memory(root)).unwrap();
     // A base that is too short, and one of zeros.
-    let short = apply(&file, &Memory(old.root[..7 * 4096].to_vec())).unwrap_err();
-    assert!(matches!(short, DeltaError::Base { chunk: 1, .. }), "{short}");
-    let zeros = apply(&file, &Memory(vec![0; old.root.len()])).unwrap_err();
-    assert!(matches!(zeros, DeltaError::BaseDiffers { chunk: 0 }), "{zeros}");
+    let short = apply(&file, Memory(old.root[..7 * 4096].to_vec())).unwrap_err();
+    assert!(matches!(short, ChunkError::Base { chunk: 1, .. }), "{short}");
+    let zeros = apply(&file, Memory(vec![0; old.root.len()])).unwrap_err();
+    assert!(matches!(zeros, ChunkError::BaseDiffers { chunk: 0 }), "{zeros}");
 }
 
 #[test]
@@ -244,25 +287,23 @@ fn img_73_a_damaged_delta_is_noticed_before_the_base_is_read() {
     let mut file = delta();
     let start = UnverifiedImage::read_head(&file[..]).unwrap().data_start() as usize;
     file[start + 3] ^= 1;
-    let mut delta = UnverifiedImage::read_head(&file[..]).unwrap().verify_delta(&trust(&[1, 2], 1)).unwrap();
-    let error = delta.next_chunk(&Untouched).unwrap_err();
-    assert!(matches!(error, DeltaError::EncodedDigest { chunk: 0 }), "{error}");
-    let mut delta = UnverifiedImage::read_head(&file[..]).unwrap().verify_delta(&trust(&[1, 2], 1)).unwrap();
-    assert!(matches!(delta.check_next(), Err(DeltaError::EncodedDigest { chunk: 0 })));
+    let error = apply(&file, Untouched).unwrap_err();
+    assert!(matches!(error, ChunkError::EncodedDigest { chunk: 0 }), "{error}");
 }
 
 #[test]
 fn img_3_a_delta_ends_where_it_says() {
     let (old, _) = roots();
     let file = delta();
-    let cut = apply(&file[..file.len() - 1], &Memory(old.root)).unwrap_err();
-    assert!(matches!(cut, DeltaError::Io { .. }), "{cut}");
+    let cut = apply(&file[..file.len() - 1], Memory(old.root)).unwrap_err();
+    assert!(matches!(cut, ChunkError::Truncated { chunk: 5, chunks: 6 }), "{cut}");
     let longer = [&file[..], &[0]].concat();
-    let mut delta = UnverifiedImage::read_head(&longer[..]).unwrap().verify_delta(&trust(&[1, 2], 1)).unwrap();
-    while delta.check_next().unwrap() {}
+    let mut delta = open(&longer);
+    while let Some(payload) = delta.next_payload().unwrap() {
+        payload.drain().unwrap();
+    }
     assert!(matches!(delta.finish(), Err(FinishError::TrailingData)));
-    let unread = UnverifiedImage::read_head(&file[..]).unwrap().verify_delta(&trust(&[1, 2], 1)).unwrap();
-    assert!(matches!(unread.finish(), Err(FinishError::Unread { .. })));
+    assert!(matches!(open(&file).finish(), Err(FinishError::Unread { .. })));
 }
 
 #[test]

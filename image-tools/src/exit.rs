@@ -3,7 +3,7 @@
 use std::io;
 use std::process::ExitCode;
 
-use image_format::{ChunkError, DeltaError, FinishError, HeadError, PolicyError, VerifyError};
+use image_format::{ChunkError, FinishError, HeadError, PolicyError, VerifyError};
 
 /// What `--help` says about exit codes.
 pub const HELP: &str = "\
@@ -58,14 +58,7 @@ fn is_refusal(cause: &(dyn std::error::Error + 'static)) -> bool {
         return is_refusal(inner);
     }
     if let Some(error) = cause.downcast_ref::<ChunkError>() {
-        return !matches!(error, ChunkError::Io { .. });
-    }
-    if let Some(error) = cause.downcast_ref::<DeltaError>() {
-        return match error {
-            DeltaError::Io { source, .. } => source.kind() == io::ErrorKind::UnexpectedEof,
-            DeltaError::Base { .. } => false,
-            _ => true,
-        };
+        return !matches!(error, ChunkError::Io { .. } | ChunkError::Base { .. });
     }
     if let Some(error) = cause.downcast_ref::<HeadError>() {
         return !matches!(error, HeadError::Io { .. });

@@ -31,10 +31,10 @@ pub struct Args {
 /// Runs the command.
 pub fn run(args: &Args) -> Result<()> {
     let image = source::open(&args.image)?;
-    if image.is_delta() {
-        return show::inspect(&image, &args.image, args.json);
-    }
     let claims = image.claims().with_context(|| format!("{} contradicts itself", args.image.display()))?;
+    if let Some(base) = claims.transport.base {
+        return show::inspect(&image, &claims, base, &args.image, args.json);
+    }
     let file_len = image.data_start() + claims.transport.data_len;
     let records = image.signatures().records();
     let fetch = match &args.against {
@@ -242,6 +242,7 @@ mod tests {
     fn statistics_of_chunks() {
         let chunk = |payload, plain_len, encoded_len| Chunk {
             payload,
+            encoding: image_format::Encoding::Zstd,
             plain_len,
             plain_offset: 0,
             encoded_offset: 0,

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
-use image_format::{Manifest, Role, SignOutcome, UnverifiedImage, VerifyError, add_signature, attach_signature};
+use image_format::{Role, SignOutcome, UnverifiedImage, add_signature, attach_signature};
 
 use crate::keys;
 use crate::output::{self, NewFile, OutputArgs};
@@ -112,7 +112,10 @@ fn missing(image: &Path) -> Result<String> {
 
 fn print_tbs(args: &Args) -> Result<()> {
     let image = source::open(&args.image)?;
-    let manifest = claimed(&image).with_context(|| format!("{} is not worth a signature", args.image.display()))?;
+    let manifest = image
+        .claims()
+        .map(|claims| claims.manifest)
+        .with_context(|| format!("{} is not worth a signature", args.image.display()))?;
     remarks::warn(&image, &manifest)?;
     let bytes = image.to_be_signed(args.role.unwrap_or(RoleArg::Manifest).into());
     match &args.output {
@@ -125,20 +128,15 @@ fn print_tbs(args: &Args) -> Result<()> {
     }
 }
 
-/// The manifest of an image or a delta that does not contradict itself.
-fn claimed<R>(image: &UnverifiedImage<R>) -> Result<Manifest, VerifyError> {
-    match image.is_delta() {
-        true => Ok(image.delta_claims()?.manifest),
-        false => Ok(image.claims()?.manifest),
-    }
-}
-
 /// Opens an image to change it, and names what its signers should know before it is signed.
 fn open_to_sign(path: &Path) -> Result<File> {
     let file = open_locked(path)?;
     let head = UnverifiedImage::read_head(BufReader::new(&file));
     let head = head.with_context(|| format!("cannot sign {}", path.display()))?;
-    let manifest = claimed(&head).with_context(|| format!("{} is not worth a signature", path.display()))?;
+    let manifest = head
+        .claims()
+        .map(|claims| claims.manifest)
+        .with_context(|| format!("{} is not worth a signature", path.display()))?;
     remarks::warn(&head, &manifest)?;
     Ok(file)
 }

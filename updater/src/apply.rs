@@ -9,25 +9,30 @@ use std::num::{NonZeroU64, NonZeroUsize};
 use boot_entries::{
     ChangeError, Counter, Entry, EntryName, EspState, Fenced, PayloadKind, Staged, WrittenPayload, fence, stage,
 };
-use disk_layout::{Changed, LockError, Look, SlotError, SlotIo, UpdateLock};
+use disk_layout::{Changed, Look, SlotError, SlotIo, UpdateLock};
 use image_format::{
-    Architecture, Chunk, ChunkError, FinishError, HeadError, Manifest, NoReuse, PE_HEAD_LEN, PeError, Reuse, Taken,
-    TrustPolicy, UnverifiedImage, VerifiedImage, VerifyError, pe_machine,
+    Chunk, ChunkError, Manifest, NoReuse, PE_HEAD_LEN, Reuse, Taken, TrustPolicy, UnverifiedImage, VerifiedImage,
+    pe_machine,
 };
 
 use crate::config::Policy;
 use crate::exit::with_source;
 use crate::history::EventKind;
-use crate::host::{Access, Host, HostError, TargetSlot};
+use crate::host::{Access, Host, TargetSlot};
 use crate::inhibit::Inhibitor;
-use crate::preflight::{self, Preflight};
+use crate::preflight::{self, Offered, Preflight};
 use crate::progress::{Progress, Step};
 use crate::refuse::{Downgrade, KnownBad, Refusal};
-use crate::session::{self, SessionError, event};
-use crate::slot_content::{self, Done, How, Proven, SlotContentError, Written};
+use crate::session::{self, event};
+use crate::slot_content::{self, Done, How, Proven, SlotContentError, SlotRoot, Written};
 use crate::slot_map::{Journal, KnownSlots, Running, SlotMaps};
 use crate::source::{Chunks, ImageStream, Limited, with_chunks};
 use crate::stop::Stop;
+
+#[path = "apply_error.rs"]
+mod error;
+
+pub use error::{ApplyError, FencedError};
 
 /// What the operator asks for.
 #[derive(Debug)]
@@ -81,96 +86,6 @@ pub struct Traffic {
     pub changed: Changed,
 }
 
-/// Why nothing was applied. Before [`ApplyError::NotFenced`] nothing was changed; whatever it is, the running system is
-/// untouched.
-#[derive(Debug, thiserror::Error)]
-pub enum ApplyError {
-    /// Not an image, or a damaged one.
-    #[error("this is not a usable image")]
-    Head(#[from] HeadError),
-    /// Not signed as the machine demands, or inconsistent.
-    #[error("the image is not trusted")]
-    Untrusted(#[from] VerifyError),
-    /// Nobody has the file that its head is of.
-    #[error("the image cannot be fetched")]
-    Source(#[source] std::io::Error),
-    /// A rule is against it.
-    #[error("the image is refused")]
-    Refused(#[from] Refusal),
-    /// The machine, before the fence.
-    #[error(transparent)]
-    Session(#[from] SessionError),
-    /// The lock cannot be taken.
-    #[error(transparent)]
-    Lock(#[from] LockError),
-    /// The fence failed, so the slot was not written to. Its old entry may still be there.
-    #[error("slot {slot} could not be fenced, and so was not written to; the running system is untouched")]
-    NotFenced {
-        /// The slot.
-        slot: disk_layout::Slot,
-        /// What failed.
-        source: Box<FencedError>,
-    },
-    /// The entry's live byte may be on the medium or not.
-    #[error(
-        "the new system is whole in slot {slot}, but whether it boots next is uncertain: the EFI partition failed at the last step; `ralph-update status` tells what the disk says now"
-    )]
-    Uncertain {
-        /// The slot.
-        slot: disk_layout::Slot,
-        /// What failed.
-        source: Box<FencedError>,
-    },
-    /// Something failed once the slot was fenced.
-    #[error("slot {slot} is fenced and cannot boot; the running system is untouched; mend the cause and apply again")]
-    Fenced {
-        /// The slot.
-        slot: disk_layout::Slot,
-        /// What failed.
-        source: Box<FencedError>,
-    },
-}
-
-/// What can fail once the slot is fenced.
-#[derive(Debug, thiserror::Error)]
-pub enum FencedError {
-    /// The image broke off or is damaged.
-    #[error("the image cannot be used")]
-    Image(#[from] ChunkError),
-    /// The image does not end where it should.
-    #[error("the image cannot be used")]
-    End(#[from] FinishError),
-    /// The slot's content.
-    #[error(transparent)]
-    Content(#[from] SlotContentError),
-    /// The slot cannot be opened.
-    #[error(transparent)]
-    Slot(#[from] SlotError),
-    /// The ESP cannot be opened.
-    #[error(transparent)]
-    Host(#[from] HostError),
-    /// The ESP cannot be changed.
-    #[error("the boot entry cannot be staged")]
-    Change(#[from] ChangeError),
-    /// The kernel is no program the firmware starts.
-    #[error("the kernel in the image cannot be started by this machine's firmware")]
-    Kernel(#[from] PeError),
-    /// The kernel is for another machine.
-    #[error("the kernel in the image is for {kernel}, this machine is {machine}")]
-    KernelMachine {
-        /// By its PE header.
-        kernel: Architecture,
-        /// By its slots.
-        machine: Architecture,
-    },
-    /// Somebody asked for an end.
-    #[error("interrupted by a signal")]
-    Interrupted,
-    /// The image lacks a payload, which its manifest excludes.
-    #[error("the image carries no {0}")]
-    Missing(PayloadKind),
-}
-
 /// What every step needs.
 struct Context<'c> {
     host: &'c dyn Host,
@@ -198,8 +113,15 @@ pub(crate) struct Plan {
     pub(crate) traffic: Traffic,
 }
 
-/// Applies the image that `source` holds. Takes the lock once its head is read and trusted, and holds it to the end:
-/// whoever sends a head slowly must not keep a trial from its commit.
+/// An image or a delta whose head is trusted, and of which nothing more was read.
+pub type Trusted = VerifiedImage<Box<dyn ImageStream>>;
+
+/// Reads the head that `source` begins with, and trusts it or not.
+pub fn read_trusted(source: Box<dyn ImageStream>, trust: &TrustPolicy) -> Result<Trusted, ApplyError> {
+    Ok(UnverifiedImage::read_head(source)?.verify_any(trust)?)
+}
+
+/// Applies the image or delta that `source` holds.
 pub fn apply(
     host: &dyn Host,
     source: Box<dyn ImageStream>,
@@ -207,7 +129,17 @@ pub fn apply(
     progress: &mut dyn Progress,
 ) -> Result<Outcome, ApplyError> {
     progress.begin(Step::Check, None);
-    let image = UnverifiedImage::read_head(source)?.verify(request.trust)?;
+    apply_trusted(host, read_trusted(source, request.trust)?, request, progress)
+}
+
+/// As [`apply`]. Takes the lock when the head is read and trusted, and not before, and holds it to the end: whoever sends a head slowly
+/// must not keep a trial from its commit.
+pub fn apply_trusted(
+    host: &dyn Host,
+    image: Trusted,
+    request: &Request<'_>,
+    progress: &mut dyn Progress,
+) -> Result<Outcome, ApplyError> {
     let image = with_chunks(image).map_err(ApplyError::Source)?.map_source(|chunks| limited(chunks, request));
     let lock = host.lock()?;
     let mut context = Context { host, lock: &lock, progress, stop: request.stop, workers: request.workers };
@@ -249,6 +181,16 @@ fn limited(chunks: Chunks, request: &Request<'_>) -> Chunks {
 
 type Image = VerifiedImage<Chunks>;
 
+/// Gives a delta the slot that it refers to, which is the one that runs.
+fn on_base(image: Image, host: &dyn Host, target: TargetSlot) -> Result<Image, Refusal> {
+    let slot = !target.slot();
+    match image.base().map(|_| host.read_slot(slot)) {
+        None => Ok(image),
+        Some(Some(root)) => Ok(image.on_base(SlotRoot(root))),
+        Some(None) => Err(Refusal::DeltaBaseUnread { slot: slot.to_string() }),
+    }
+}
+
 /// UPD-1 holds: the image is trusted and nothing speaks against it. Nothing was changed.
 #[must_use]
 struct Checked {
@@ -259,8 +201,9 @@ struct Checked {
 impl Checked {
     fn new(image: Image, context: &Context<'_>, request: &Request<'_>) -> Result<Result<Self, Outcome>, ApplyError> {
         let system = image.system_id();
-        match preflight::look(context.host, context.lock, image.manifest(), system, request)? {
-            Preflight::Go(plan) => Ok(Ok(Checked { image, plan: *plan })),
+        let offered = Offered { manifest: image.manifest(), system, base: image.base() };
+        match preflight::look(context.host, context.lock, &offered, request)? {
+            Preflight::Go(plan) => Ok(Ok(Checked { image: on_base(image, context.host, plan.target)?, plan: *plan })),
             Preflight::AlreadyRunning => Ok(Err(Outcome::AlreadyRunning)),
             Preflight::AlreadyStaged => Ok(Err(Outcome::AlreadyStaged)),
         }
@@ -368,6 +311,10 @@ impl SlotWritten {
 /// Asks for the chunk once more: an image that contradicts itself is not the disk's fault.
 fn whose_fault(error: SlotContentError, image: &mut Image) -> SlotContentError {
     let SlotContentError::Differs { chunk } = error else { return error };
+    if image.base().is_some() {
+        // Its plain SHA-256 was found right before it was written (IMG-73).
+        return SlotContentError::ReadBack { what: "data" };
+    }
     match image.recheck(chunk) {
         Ok(()) => SlotContentError::ReadBack { what: "data" },
         Err(source @ ChunkError::PlainDigest { .. }) => SlotContentError::Image { source },

@@ -40,6 +40,9 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Write an image into the slot that is not running and stage it for a trial boot
+    ///
+    /// A delta does as well, on a machine that runs the system it was made from. Where a list of deltas lies beside an image on a
+    /// server, the cheapest is taken without asking.
     Apply(Apply),
     /// Tell which slot runs, what each slot holds, and what boots next
     Status,
@@ -81,7 +84,7 @@ pub enum Command {
 /// Arguments of `apply`.
 #[derive(Debug, Args)]
 pub struct Apply {
-    /// A file, - for standard input, or an http(s) address
+    /// An image or a delta: a file, - for standard input, or an http(s) address
     #[arg(value_name = "IMAGE|-|URL")]
     pub image: Source,
     #[command(flatten)]

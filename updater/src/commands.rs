@@ -9,9 +9,10 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use boot_guard::GuardClient;
 use disk_layout::{Slot, SysRoot};
-use image_format::{TrustPolicy, UnverifiedImage};
+use image_format::TrustPolicy;
 use serde_json::json;
-use updater::apply::{ApplyError, Outcome, Request, Traffic, apply};
+use updater::apply::{ApplyError, Outcome, Request, Traffic, read_trusted};
+use updater::choice::{Way, Ways, apply_cheapest};
 use updater::config::{self, LOCAL_DIR, Policy, VENDOR_DIR};
 use updater::doctor::fix::{NotRepaired, Repaired};
 use updater::doctor::{self, Diagnosis};
@@ -26,7 +27,7 @@ use updater::source::{Source, Stream, with_chunks};
 use updater::status;
 use updater::stop::Stop;
 
-use crate::cli::{Apply, Cli, Command, Mirrors, Trust, Verify};
+use crate::cli::{Apply, Cli, Command, Trust, Verify};
 use crate::report::Answer;
 
 /// Runs the command.
@@ -90,8 +91,14 @@ fn apply_image(cli: &Cli, args: &Apply) -> anyhow::Result<Answer> {
         stand_back();
     }
     let rate = fetch::rate(&policy.network, args.limit_rate)?;
-    let stream = open_image(&args.image, &args.mirrors, &policy, rate)?;
-    let told = stream.told.clone();
+    let open = |source: &Source| {
+        // A delta lies where its list says, or in a mirror's folder.
+        let named = if *source == args.image { &args.mirrors.urls[..] } else { &[] };
+        open_image(source, named, &policy, rate)
+    };
+    let settings = fetch::settings(&policy.network, rate)?;
+    let deltas_beside = |url: &str| fetch::fetch_list(url, &settings);
+    let ways = Ways { open: &open, deltas_beside: &deltas_beside };
     let request = Request {
         trust: &trust,
         policy: &policy,
@@ -102,11 +109,11 @@ fn apply_image(cli: &Cli, args: &Apply) -> anyhow::Result<Answer> {
         limit_rate: rate.and_then(|rate| NonZeroU64::new(rate.bytes_a_second())),
     };
     let mut reporter = progress::reporter(args.progress);
-    let outcome = apply(&*host, stream.reader, &request, &mut *reporter)
+    let applied = apply_cheapest(&*host, &args.image, &ways, &request, &mut *reporter)
         .with_context(|| format!("{} was not applied", args.image))?;
     // Bar and result do not share a line.
     drop(reporter);
-    let summary = match outcome {
+    let summary = match applied.outcome {
         Outcome::Staged(summary) => summary,
         Outcome::AlreadyRunning => return Ok(Answer::nothing("already-running", "this very system runs already")),
         Outcome::AlreadyStaged => {
@@ -124,7 +131,9 @@ fn apply_image(cli: &Cli, args: &Apply) -> anyhow::Result<Answer> {
         entry.slot(),
         summary.file_name
     );
-    let notes = [summary.notes.clone(), told.notes()].concat();
+    text.push_str(&way_in_words(&applied.way));
+    let told = applied.told.iter().flat_map(Told::notes);
+    let notes: Vec<String> = summary.notes.iter().chain(&applied.notes).cloned().chain(told).collect();
     push_notes(&mut text, &notes);
     let fields = json!({
         "slot": entry.slot().to_string(),
@@ -134,7 +143,8 @@ fn apply_image(cli: &Cli, args: &Apply) -> anyhow::Result<Answer> {
         "root_hash": hex(&entry.options.root_hash),
         "entry": summary.file_name,
         "notes": notes,
-        "bytes": bytes(&summary.traffic, &told),
+        "bytes": bytes(&summary.traffic, &applied.told),
+        "way": way(&applied.way),
     });
     let mut answer = Answer::done(text, fields);
     if args.reboot {
@@ -144,9 +154,9 @@ fn apply_image(cli: &Cli, args: &Apply) -> anyhow::Result<Answer> {
 }
 
 /// IFC-6.
-fn bytes(Traffic { taken, changed }: &Traffic, told: &Told) -> serde_json::Value {
+fn bytes(Traffic { taken, changed }: &Traffic, told: &[Told]) -> serde_json::Value {
     json!({
-        "received": told.received(),
+        "received": told.iter().filter_map(Told::received).reduce(|all, more| all + more),
         "fetched": taken.fetched,
         "in_place": taken.in_place,
         "reused": taken.reused,
@@ -155,6 +165,31 @@ fn bytes(Traffic { taken, changed }: &Traffic, told: &Told) -> serde_json::Value
         "zeroed": changed.zeroed,
         "equal": changed.equal,
     })
+}
+
+/// IFC-8.
+fn way(way: &Way) -> serde_json::Value {
+    let (by, image_bytes, delta_bytes, delta) = match way {
+        Way::Named { is_delta } => (if *is_delta { "delta" } else { "image" }, None, None, None),
+        Way::Image { image_bytes, delta_bytes } => ("image", Some(image_bytes), Some(delta_bytes), None),
+        Way::Delta { image_bytes, delta_bytes, url } => ("delta", Some(image_bytes), Some(delta_bytes), Some(url)),
+    };
+    json!({ "by": by, "image_bytes": image_bytes, "delta_bytes": delta_bytes, "delta": delta })
+}
+
+fn way_in_words(way: &Way) -> String {
+    match way {
+        Way::Named { .. } => String::new(),
+        Way::Image { image_bytes, delta_bytes } => {
+            let why = if delta_bytes < image_bytes { ", and could not be used" } else { "" };
+            format!(
+                "\nby the image itself: {image_bytes} bytes of it are not here; the shortest delta has {delta_bytes}{why}"
+            )
+        }
+        Way::Delta { image_bytes, delta_bytes, url } => format!(
+            "\nby the delta {url}: it has {delta_bytes} bytes; of the image itself {image_bytes} would have been fetched"
+        ),
+    }
 }
 
 /// Whether anything comes of it is the kernel's business, and no update fails for it.
@@ -204,32 +239,47 @@ fn diagnosed(diagnosis: &Diagnosis, fixed: Option<(&[Repaired], &[NotRepaired])>
 fn verify(cli: &Cli, args: &Verify) -> anyhow::Result<Answer> {
     let (policy, trust) = trust(cli, &args.trust)?;
     let context = || format!("{} is not a usable image", args.image);
-    let stream = open_image(&args.image, &args.mirrors, &policy, fetch::rate(&policy.network, None)?)?;
-    let id = read_through(stream, &trust).with_context(context)?;
-    let fields = json!({ "version": id.1, "system_id": id.0 });
-    Ok(Answer::done(format!("{}: version {}, system {}: every byte is as signed", args.image, id.1, id.0), fields))
+    let stream = open_image(&args.image, &args.mirrors.urls, &policy, fetch::rate(&policy.network, None)?)?;
+    let read = read_through(stream, &trust).with_context(context)?;
+    let mut text = format!("{}: version {}, system {}: every byte is as signed", args.image, read.version, read.system);
+    if let Some(base) = &read.base {
+        text.push_str(&format!("; a delta for machines that run system {base}"));
+    }
+    let fields = json!({ "version": read.version, "system_id": read.system, "delta_from": read.base });
+    Ok(Answer::done(text, fields))
 }
 
 /// Servers are asked when the head is read.
-fn open_image(image: &Source, named: &Mirrors, policy: &Policy, rate: Option<Rate>) -> anyhow::Result<Stream> {
+fn open_image(image: &Source, named: &[String], policy: &Policy, rate: Option<Rate>) -> anyhow::Result<Stream> {
     let settings = fetch::settings(&policy.network, rate)?;
     let mirrors = match image {
-        Source::Url(url) => fetch::mirrors(url, &named.urls, &policy.network)?,
+        Source::Url(url) => fetch::mirrors(url, named, &policy.network)?,
         Source::File(_) | Source::Stdin => Vec::new(),
     };
     Ok(image.open_with(mirrors, settings)?)
 }
 
-fn read_through(stream: Stream, trust: &TrustPolicy) -> anyhow::Result<(String, String)> {
-    let head = UnverifiedImage::read_head(stream.reader).map_err(ApplyError::from)?;
-    let image = head.verify(trust).map_err(ApplyError::from)?;
-    let mut image = with_chunks(image).map_err(ApplyError::Source)?;
+/// What an image is that was read to its end.
+struct ReadThrough {
+    system: String,
+    version: String,
+    base: Option<String>,
+}
+
+fn read_through(stream: Stream, trust: &TrustPolicy) -> anyhow::Result<ReadThrough> {
+    let mut image = with_chunks(read_trusted(stream.reader, trust)?).map_err(ApplyError::Source)?;
+    let base = image.base().map(|base| base.to_string());
     while let Some(mut payload) = image.next_payload()? {
+        // What a delta refers to is not looked at here, but its own bytes are.
+        if base.is_some() {
+            payload.drain()?;
+            continue;
+        }
         while payload.next_chunk()?.is_some() {}
     }
-    let id = (image.system_id().to_string(), image.manifest().version.clone());
+    let read = ReadThrough { system: image.system_id().to_string(), version: image.manifest().version.clone(), base };
     image.finish()?;
-    Ok(id)
+    Ok(read)
 }
 
 fn rollback(cli: &Cli, and_reboot: bool) -> anyhow::Result<Answer> {

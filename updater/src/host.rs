@@ -433,6 +433,11 @@ impl Host for ImageFile {
         Ok(Box::new(SlotFile::open_image(&self.path, &self.layout, slot.slot())?))
     }
 
+    fn read_slot(&self, slot: Slot) -> Option<Box<dyn SlotBytes>> {
+        let part = self.layout.slot(slot);
+        Some(Box::new(SlotReader::open(&self.path, part.start, part.len).ok()?))
+    }
+
     fn read_guard(&self) -> Result<GuardRecord, GuardError> {
         read_guard(&self.path, self.layout.esp.start, &self.layout)
     }

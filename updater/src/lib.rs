@@ -20,6 +20,8 @@ pub mod vitals;
 
 #[cfg(feature = "apply")]
 pub mod apply;
+#[cfg(feature = "apply")]
+pub mod choice;
 #[cfg(feature = "config")]
 pub mod config;
 #[cfg(feature = "apply")]

@@ -13,7 +13,7 @@ use crate::history::Event;
 use crate::host::Host;
 use crate::memory::{inconclusive, why_known_bad};
 use crate::plan::{Asked, Broken};
-use crate::refuse::{Decision, Facts, KnownBad, Refusal, decide};
+use crate::refuse::{Decision, Facts, KnownBad, Refusal, decide, refers_to_running};
 use crate::session::{
     Fencing, Running, Session, SessionError, describe, floor, hex, is_untried, next_generation, note, note_fallbacks,
 };
@@ -29,12 +29,20 @@ pub(crate) enum Preflight {
     AlreadyStaged,
 }
 
+/// What is to be applied; its signatures hold.
+#[derive(Debug)]
+pub(crate) struct Offered<'i> {
+    pub(crate) manifest: &'i Manifest,
+    pub(crate) system: SystemId,
+    /// Of a delta.
+    pub(crate) base: Option<SystemId>,
+}
+
 /// Looks at machine and image. Changes nothing but what a cut left half done (UPD-24).
 pub(crate) fn look(
     host: &dyn Host,
     lock: &UpdateLock,
-    manifest: &Manifest,
-    system: SystemId,
+    &Offered { manifest, system, base }: &Offered<'_>,
     request: &Request<'_>,
 ) -> Result<Preflight, ApplyError> {
     host.refuse_lookalikes().map_err(SessionError::from)?;
@@ -55,7 +63,7 @@ pub(crate) fn look(
     });
     let facts = facts(host, &mut session, &running, &past, &system.to_string(), request)?;
     match decide(manifest, &system.to_string(), &facts, request.downgrade, request.known_bad)? {
-        Decision::Apply => {}
+        Decision::Apply => refers_to_running(base.map(|base| base.to_string()), &facts)?,
         Decision::AlreadyRunning => return Ok(Preflight::AlreadyRunning),
         Decision::AlreadyStaged => {
             // "Nothing to do" is said of a system that will be tried: what leads the loader away may have come since.

@@ -180,6 +180,7 @@ fn of_verify(error: &VerifyError) -> &'static str {
         VerifyError::Threshold { .. } => "unsigned",
         VerifyError::Transport(TransportError::Length { .. }) => "transport-length",
         VerifyError::Transport(TransportError::Encoding(_) | TransportError::Bases(_)) => "transport-encoding",
+        VerifyError::Delta { .. } => "transport-encoding",
         VerifyError::SystemId { .. } => "transport-of-another",
         VerifyError::TableMismatch(_) => "table-of-another",
         VerifyError::Manifest(error) => of_manifest(error),
@@ -243,6 +244,9 @@ fn of_chunk(error: &ChunkError) -> &'static str {
         },
         ChunkError::Decompress { .. } => "chunk-decompress",
         ChunkError::PlainDigest { .. } => "chunk-content",
+        ChunkError::Ranges { .. } => "delta-ranges",
+        ChunkError::Base { .. } => "delta-base-unread",
+        ChunkError::BaseDiffers { .. } => "delta-base-differs",
         ChunkError::PayloadDigest { .. } => "payload-digest",
         ChunkError::Unfinished { .. } | ChunkError::AlreadyFailed => INTERNAL,
     }

@@ -168,6 +168,22 @@ pub enum Refusal {
         /// What is wrong with it.
         why: String,
     },
+    /// A delta for machines that run something else.
+    #[error(
+        "the delta is made for a machine that runs system {base}, this one runs {running}: apply the full image, or the delta from {running}"
+    )]
+    DeltaBase {
+        /// What it refers to, hex.
+        base: String,
+        /// What runs, hex.
+        running: String,
+    },
+    /// A delta refers to what cannot be read.
+    #[error("slot {slot}, which the delta refers to, cannot be opened for reading: apply the full image")]
+    DeltaBaseUnread {
+        /// The slot that runs.
+        slot: String,
+    },
     /// The loader would not do what is planned.
     #[error("the boot loader would not carry out the plan: {why}")]
     PlanBroken {
@@ -193,6 +209,7 @@ impl Refusal {
             Refusal::EspTooSmall { .. } => "esp-too-small",
             Refusal::OnTrial => "on-trial",
             Refusal::FallbackNotWhole { .. } => "fallback-not-whole",
+            Refusal::DeltaBase { .. } | Refusal::DeltaBaseUnread { .. } => "delta-base",
             Refusal::PlanBroken { .. } => "plan-broken",
         }
     }
@@ -236,6 +253,14 @@ pub fn decide(
     }
     enough_space(manifest, facts)?;
     if facts.running_on_trial { Err(Refusal::OnTrial) } else { Ok(Decision::Apply) }
+}
+
+/// IMG-71, of what would be applied otherwise: a delta refers to the running system, and to no other.
+pub fn refers_to_running(base: Option<String>, facts: &Facts) -> Result<(), Refusal> {
+    match base.filter(|base| *base != facts.running_system) {
+        None => Ok(()),
+        Some(base) => Err(Refusal::DeltaBase { base, running: facts.running_system.clone() }),
+    }
 }
 
 fn fits_machine(manifest: &Manifest, facts: &Facts) -> Result<(), Refusal> {

@@ -91,3 +91,13 @@ fn what_the_operator_may_overrule_and_what_not() {
     let refused = decide(&below, "new", &facts(), Downgrade::Allow, KnownBad::Retry).unwrap_err();
     assert_eq!(refused.reason(), "below-floor", "UPD-40: the floor holds, --allow-downgrade or not");
 }
+
+#[test]
+fn upd_10_a_delta_refers_to_what_runs() {
+    assert_eq!(refers_to_running(None, &facts()), Ok(()));
+    assert_eq!(refers_to_running(Some("running".into()), &facts()), Ok(()));
+    let refused = refers_to_running(Some("staged".into()), &facts()).unwrap_err();
+    assert_eq!(refused.reason(), "delta-base");
+    let told = refused.to_string();
+    assert!(told.contains("system staged") && told.contains("runs running") && told.contains("full image"), "{told}");
+}

@@ -1,13 +1,14 @@
-//! One chunk of a delta: encoded bytes and a base root in, verified plain bytes out (IMG-73).
+//! One chunk of a delta: encoded bytes and a base root in, plain bytes out (IMG-73).
 
 use std::io;
 
-use zstd::zstd_safe::{self, DCtx};
+use zstd::zstd_safe::DCtx;
 
-use crate::codec::{FrameHeaderError, authenticate, check_header, fit};
-use crate::digest::Digest;
+use crate::codec::{ChunkDecoder, DecodeError, authenticate, check_frame, fit};
+use crate::reader::ChunkError;
+use crate::table::{Chunk, Encoding};
 
-use super::{DeltaChunk, Encoding, ranges};
+use super::{BaseRange, ranges};
 
 /// The root that a delta refers to. Nothing that it gives is trusted: a chunk that comes out wrong is refused.
 pub trait BaseRoot {
@@ -24,143 +25,66 @@ impl BaseRoot for std::fs::File {
     }
 }
 
-/// Why a chunk of a delta cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum DeltaError {
-    /// The source failed.
-    #[error("cannot read chunk {chunk} of the delta")]
-    Io {
-        /// Which chunk, from 0.
-        chunk: usize,
-        /// What the source said.
-        source: io::Error,
-    },
-    /// The encoded bytes are not the signed ones.
-    #[error("chunk {chunk} of the delta is damaged: the SHA-256 of its encoded bytes is wrong (IMG-73)")]
-    EncodedDigest {
-        /// Which chunk, from 0.
-        chunk: usize,
-    },
-    /// The ranges break their bounds.
-    #[error("chunk {chunk} of the delta is refused: its ranges of the base root break their bounds (IMG-72)")]
-    Ranges {
-        /// Which chunk, from 0.
-        chunk: usize,
-    },
-    /// The frame header breaks a rule.
-    #[error("chunk {chunk} of the delta is refused (IMG-53)")]
-    FrameHeader {
-        /// Which chunk, from 0.
-        chunk: usize,
-        /// Why.
-        source: FrameHeaderError,
-    },
-    /// The base could not be read.
-    #[error("cannot read the base root for chunk {chunk} of the delta")]
-    Base {
-        /// Which chunk, from 0.
-        chunk: usize,
-        /// What it said.
-        source: io::Error,
-    },
-    /// What comes out is not the signed content, though the delta itself is whole.
-    #[error(
-        "chunk {chunk} of the delta does not fit the base root: that is damaged, or not the one that the delta was made for (IMG-73)"
-    )]
-    BaseDiffers {
-        /// Which chunk, from 0.
-        chunk: usize,
-    },
-    /// All chunks hold but the payload does not.
-    #[error("payload {payload:?} is wrong: its SHA-256 is not that of the manifest, found with chunk {chunk} (IMG-54)")]
-    PayloadDigest {
-        /// The payload's name.
-        payload: String,
-        /// Its last chunk, from 0.
-        chunk: usize,
-    },
+/// Decodes a chunk that refers to a base, in the order of IMG-73; its plain SHA-256 is the caller's to check. `reference` is memory to
+/// work in, `into` as long as the chunk is plain.
+pub(crate) fn decode(
+    encoding: Encoding,
+    encoded: &[u8],
+    base: &dyn BaseRoot,
+    reference: &mut Vec<u8>,
+    into: &mut [u8],
+) -> Result<(), DecodeError> {
+    let (ranges, len, frame) = ranges::parse(encoded).ok_or(DecodeError::Ranges)?;
+    if encoding == Encoding::Copy {
+        return match len == into.len() && frame.is_empty() {
+            true => read(base, &ranges, into).map_err(DecodeError::Base),
+            false => Err(DecodeError::Ranges),
+        };
+    }
+    check_frame(frame, into.len())?;
+    fit(reference, len);
+    read(base, &ranges, reference).map_err(DecodeError::Base)?;
+    let differs = |_| DecodeError::BaseDiffers;
+    let mut context = DCtx::create();
+    context.ref_prefix(reference).map_err(differs)?;
+    match context.decompress(into, frame).map_err(differs)? {
+        written if written == into.len() => Ok(()),
+        _ => Err(DecodeError::BaseDiffers),
+    }
 }
 
-/// Decodes chunks, reusing its buffers: at most 4 MiB of reference and 4 MiB of plain bytes. One for each worker.
+/// Decodes chunks of an authentic table one by one, as a worker does; for who tries the decoder with bytes of his own.
 #[derive(Debug, Default)]
-pub struct DeltaDecoder {
-    reference: Vec<u8>,
+pub struct DeltaChunkDecoder {
     plain: Vec<u8>,
 }
 
-impl DeltaDecoder {
-    /// Checks and decodes chunk `number` of an authentic table, in the order of IMG-73, and gives its plain bytes.
+impl DeltaChunkDecoder {
+    /// Checks and decodes chunk `number`, in the order of IMG-73, and gives its plain bytes.
     ///
     /// # Errors
     /// What makes the chunk unusable, with its number.
     pub fn decode(
         &mut self,
         number: usize,
-        item: &DeltaChunk,
+        chunk: &Chunk,
         encoded: &[u8],
         base: &dyn BaseRoot,
-    ) -> Result<&[u8], DeltaError> {
-        let DeltaChunk { chunk, encoding } = item;
-        authenticate(chunk, encoded).map_err(|_| DeltaError::EncodedDigest { chunk: number })?;
-        let plain_len = chunk.plain_len as usize;
-        let in_bounds = || ranges::parse(encoded).ok_or(DeltaError::Ranges { chunk: number });
-        match encoding {
-            Encoding::Zstd => {
-                self.reference.clear();
-                self.decompress(number, encoded, plain_len)?;
-            }
-            Encoding::Patch => {
-                let (ranges, len, frame) = in_bounds()?;
-                read(base, &ranges, len, &mut self.reference).map_err(|source| base_error(number, source))?;
-                self.decompress(number, frame, plain_len)?;
-            }
-            Encoding::Copy => {
-                let (ranges, len, rest) = in_bounds()?;
-                if len != plain_len || !rest.is_empty() {
-                    return Err(DeltaError::Ranges { chunk: number });
-                }
-                read(base, &ranges, len, &mut self.plain).map_err(|source| base_error(number, source))?;
-            }
-        }
-        if Digest::of(&self.plain) == chunk.plain_sha256 {
-            Ok(&self.plain)
-        } else {
-            Err(DeltaError::BaseDiffers { chunk: number })
-        }
-    }
-
-    /// Decompresses exactly one frame, which may refer to the reference, into exactly `plain_len` bytes.
-    fn decompress(&mut self, number: usize, frame: &[u8], plain_len: usize) -> Result<(), DeltaError> {
-        let refused = |source| DeltaError::FrameHeader { chunk: number, source };
-        check_header(frame, plain_len as u64).map_err(refused)?;
-        if zstd_safe::find_frame_compressed_size(frame) != Ok(frame.len()) {
-            return Err(refused(FrameHeaderError::NotOneFrame));
-        }
-        fit(&mut self.plain, plain_len);
-        let differs = |_| DeltaError::BaseDiffers { chunk: number };
-        let mut context = DCtx::create();
-        if !self.reference.is_empty() {
-            context.ref_prefix(&self.reference).map_err(differs)?;
-        }
-        match context.decompress(self.plain.as_mut_slice(), frame).map_err(differs)? {
-            written if written == plain_len => Ok(()),
-            _ => Err(DeltaError::BaseDiffers { chunk: number }),
-        }
+    ) -> Result<&[u8], ChunkError> {
+        let failed = |error| ChunkError::from_decode(number, error);
+        authenticate(chunk, encoded).map_err(failed)?;
+        fit(&mut self.plain, chunk.plain_len as usize);
+        ChunkDecoder::new().decode_and_check(chunk, encoded, Some(base), &mut self.plain).map_err(failed)?;
+        Ok(&self.plain)
     }
 }
 
-fn base_error(chunk: usize, source: io::Error) -> DeltaError {
-    DeltaError::Base { chunk, source }
-}
-
-/// Reads ranges whose lengths were found to sum up to `len`, at most 4 MiB.
-pub(super) fn read(base: &dyn BaseRoot, ranges: &[super::BaseRange], len: usize, into: &mut Vec<u8>) -> io::Result<()> {
-    fit(into, len);
-    let mut rest = into.as_mut_slice();
+/// Fills `into` with ranges whose lengths were found to sum up to its length.
+pub(super) fn read(base: &dyn BaseRoot, ranges: &[BaseRange], mut into: &mut [u8]) -> io::Result<()> {
     for range in ranges {
-        let (piece, behind) = rest.split_at_mut(range.len as usize);
+        let (piece, behind) = into.split_at_mut(range.len as usize);
         base.read(range.offset, piece)?;
-        rest = behind;
+        into = behind;
     }
     Ok(())
 }

@@ -8,6 +8,8 @@ use super::*;
 use crate::codec::FrameHeaderError;
 use crate::compress;
 use crate::digest::Digest;
+use crate::reader::ChunkError;
+use crate::table::{Chunk, Encoding};
 
 /// A base that has everything, zeros.
 struct Zeros;
@@ -19,9 +21,10 @@ impl BaseRoot for Zeros {
     }
 }
 
-fn decode(encoding: Encoding, plain: &[u8], encoded: &[u8]) -> Result<(), DeltaError> {
+fn decode(encoding: Encoding, plain: &[u8], encoded: &[u8]) -> Result<(), ChunkError> {
     let chunk = Chunk {
         payload: 0,
+        encoding,
         plain_len: plain.len() as u32,
         plain_offset: 0,
         encoded_offset: 0,
@@ -29,8 +32,8 @@ fn decode(encoding: Encoding, plain: &[u8], encoded: &[u8]) -> Result<(), DeltaE
         plain_sha256: Digest::of(plain),
         encoded_sha256: Digest::of(encoded),
     };
-    let mut decoder = DeltaDecoder::default();
-    assert_eq!(decoder.decode(5, &DeltaChunk { chunk, encoding }, encoded, &Zeros)?, plain);
+    let mut decoder = DeltaChunkDecoder::default();
+    assert_eq!(decoder.decode(5, &chunk, encoded, &Zeros)?, plain);
     Ok(())
 }
 
@@ -72,9 +75,9 @@ fn img_72_a_copy_is_its_ranges_and_nothing_else() {
         decode(Encoding::Copy, &[0; 8192], &[&ranges::to_bytes(ranges), behind].concat())
     };
     copy(&[range(0, 4096), range(1 << 30, 4096)], &[]).unwrap();
-    assert!(matches!(copy(&[range(0, 8191)], &[]), Err(DeltaError::Ranges { chunk: 5 })));
-    assert!(matches!(copy(&[range(0, 8192)], &[0]), Err(DeltaError::Ranges { chunk: 5 })));
-    assert!(matches!(copy(&[], &[]), Err(DeltaError::Ranges { chunk: 5 })));
+    assert!(matches!(copy(&[range(0, 8191)], &[]), Err(ChunkError::Ranges { chunk: 5 })));
+    assert!(matches!(copy(&[range(0, 8192)], &[0]), Err(ChunkError::Ranges { chunk: 5 })));
+    assert!(matches!(copy(&[], &[]), Err(ChunkError::Ranges { chunk: 5 })));
 }
 
 #[test]
@@ -85,7 +88,7 @@ fn img_73_the_frame_of_a_patch_is_held_against_img_53() {
     let patch = |frame: &[u8]| decode(Encoding::Patch, &plain, &[&ranges, frame].concat());
     patch(&frame).unwrap();
     let header = |result| match result {
-        Err(DeltaError::FrameHeader { chunk: 5, source }) => source,
+        Err(ChunkError::FrameHeader { chunk: 5, source }) => source,
         other => panic!("{other:?}"),
     };
     assert_eq!(header(patch(&[])), FrameHeaderError::Magic);
@@ -102,7 +105,7 @@ fn img_73_the_frame_of_a_patch_is_held_against_img_53() {
     let refers = compress::compress_after(&noise.clone(), &noise, 3).unwrap().encoded;
     assert!(refers.len() < 200, "{}", refers.len());
     let beyond = [&ranges::to_bytes(&[range(0, 1)])[..], &refers].concat();
-    assert!(matches!(decode(Encoding::Patch, &noise, &beyond), Err(DeltaError::BaseDiffers { chunk: 5 })));
+    assert!(matches!(decode(Encoding::Patch, &noise, &beyond), Err(ChunkError::BaseDiffers { chunk: 5 })));
 }
 
 #[test]
@@ -123,6 +126,7 @@ fn img_72_four_mebibytes_of_both_fit() {
         let encoded = [&ranges::to_bytes(&[range(0, 4 << 20)])[..], &frame].concat();
         let chunk = Chunk {
             payload: 0,
+            encoding: Encoding::Patch,
             plain_len: plain.len() as u32,
             plain_offset: 0,
             encoded_offset: 0,
@@ -130,8 +134,8 @@ fn img_72_four_mebibytes_of_both_fit() {
             plain_sha256: Digest::of(&plain),
             encoded_sha256: Digest::of(&encoded),
         };
-        let mut decoder = DeltaDecoder::default();
-        decoder.decode(0, &DeltaChunk { chunk, encoding: Encoding::Patch }, &encoded, &Noise(base.clone())).unwrap();
+        let mut decoder = DeltaChunkDecoder::default();
+        decoder.decode(0, &chunk, &encoded, &Noise(base.clone())).unwrap();
     }
 }
 

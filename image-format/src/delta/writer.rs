@@ -10,11 +10,11 @@ use crate::keys::{PrivateKey, Role, to_be_signed};
 use crate::reader::{Claims, UnverifiedImage, VerifyError};
 use crate::sign;
 use crate::signatures::{self, SignatureBlock, SignatureBlockError};
-use crate::table::{Chunk, MAX_CHUNK_LEN, RECORD_LEN};
+use crate::table::{Chunk, Encoding, MAX_CHUNK_LEN, RECORD_LEN};
 use crate::transport::{BASE_LEN, Transport};
 use crate::verity::BLOCK;
 
-use super::{BaseRange, BaseRoot, DeltaChunk, DeltaTransport, Encoding, MAX_RANGES, MAX_REFERENCE, codec, ranges};
+use super::{BaseRange, BaseRoot, MAX_RANGES, MAX_REFERENCE, codec, ranges};
 
 /// A chunk to be: the next so many bytes of the new root, and where in the base root to look for them.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -98,6 +98,9 @@ pub fn build_delta<R>(
     progress: &mut dyn FnMut(u64),
 ) -> Result<(), DeltaBuildError> {
     let claims = new.image.claims().map_err(DeltaBuildError::Image)?;
+    if let Some(base) = claims.transport.base {
+        return Err(DeltaBuildError::Image(VerifyError::Delta { base }));
+    }
     let rest: Vec<Chunk> = claims.chunks.iter().filter(|chunk| chunk.payload != 0).copied().collect();
     check(pieces, &claims, rest.len())?;
     if out.seek(SeekFrom::End(0)).map_err(DeltaBuildError::Write)? != 0 {
@@ -118,9 +121,8 @@ pub fn build_delta<R>(
             let mut plain = vec![0; piece.len as usize];
             new.root.read(at, &mut plain).map_err(|source| DeltaBuildError::Read("new", source))?;
             at += u64::from(piece.len);
-            let mut reference = Vec::new();
-            let len = piece.ranges.iter().map(|range| range.len as usize).sum();
-            let read = codec::read(base_root, &piece.ranges, len, &mut reference);
+            let mut reference = vec![0; piece.ranges.iter().map(|range| range.len as usize).sum()];
+            let read = codec::read(base_root, &piece.ranges, &mut reference);
             read.map_err(|source| DeltaBuildError::Read("base", source))?;
             Ok(Some(Job { plain, reference, ranges: piece.ranges.clone() }))
         },
@@ -142,14 +144,12 @@ pub fn build_delta<R>(
     }
 
     let table: Vec<u8> = data.chunks.iter().flat_map(|chunk| chunk.to_bytes()).collect();
-    let transport = DeltaTransport {
-        transport: Transport {
-            system_id: claims.system_id,
-            table_sha256: Digest::of(&table),
-            table_len: table.len() as u32,
-            data_len: data.len,
-        },
-        base,
+    let transport = Transport {
+        system_id: claims.system_id,
+        table_sha256: Digest::of(&table),
+        table_len: table.len() as u32,
+        data_len: data.len,
+        base: Some(base),
     }
     .to_bytes();
     let signatures = signed(new.image.signatures(), &transport, keys)?;
@@ -206,7 +206,7 @@ fn signed(old: &SignatureBlock, transport: &[u8], keys: &[PrivateKey]) -> Result
 
 /// The data as it is written.
 struct Data<'a, W> {
-    chunks: Vec<DeltaChunk>,
+    chunks: Vec<Chunk>,
     len: u64,
     out: &'a mut W,
 }
@@ -222,6 +222,7 @@ impl<W: Write> Data<'_, W> {
         self.out.write_all(&compressed.encoded).map_err(DeltaBuildError::Write)?;
         let chunk = Chunk {
             payload,
+            encoding,
             plain_len: compressed.plain_len,
             plain_offset,
             encoded_offset: self.len,
@@ -230,7 +231,7 @@ impl<W: Write> Data<'_, W> {
             plain_sha256: compressed.plain_sha256,
             encoded_sha256: Digest::of(&compressed.encoded),
         };
-        self.chunks.push(DeltaChunk { chunk, encoding });
+        self.chunks.push(chunk);
         self.len += u64::from(chunk.encoded_len);
         Ok(())
     }

@@ -49,6 +49,12 @@ pub enum VerifyError {
     /// The chunk table is refused.
     #[error("the chunk table is refused")]
     Table(#[source] TableError),
+    /// A delta where only a full image will do.
+    #[error("it is a delta, made for a machine that runs system {base}; here a full image is needed (IMG-70)")]
+    Delta {
+        /// What it would be applied to.
+        base: SystemId,
+    },
 }
 
 /// Why the chunks of a verified image cannot be used. Whatever it is, the image gives nothing more.
@@ -98,6 +104,28 @@ pub enum ChunkError {
         /// Which chunk, from 0.
         chunk: usize,
     },
+    /// The ranges break their bounds.
+    #[error("chunk {chunk} of the delta is refused: its ranges of the base root break their bounds (IMG-72)")]
+    Ranges {
+        /// Which chunk, from 0.
+        chunk: usize,
+    },
+    /// The base could not be read.
+    #[error("cannot read the base root, as chunk {chunk} of the delta needs it; the full image needs none")]
+    Base {
+        /// Which chunk, from 0.
+        chunk: usize,
+        /// What it said.
+        source: io::Error,
+    },
+    /// What comes out is not the signed content, though the delta itself is whole.
+    #[error(
+        "chunk {chunk} of the delta does not fit the base root: that was changed or is damaged, or is not the one that the delta was made for (IMG-73); take the full image instead"
+    )]
+    BaseDiffers {
+        /// Which chunk, from 0.
+        chunk: usize,
+    },
     /// All chunks hold but the payload does not.
     #[error("payload {payload:?} is wrong: its SHA-256 is not that of the manifest, found with chunk {chunk} (IMG-54)")]
     PayloadDigest {
@@ -127,6 +155,9 @@ impl ChunkError {
             | Self::FrameHeader { chunk, .. }
             | Self::Decompress { chunk, .. }
             | Self::PlainDigest { chunk }
+            | Self::Ranges { chunk }
+            | Self::Base { chunk, .. }
+            | Self::BaseDiffers { chunk }
             | Self::PayloadDigest { chunk, .. } => Some(*chunk),
             Self::Unfinished { .. } | Self::AlreadyFailed => None,
         }
@@ -139,12 +170,15 @@ impl ChunkError {
         }
     }
 
-    pub(super) fn from_decode(chunk: usize, error: DecodeError) -> Self {
+    pub(crate) fn from_decode(chunk: usize, error: DecodeError) -> Self {
         match error {
             DecodeError::EncodedDigest => Self::EncodedDigest { chunk },
             DecodeError::Header(source) => Self::FrameHeader { chunk, source },
             DecodeError::Zstd(reason) => Self::Decompress { chunk, reason },
             DecodeError::PlainDigest => Self::PlainDigest { chunk },
+            DecodeError::Ranges => Self::Ranges { chunk },
+            DecodeError::Base(source) => Self::Base { chunk, source },
+            DecodeError::BaseDiffers => Self::BaseDiffers { chunk },
         }
     }
 }
@@ -153,7 +187,7 @@ impl From<ChunkError> for io::Error {
     /// Keeps the [`ChunkError`] inside: [`io::Error::downcast`] gives it back.
     fn from(error: ChunkError) -> Self {
         let kind = match &error {
-            ChunkError::Io { source, .. } => source.kind(),
+            ChunkError::Io { source, .. } | ChunkError::Base { source, .. } => source.kind(),
             ChunkError::Truncated { .. } => io::ErrorKind::UnexpectedEof,
             ChunkError::Unfinished { .. } | ChunkError::AlreadyFailed => io::ErrorKind::Other,
             _ => io::ErrorKind::InvalidData,

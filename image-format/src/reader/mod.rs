@@ -1,6 +1,5 @@
 //! Reading an image in one pass: unverified, then verified, then payload by payload (IMG-3, IMG-4).
 
-mod delta;
 mod error;
 mod payload;
 mod shared;
@@ -11,6 +10,7 @@ use std::io::{self, Read};
 
 use crate::chunk_source::{Again, ChunkSource};
 use crate::codec::{DecodeError, Decoder, authenticate, fit};
+use crate::delta::BaseRoot;
 use crate::digest::{Digest, SystemId};
 use crate::frame::{self, FrameKind, HEADER_LEN};
 use crate::keys::{Role, to_be_signed};
@@ -20,7 +20,6 @@ use crate::table::{self, Chunk};
 use crate::transport::Transport;
 
 pub use crate::frame::HeadError;
-pub use delta::{DeltaClaims, VerifiedDelta};
 pub use error::{ChunkError, FinishError, VerifyError};
 pub use payload::{PayloadReader, PlainChunk};
 pub use shared::{InPlace, NoReuse, Place, Reuse, RootRun, RootWorker, SharedRoot, Taken};
@@ -108,7 +107,8 @@ impl<R> UnverifiedImage<R> {
         let transport = Transport::parse(&self.transport).map_err(VerifyError::Transport)?;
         let system_id = self.check_parts(&transport)?;
         let manifest = Manifest::parse(&self.manifest).map_err(VerifyError::Manifest)?;
-        let chunks = table::parse(&self.table, &manifest, transport.data_len).map_err(VerifyError::Table)?;
+        let chunks =
+            table::parse(&self.table, &manifest, transport.data_len, transport.base).map_err(VerifyError::Table)?;
         Ok(Claims { manifest, system_id, transport, chunks })
     }
 
@@ -157,7 +157,7 @@ impl<R> fmt::Debug for UnverifiedImage<R> {
     }
 }
 
-/// An image whose manifest, transport and chunk table are authentic. The chunks are read, each verified before use, in file order.
+/// An image, full or a delta, whose manifest, transport and chunk table are authentic. The chunks are read, each verified before use, in file order.
 #[must_use]
 pub struct VerifiedImage<R> {
     source: R,
@@ -165,10 +165,13 @@ pub struct VerifiedImage<R> {
     manifest_bytes: Vec<u8>,
     signers: Signers,
     data_start: u64,
+    base: Option<Base>,
     progress: Reading,
     decoder: Decoder,
     encoded: Vec<u8>,
 }
+
+type Base = Box<dyn BaseRoot + Send + Sync>;
 
 /// How far an image has been read.
 #[derive(Debug, Clone, Copy)]
@@ -202,6 +205,17 @@ impl<R> VerifiedImage<R> {
         &self.claims.transport
     }
 
+    /// Of a delta: the system whose root its chunks refer to (IMG-70).
+    pub fn base(&self) -> Option<SystemId> {
+        self.claims.transport.base
+    }
+
+    /// Gives a delta the root that it refers to; without it no chunk that refers to one can be used.
+    pub fn on_base(mut self, root: impl BaseRoot + Send + Sync + 'static) -> Self {
+        self.base = Some(Box::new(root));
+        self
+    }
+
     /// The trusted keys that signed.
     pub fn signers(&self) -> &Signers {
         &self.signers
@@ -225,9 +239,9 @@ impl<R> VerifiedImage<R> {
     /// Exchanges the source for one that gives the chunks in another way. Nothing of the data was read yet: whatever it was that the
     /// head came from stands at [`VerifiedImage::data_start`].
     pub fn map_source<S>(self, exchange: impl FnOnce(R) -> S) -> VerifiedImage<S> {
-        let Self { source, claims, manifest_bytes, signers, data_start, progress, decoder, encoded } = self;
+        let Self { source, claims, manifest_bytes, signers, data_start, base, progress, decoder, encoded } = self;
         let source = exchange(source);
-        VerifiedImage { source, claims, manifest_bytes, signers, data_start, progress, decoder, encoded }
+        VerifiedImage { source, claims, manifest_bytes, signers, data_start, base, progress, decoder, encoded }
     }
 
     fn payload_name(&self, index: u16) -> String {
@@ -283,7 +297,8 @@ impl<R: ChunkSource> VerifiedImage<R> {
         fit(&mut self.encoded, chunk.encoded_len as usize);
         let again = self.source.again(number, &chunk, &mut self.encoded, Again::Missing);
         again.map_err(|error| ChunkError::from_source(number, self.claims.chunks.len(), error))?;
-        self.decoder.decode(&chunk, &self.encoded).map_err(|error| ChunkError::from_decode(number, error))?;
+        let base = self.base.as_deref().map(|base| base as &dyn BaseRoot);
+        self.decoder.decode(&chunk, &self.encoded, base).map_err(|error| ChunkError::from_decode(number, error))?;
         Ok(())
     }
 
@@ -304,10 +319,11 @@ impl<R: ChunkSource> VerifiedImage<R> {
     fn decode_next(&mut self) -> Result<Chunk, ChunkError> {
         let number = self.progress.chunk;
         let chunk = self.read_encoded()?;
-        let mut decoded = self.decoder.decode(&chunk, &self.encoded);
-        if decoded == Err(DecodeError::EncodedDigest) {
+        let base = self.base.as_deref().map(|base| base as &dyn BaseRoot);
+        let mut decoded = self.decoder.decode(&chunk, &self.encoded, base);
+        if matches!(decoded, Err(DecodeError::EncodedDigest)) {
             ask_again(&mut self.source, number, &self.claims.chunks, &mut self.encoded)?;
-            decoded = self.decoder.decode(&chunk, &self.encoded);
+            decoded = self.decoder.decode(&chunk, &self.encoded, base);
         }
         decoded.map_err(|error| ChunkError::from_decode(number, error))?;
         Ok(chunk)

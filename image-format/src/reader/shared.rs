@@ -6,11 +6,12 @@ use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::chunk_source::{Again, ChunkSource, Passage};
-use crate::codec::{FrameDecoder, authenticate, fit};
+use crate::codec::{ChunkDecoder, authenticate, fit};
+use crate::delta::MAX_REFERENCE;
 use crate::digest::Digest;
 use crate::table::Chunk;
 
-use super::{ChunkError, Reading, VerifiedImage, ask_again};
+use super::{Base, ChunkError, Reading, VerifiedImage, ask_again};
 
 /// Adjacent chunks up to so many plain bytes are taken together, so that what is written goes out in large pieces however small the
 /// chunks are.
@@ -76,6 +77,7 @@ pub struct SharedRoot<'a, S> {
     /// By chunk number; empty when nothing is reused.
     places: Vec<Option<Place>>,
     reuse: &'a dyn Reuse,
+    base: Option<&'a Base>,
     feed: Mutex<Feed<'a, S>>,
 }
 
@@ -152,14 +154,14 @@ impl<S: ChunkSource> VerifiedImage<S> {
             failed: None,
             stopped: false,
         };
-        Ok(SharedRoot { chunks, root, places, reuse, feed: Mutex::new(feed) })
+        Ok(SharedRoot { chunks, root, places, reuse, base: self.base.as_ref(), feed: Mutex::new(feed) })
     }
 }
 
 impl<'a, S: ChunkSource> SharedRoot<'a, S> {
     /// A worker; each thread has its own.
     pub fn worker(&self) -> RootWorker<'_, 'a, S> {
-        RootWorker { shared: self, decoder: FrameDecoder::new(), encoded: Vec::new() }
+        RootWorker { shared: self, decoder: ChunkDecoder::new(), encoded: Vec::new() }
     }
 
     /// The longest run that [`RootWorker::next`] gives: how much room it must be given.
@@ -169,7 +171,8 @@ impl<'a, S: ChunkSource> SharedRoot<'a, S> {
 
     /// Bytes that a worker needs at most, the room for a run included (IMG-60).
     pub fn worker_memory(&self) -> usize {
-        self.longest_run() + self.longest(|chunk| chunk.encoded_len).max(RUN)
+        let reference = if self.base.is_some() { MAX_REFERENCE as usize } else { 0 };
+        self.longest_run() + self.longest(|chunk| chunk.encoded_len).max(RUN) + reference
     }
 
     fn longest(&self, len: impl Fn(&Chunk) -> u32) -> usize {
@@ -222,7 +225,7 @@ impl<'a, S: ChunkSource> SharedRoot<'a, S> {
 #[must_use]
 pub struct RootWorker<'s, 'a, S> {
     shared: &'s SharedRoot<'a, S>,
-    decoder: FrameDecoder,
+    decoder: ChunkDecoder,
     /// Of the chunks of one run, one behind the other.
     encoded: Vec<u8>,
 }
@@ -316,7 +319,12 @@ impl<S: ChunkSource> RootWorker<'_, '_, S> {
             let mut feed = self.shared.lock();
             feed.taken.fetched += ask_again(feed.source, number, self.shared.chunks, encoded)?;
         }
-        self.decoder.decode(chunk, encoded, into).map_err(|error| ChunkError::from_decode(number, error))
+        let decoded = match self.shared.base {
+            None => self.decoder.decode(chunk, encoded, None, into),
+            // The encoded bytes of a delta do not say what comes of them (IMG-54).
+            Some(base) => self.decoder.decode_and_check(chunk, encoded, Some(&**base), into),
+        };
+        decoded.map_err(|error| ChunkError::from_decode(number, error))
     }
 
     /// Is the chunk where it should be?

@@ -8,12 +8,24 @@ use crate::signatures::RecordAlgorithm;
 use super::{Reading, Signers, UnverifiedImage, VerifiedImage, VerifyError};
 
 impl<R> UnverifiedImage<R> {
-    /// Checks the signatures of manifest and transport, then that transport, manifest and chunk table belong together, and only then reads
+    /// As [`UnverifiedImage::verify_any`], of a full image: a delta is refused (IMG-70).
+    ///
+    /// # Errors
+    /// The first thing that does not hold.
+    pub fn verify(self, policy: &TrustPolicy) -> Result<VerifiedImage<R>, VerifyError> {
+        let image = self.verify_any(policy)?;
+        match image.base() {
+            None => Ok(image),
+            Some(base) => Err(VerifyError::Delta { base }),
+        }
+    }
+
+    /// Of a full image or a delta: checks the signatures of manifest and transport, then that transport, manifest and chunk table belong together, and only then reads
     /// manifest and table (IMG-4, IMG-34, IMG-40, IMG-41, IMG-51).
     ///
     /// # Errors
     /// The first thing that does not hold, in that order.
-    pub fn verify(self, policy: &TrustPolicy) -> Result<VerifiedImage<R>, VerifyError> {
+    pub fn verify_any(self, policy: &TrustPolicy) -> Result<VerifiedImage<R>, VerifyError> {
         let signers = Signers {
             manifest: self.check_role(Role::Manifest, policy)?,
             transport: self.check_role(Role::Transport, policy)?,
@@ -25,6 +37,7 @@ impl<R> UnverifiedImage<R> {
             manifest_bytes: self.manifest,
             claims,
             signers,
+            base: None,
             progress: Reading { chunk: 0, open: None, failed: false },
             decoder: Decoder::new(),
             encoded: Vec::new(),

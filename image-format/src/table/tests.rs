@@ -9,6 +9,7 @@ fn chunks() -> Vec<Chunk> {
     let mut chunk = |payload, plain_offset, plain_len, encoded_len| {
         let chunk = Chunk {
             payload,
+            encoding: Encoding::Zstd,
             plain_len,
             plain_offset,
             encoded_offset,
@@ -29,13 +30,14 @@ fn bytes(chunks: &[Chunk]) -> Vec<u8> {
 fn edited(edit: impl FnOnce(&mut Vec<Chunk>)) -> Result<Vec<Chunk>, TableError> {
     let mut chunks = chunks();
     edit(&mut chunks);
-    parse(&bytes(&chunks), &good(), 200)
+    parse(&bytes(&chunks), &good(), 200, None)
 }
 
 #[test]
 fn img_50_layout() {
     let chunk = Chunk {
         payload: 0x0201,
+        encoding: Encoding::Zstd,
         plain_len: 0x0605_0403,
         plain_offset: 0x0E0D_0C0B_0A09_0807,
         encoded_offset: 0x1615_1413_1211_100F,
@@ -62,12 +64,12 @@ fn img_50_reserved_encodings_and_fields() {
     for encoding in [0, 2, 3, 256] {
         let mut table = bytes(&chunks());
         table[96 + 2..96 + 4].copy_from_slice(&u16::to_le_bytes(encoding));
-        assert_eq!(parse(&table, &good(), 200), Err(TableError::Encoding { chunk: 1, found: encoding }));
+        assert_eq!(parse(&table, &good(), 200, None), Err(TableError::Encoding { chunk: 1, found: encoding }));
     }
     for at in 28..32 {
         let mut table = bytes(&chunks());
         table[2 * 96 + at] = 1;
-        assert_eq!(parse(&table, &good(), 200), Err(TableError::Reserved { chunk: 2 }));
+        assert_eq!(parse(&table, &good(), 200, None), Err(TableError::Reserved { chunk: 2 }));
     }
 }
 
@@ -127,14 +129,14 @@ fn img_52_lengths() {
 fn img_51_the_data_ends_where_the_transport_says() {
     for data_len in [0, 199, 201, u64::MAX] {
         let expected = TableError::DataLength { found: 200, expected: data_len };
-        assert_eq!(parse(&bytes(&chunks()), &good(), data_len), Err(expected));
+        assert_eq!(parse(&bytes(&chunks()), &good(), data_len, None), Err(expected));
     }
 }
 
 #[test]
 fn img_2_whole_records_only() {
     let table = bytes(&chunks());
-    assert_eq!(parse(&table[..table.len() - 1], &good(), 200), Err(TableError::Length(383)));
+    assert_eq!(parse(&table[..table.len() - 1], &good(), 200, None), Err(TableError::Length(383)));
 }
 
 proptest! {
@@ -143,7 +145,7 @@ proptest! {
     fn an_accepted_table_always_covers(at in 0_usize..4 * 96, byte in any::<u8>()) {
         let mut table = bytes(&chunks());
         table[at] = byte;
-        if let Ok(chunks) = parse(&table, &good(), 200) {
+        if let Ok(chunks) = parse(&table, &good(), 200, None) {
             let plain: u64 = chunks.iter().map(|chunk| u64::from(chunk.plain_len)).sum();
             let encoded: u64 = chunks.iter().map(|chunk| u64::from(chunk.encoded_len)).sum();
             prop_assert_eq!((plain, encoded), (12288 + 1000 + 24, 200));

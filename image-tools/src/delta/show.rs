@@ -1,32 +1,34 @@
-//! What `inspect` and `verify` say of a delta.
+//! What `inspect` says of a delta.
 
 use std::fmt::Write as _;
-use std::fs::File;
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use image_format::{DeltaChunk, Encoding, TrustPolicy, UnverifiedImage};
+use image_format::{Chunk, Claims, Encoding, SystemId, UnverifiedImage};
 use serde_json::{Value, json};
 
 use crate::inspect::{algorithm, ascii};
 use crate::output;
-use crate::progress::Progress;
-use crate::source::Source;
 
 /// Chunks of one encoding: how many, and their plain and encoded bytes.
-fn sums(chunks: &[DeltaChunk], encoding: Encoding) -> (usize, u64, u64) {
-    let of = chunks.iter().filter(|item| item.encoding == encoding);
-    of.fold((0, 0, 0), |(count, plain, encoded), item| {
-        (count + 1, plain + u64::from(item.chunk.plain_len), encoded + u64::from(item.chunk.encoded_len))
+fn sums(chunks: &[Chunk], encoding: Encoding) -> (usize, u64, u64) {
+    let of = chunks.iter().filter(|chunk| chunk.encoding == encoding);
+    of.fold((0, 0, 0), |(count, plain, encoded), chunk| {
+        (count + 1, plain + u64::from(chunk.plain_len), encoded + u64::from(chunk.encoded_len))
     })
 }
 
 const NAMES: [(Encoding, &str); 3] = [(Encoding::Copy, "copy"), (Encoding::Patch, "patch"), (Encoding::Zstd, "whole")];
 
 /// Shows what a delta says about itself.
-pub fn inspect<R>(delta: &UnverifiedImage<R>, path: &Path, as_json: bool) -> Result<()> {
-    let claims = delta.delta_claims().with_context(|| format!("{} contradicts itself", path.display()))?;
-    let file_len = delta.data_start() + claims.transport.transport.data_len;
+pub fn inspect<R>(
+    delta: &UnverifiedImage<R>,
+    claims: &Claims,
+    base: SystemId,
+    path: &Path,
+    as_json: bool,
+) -> Result<()> {
+    let file_len = delta.data_start() + claims.transport.data_len;
     let records = delta.signatures().records();
     let manifest = &claims.manifest;
     if as_json {
@@ -46,7 +48,7 @@ pub fn inspect<R>(delta: &UnverifiedImage<R>, path: &Path, as_json: bool) -> Res
         let all = json!({
             "format": 1,
             "verified": false,
-            "delta_from": claims.transport.base.to_string(),
+            "delta_from": base.to_string(),
             "system_id": claims.system_id.to_string(),
             "file_bytes": file_len,
             "head_bytes": delta.data_start(),
@@ -58,7 +60,7 @@ pub fn inspect<R>(delta: &UnverifiedImage<R>, path: &Path, as_json: bool) -> Res
     }
     let mut text = format!("{}: NOT VERIFIED, this is what the file says about itself\n", path.display());
     // Writing to a String cannot fail.
-    let _ = writeln!(text, "  a delta      from system {}", claims.transport.base);
+    let _ = writeln!(text, "  a delta      from system {base}");
     let _ = writeln!(text, "  system id    {}", claims.system_id);
     let (id, version, arch) = (&manifest.os_id, &manifest.version, manifest.architecture);
     let _ = writeln!(text, "  system       {id} {version} for {arch}, epoch {}", manifest.epoch);
@@ -76,37 +78,5 @@ pub fn inspect<R>(delta: &UnverifiedImage<R>, path: &Path, as_json: bool) -> Res
     if records.is_empty() {
         text.push_str("  not signed\n");
     }
-    output::print(text.as_bytes())
-}
-
-/// Checks every byte of a delta, and what comes of it if its base is at hand.
-pub fn verify(delta: UnverifiedImage<Source>, path: &Path, policy: &TrustPolicy, base: Option<&Path>) -> Result<()> {
-    let refused = || format!("{} is refused", path.display());
-    let mut delta = delta.verify_delta(policy).with_context(refused)?;
-    let progress = Progress::new("verifying", delta.manifest().payloads.iter().map(|p| p.size).sum());
-    let told = match base {
-        None => {
-            while delta.check_next().with_context(refused)? {}
-            "whole; what it makes of its base was not looked at (--base)"
-        }
-        Some(base) => {
-            let root = File::open(base).with_context(|| format!("cannot open {}", base.display()))?;
-            while let Some((_, plain)) = delta.next_chunk(&root).with_context(refused)? {
-                progress.add(plain.bytes.len() as u64);
-            }
-            "good"
-        }
-    };
-    drop(progress);
-    let manifest = delta.manifest();
-    let (id, version, arch) = (&manifest.os_id, &manifest.version, manifest.architecture);
-    let mut text = format!("{}: {told}\n  {id} {version} for {arch}, epoch {}\n", path.display(), manifest.epoch);
-    let _ = writeln!(text, "  system id  {}\n  from       {}", delta.system_id(), delta.base());
-    for (role, by) in [("manifest", &delta.signers().manifest), ("transport", &delta.signers().transport)] {
-        by.iter().for_each(|id| {
-            let _ = writeln!(text, "  {role:9} signed by {id}");
-        });
-    }
-    delta.finish().with_context(refused)?;
     output::print(text.as_bytes())
 }

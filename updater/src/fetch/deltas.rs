@@ -1,7 +1,14 @@
 //! The list of deltas beside an image, and which of them is the cheapest (FET-60 to FET-62). Lines and not JSON: nobody has signed them.
 
+use std::io::Read;
+use std::time::Duration;
+
+use super::client::{Settings, client};
+
 /// The longest list that is read.
 pub const LONGEST_LIST: usize = 64 * 1024;
+/// For the whole list: without it everything goes on.
+const PATIENCE: Duration = Duration::from_secs(5);
 const FIRST_LINE: &str = "ralph-deltas 1";
 const LONGEST_URL: usize = 2048;
 
@@ -85,6 +92,26 @@ fn absolute(url: &str, image: &str) -> Option<String> {
     let path = image.split(['?', '#']).next()?;
     let folder = path.split_once("://").filter(|(_, rest)| rest.contains('/')).and(path.rsplit_once('/'))?.0;
     (!odd).then(|| format!("{folder}/{url}"))
+}
+
+/// Asks for the list beside an image, once and in a few seconds. That there is none, or that nobody answers, is an empty list.
+///
+/// # Errors
+/// There is something, and it is no list.
+pub fn fetch_list(image: &str, settings: &Settings) -> Result<Vec<Delta>, BadList> {
+    let Some(bytes) = ask(&list_address(image), settings) else { return Ok(Vec::new()) };
+    parse_list(&bytes, image)
+}
+
+fn ask(url: &str, settings: &Settings) -> Option<Vec<u8>> {
+    let proxy = settings.proxy.choose(url, |name| std::env::var(name).ok()).ok()?;
+    let agent = ureq::Agent::new_with_config(client(settings.patience, proxy));
+    let request = agent.get(url).header("Accept-Encoding", "identity").config().timeout_global(Some(PATIENCE)).build();
+    let answer = request.call().ok().filter(|answer| answer.status().as_u16() == 200)?;
+    let mut bytes = Vec::new();
+    let mut body = answer.into_body().into_reader().take(LONGEST_LIST as u64 + 1);
+    body.read_to_end(&mut bytes).ok()?;
+    Some(bytes)
 }
 
 /// The shortest delta from a system that is here, if it is shorter than what the image itself would cost.

@@ -48,6 +48,7 @@ pub(super) fn chunks(file: &[u8]) -> Vec<Chunk> {
     let data = &file[HEAD..];
     let chunk = |(at, bytes): (usize, &[u8])| Chunk {
         payload: 0,
+        encoding: image_format::Encoding::Zstd,
         plain_len: 1 << 20,
         plain_offset: (at as u64) << 20,
         encoded_offset: (at * CHUNK) as u64,

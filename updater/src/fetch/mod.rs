@@ -22,7 +22,7 @@ mod wire;
 
 pub use backoff::{FETCHING, OPENING, Retry};
 pub use client::{BadProxy, PATIENCE, Patience, Proxying, Settings, client};
-pub use deltas::{BadList, Delta, LONGEST_LIST, cheapest, list_address, parse_list};
+pub use deltas::{BadList, Delta, LONGEST_LIST, cheapest, fetch_list, list_address, parse_list};
 pub use engine::MakeAgent;
 pub use fault::{Failure, Fault, FetchError, without_credentials};
 pub use http::{Http, HttpChunks};

@@ -4,6 +4,7 @@
 //! back from it. The tree that this gives is the slot's tree, its top must be the signed root hash, and it is written, flushed and read back
 //! in its turn.
 
+mod base;
 mod handles;
 mod prove;
 mod tree;
@@ -16,6 +17,7 @@ use image_format::{ChunkError, Digest, VerityError};
 
 use crate::stop::Stop;
 
+pub use base::SlotRoot;
 pub use prove::Proven;
 pub use write::{Done, Written, write};
 

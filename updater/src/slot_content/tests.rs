@@ -1,5 +1,7 @@
 //! A slot from several threads, from several places, and with several things wrong.
 
+mod deltas;
+
 use std::io::{self, Cursor};
 use std::sync::Mutex;
 
@@ -28,7 +30,7 @@ fn root(version: u8) -> Vec<u8> {
 type Image = VerifiedImage<Cursor<Vec<u8>>>;
 
 fn open(file: Vec<u8>) -> Image {
-    UnverifiedImage::read_head(Cursor::new(file)).unwrap().verify(&trust(&[key()])).unwrap()
+    UnverifiedImage::read_head(Cursor::new(file)).unwrap().verify_any(&trust(&[key()])).unwrap()
 }
 
 fn file(version: u8) -> Vec<u8> {

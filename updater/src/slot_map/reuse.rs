@@ -36,7 +36,17 @@ pub struct Running<'s> {
 impl<'s> KnownSlots<'s> {
     /// What `maps` know of the slot `target` and of the other one, if that runs. A map of which nothing holds is not believed (SLM-2).
     pub fn new(maps: &SlotMaps, target: Slot, slot: &mut dyn SlotIo, running: Option<Running<'s>>) -> Self {
-        let in_place = if_any_holds(maps.known(target), |at, into| slot.read_at_uncached(at, into).is_ok());
+        Self::by_reading(maps, target, |at, into| slot.read_at_uncached(at, into).is_ok(), running)
+    }
+
+    /// As [`KnownSlots::new`], of a target that is open for reading alone; `read` says whether it could.
+    pub fn by_reading(
+        maps: &SlotMaps,
+        target: Slot,
+        read: impl FnMut(u64, &mut [u8]) -> bool,
+        running: Option<Running<'s>>,
+    ) -> Self {
+        let in_place = if_any_holds(maps.known(target), read);
         let mut elsewhere = running.map_or_else(Vec::new, |running| {
             let pieces = maps.of_running(!target, running.system);
             if_any_holds(pieces, |at, into| running.slot.read_at(at, into).is_ok())

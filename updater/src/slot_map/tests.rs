@@ -17,6 +17,7 @@ fn chunk(offset: u64, len: u32, content: &str) -> Chunk {
     fill(content, &mut plain);
     Chunk {
         payload: 0,
+        encoding: image_format::Encoding::Zstd,
         plain_len: len,
         plain_offset: offset,
         encoded_offset: 0,

@@ -78,6 +78,7 @@ mod tests {
         let digest = Digest::of("");
         Chunk {
             payload: 0,
+            encoding: image_format::Encoding::Zstd,
             plain_len: len,
             plain_offset: 0,
             encoded_offset: 0,

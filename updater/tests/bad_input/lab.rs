@@ -58,6 +58,11 @@ pub fn running_spec() -> ImageSpec {
     ImageSpec { version: "2.0.0".to_owned(), epoch: EPOCH, compatible: Vec::new(), ..spec() }
 }
 
+/// The image of the system that runs.
+pub fn running_image() -> Vec<u8> {
+    Plain { root: program_like(4 * 4096, 9), ..Plain::small() }.build(&running_spec(), &[key(1)])
+}
+
 /// What the attacks are made from: it would be applied.
 pub fn good_spec() -> ImageSpec {
     ImageSpec { version: "3.0.0".to_owned(), title: "RalphOS 3.0.0".to_owned(), ..running_spec() }
@@ -84,9 +89,7 @@ impl Lab {
         put_first_system(&mut esp, &layout);
         drop(esp);
         let mut lab = Lab { dir, disk, layout, pristine: Vec::new() };
-        let second = Plain { root: program_like(4 * 4096, 9), ..Plain::small() };
-        let image = second.build(&running_spec(), &[key(1)]);
-        lab.apply(&image, &trust(&[1], 1), &Policy::default()).unwrap();
+        lab.apply(&running_image(), &trust(&[1], 1), &Policy::default()).unwrap();
         lab.commit();
         lab.pristine = fs::read(&lab.disk).unwrap();
         assert_eq!(lab.next_boot(), "ralphos-b-g2.conf");

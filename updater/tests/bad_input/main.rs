@@ -3,6 +3,7 @@
 
 mod attacks;
 mod binary;
+mod deltas;
 mod lab;
 mod moving;
 // How an image is taken apart, changed and put together again, with new signatures or the old ones.

@@ -242,7 +242,6 @@ fn tables() -> Vec<Attack> {
             set(1, 24, &u32::MAX.to_le_bytes()),
         ),
         Attack::file("data that no chunk covers", "untrusted/table-data-length", slack),
-        Attack::file("a delta", "untrusted/transport-encoding", table(&|parts| parts.transport[68] = 1)),
         Attack::file("bases of a full image", "untrusted/transport-encoding", table(&|parts| parts.transport[70] = 16)),
         Attack::file(
             "a transport record of another length",

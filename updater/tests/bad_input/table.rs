@@ -6,7 +6,7 @@ use updater::config::Policy;
 
 use crate::lab::{Lab, good_spec, specification};
 use crate::parts::{Plain, key, trust};
-use crate::{attacks, signed};
+use crate::{attacks, deltas, signed};
 
 /// One attack, in as many files as it takes.
 pub struct Attack {
@@ -60,7 +60,8 @@ fn random() -> Random {
 }
 
 fn all() -> Vec<Attack> {
-    let mut all = attacks::all(&mut random());
+    let mut all = deltas::all();
+    all.extend(attacks::all(&mut random()));
     all.extend(signed::all());
     all
 }
@@ -82,8 +83,11 @@ fn thr_14_every_attack_is_refused_with_its_reason_and_changes_nothing() {
     }
     // The files were refused for what was done to them: as it was, the image is taken.
     let good = Plain::small().build(&good_spec(), &[key(1)]);
-    lab.apply(&good, &trust(&[1], 1), &Policy::default()).unwrap();
-    assert_eq!(lab.next_boot(), "ralphos-a-g3+3-0.conf");
+    for good in [good, deltas::good_delta()] {
+        lab.put_back();
+        lab.apply(&good, &trust(&[1], 1), &Policy::default()).unwrap();
+        assert_eq!(lab.next_boot(), "ralphos-a-g3+3-0.conf");
+    }
 }
 
 #[test]

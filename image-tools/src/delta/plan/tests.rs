@@ -15,6 +15,7 @@ fn chunks(list: &[(u32, u32)]) -> Vec<Chunk> {
             at += u64::from(plain_len);
             Chunk {
                 payload: 0,
+                encoding: image_format::Encoding::Zstd,
                 plain_len,
                 plain_offset: at - u64::from(plain_len),
                 encoded_offset: 0,

@@ -1,0 +1,100 @@
+//! Why an apply ends without a staged system.
+
+use boot_entries::{ChangeError, PayloadKind};
+use disk_layout::{LockError, SlotError};
+use image_format::{Architecture, ChunkError, FinishError, HeadError, PeError, VerifyError};
+
+use crate::host::HostError;
+use crate::refuse::Refusal;
+use crate::session::SessionError;
+use crate::slot_content::SlotContentError;
+
+/// Why nothing was applied. Before [`ApplyError::NotFenced`] nothing was changed; whatever it is, the running system is
+/// untouched.
+#[derive(Debug, thiserror::Error)]
+pub enum ApplyError {
+    /// Not an image, or a damaged one.
+    #[error("this is not a usable image")]
+    Head(#[from] HeadError),
+    /// Not signed as the machine demands, or inconsistent.
+    #[error("the image is not trusted")]
+    Untrusted(#[from] VerifyError),
+    /// Nobody has the file that its head is of.
+    #[error("the image cannot be fetched")]
+    Source(#[source] std::io::Error),
+    /// A rule is against it.
+    #[error("the image is refused")]
+    Refused(#[from] Refusal),
+    /// The machine, before the fence.
+    #[error(transparent)]
+    Session(#[from] SessionError),
+    /// The lock cannot be taken.
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    /// The fence failed, so the slot was not written to. Its old entry may still be there.
+    #[error("slot {slot} could not be fenced, and so was not written to; the running system is untouched")]
+    NotFenced {
+        /// The slot.
+        slot: disk_layout::Slot,
+        /// What failed.
+        source: Box<FencedError>,
+    },
+    /// The entry's live byte may be on the medium or not.
+    #[error(
+        "the new system is whole in slot {slot}, but whether it boots next is uncertain: the EFI partition failed at the last step; `ralph-update status` tells what the disk says now"
+    )]
+    Uncertain {
+        /// The slot.
+        slot: disk_layout::Slot,
+        /// What failed.
+        source: Box<FencedError>,
+    },
+    /// Something failed once the slot was fenced.
+    #[error("slot {slot} is fenced and cannot boot; the running system is untouched; mend the cause and apply again")]
+    Fenced {
+        /// The slot.
+        slot: disk_layout::Slot,
+        /// What failed.
+        source: Box<FencedError>,
+    },
+}
+
+/// What can fail once the slot is fenced.
+#[derive(Debug, thiserror::Error)]
+pub enum FencedError {
+    /// The image broke off or is damaged.
+    #[error("the image cannot be used")]
+    Image(#[from] ChunkError),
+    /// The image does not end where it should.
+    #[error("the image cannot be used")]
+    End(#[from] FinishError),
+    /// The slot's content.
+    #[error(transparent)]
+    Content(#[from] SlotContentError),
+    /// The slot cannot be opened.
+    #[error(transparent)]
+    Slot(#[from] SlotError),
+    /// The ESP cannot be opened.
+    #[error(transparent)]
+    Host(#[from] HostError),
+    /// The ESP cannot be changed.
+    #[error("the boot entry cannot be staged")]
+    Change(#[from] ChangeError),
+    /// The kernel is no program the firmware starts.
+    #[error("the kernel in the image cannot be started by this machine's firmware")]
+    Kernel(#[from] PeError),
+    /// The kernel is for another machine.
+    #[error("the kernel in the image is for {kernel}, this machine is {machine}")]
+    KernelMachine {
+        /// By its PE header.
+        kernel: Architecture,
+        /// By its slots.
+        machine: Architecture,
+    },
+    /// Somebody asked for an end.
+    #[error("interrupted by a signal")]
+    Interrupted,
+    /// The image lacks a payload, which its manifest excludes.
+    #[error("the image carries no {0}")]
+    Missing(PayloadKind),
+}
