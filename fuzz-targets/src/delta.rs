@@ -1,6 +1,7 @@
 //! Deltas: the chunk table and one chunk, as only their signer could write them, and the list of deltas, which nobody signs.
 
 use std::io;
+use std::sync::LazyLock;
 
 use image_format::{
     BaseRoot, Chunk, DeltaChunk, DeltaDecoder, DeltaError, Digest, Encoding, UnverifiedImage, VerifyError,
@@ -91,19 +92,19 @@ pub fn delta_seeds() -> Vec<Seed> {
 }
 
 /// The head of the small image, as that of a delta (IMG-70).
-fn small_delta() -> Parts {
+static SMALL: LazyLock<Parts> = LazyLock::new(|| {
     let mut parts = Parts::small();
     parts.transport[68..70].copy_from_slice(&1_u16.to_le_bytes());
     parts.transport[70..72].copy_from_slice(&1_u16.to_le_bytes());
     parts.transport.extend([9; 32]);
     parts.data.clear();
     parts
-}
+});
 
 /// IMG-51, IMG-72: any bytes as the table of a delta whose transport names it; before them eight of the data's length.
 pub fn delta_table(data: &[u8]) {
     let Some((data_len, table)) = data.split_first_chunk() else { return };
-    let mut parts = small_delta();
+    let mut parts = SMALL.clone();
     parts.table = table.to_vec();
     parts.transport[32..64].copy_from_slice(Digest::of(table).as_ref());
     parts.transport[64..68].copy_from_slice(&(table.len() as u32).to_le_bytes());
