@@ -1,10 +1,14 @@
-//! One chunk of a delta, as only its signer could write it.
+//! Deltas: the chunk table and one chunk, as only their signer could write them, and the list of deltas, which nobody signs.
 
 use std::io;
+use std::sync::LazyLock;
 
-use image_format::{BaseRoot, Chunk, ChunkError, DeltaChunkDecoder, Digest, Encoding};
+use image_format::{BaseRoot, Chunk, ChunkError, DeltaChunkDecoder, Digest, Encoding, UnverifiedImage, VerifyError};
+use updater::fetch::{cheapest, parse_list};
 
 use crate::Seed;
+use crate::image::covered;
+use crate::parts::Parts;
 
 /// Beyond it the base ends.
 const BASE: u64 = 64 << 10;
@@ -84,4 +88,90 @@ pub fn delta_seeds() -> Vec<Seed> {
         ("patch", with(1, 5000, &[&two, &frame])),
         ("copy", with(2, 8192, &[&two])),
     ]
+}
+
+/// The head of the small image, as that of a delta (IMG-70).
+static SMALL: LazyLock<Parts> = LazyLock::new(|| {
+    let mut parts = Parts::small();
+    parts.transport[68..70].copy_from_slice(&1_u16.to_le_bytes());
+    parts.transport[70..72].copy_from_slice(&1_u16.to_le_bytes());
+    parts.transport.extend([9; 32]);
+    parts.data.clear();
+    parts
+});
+
+/// IMG-51, IMG-72: any bytes as the table of a delta whose transport names it; before them eight of the data's length.
+pub fn delta_table(data: &[u8]) {
+    let Some((data_len, table)) = data.split_first_chunk() else { return };
+    let mut parts = SMALL.clone();
+    parts.table = table.to_vec();
+    parts.transport[32..64].copy_from_slice(Digest::of(table).as_ref());
+    parts.transport[64..68].copy_from_slice(&(table.len() as u32).to_le_bytes());
+    parts.transport[72..80].copy_from_slice(data_len);
+    let file = parts.join();
+    let Ok(head) = UnverifiedImage::read_head(file.as_slice()) else {
+        assert!(table.is_empty() || !table.len().is_multiple_of(96));
+        return;
+    };
+    let claims = match head.claims() {
+        Ok(claims) => claims,
+        Err(VerifyError::Table(_)) => return,
+        Err(error) => panic!("the head was good: {error}"),
+    };
+    assert_eq!(claims.transport.base, Some([9; 32].into()));
+    covered(&claims.manifest, &claims.chunks, u64::from_le_bytes(*data_len));
+    for chunk in claims.chunks {
+        assert!(chunk.payload == 0 || chunk.encoding == Encoding::Zstd);
+        let bound = zstd::zstd_safe::compress_bound(chunk.plain_len as usize);
+        let longest = match chunk.encoding {
+            Encoding::Zstd => bound,
+            Encoding::Patch => 12_290 + bound,
+            Encoding::Copy => 12_290,
+        };
+        assert!((1..=longest).contains(&(chunk.encoded_len as usize)), "{chunk:?}");
+    }
+}
+
+pub fn table_seeds() -> Vec<Seed> {
+    let parts = Parts::small();
+    let plain = [&parts.transport[72..80], &parts.table].concat();
+    // Root's first chunk as a patch, its second as a copy.
+    let mut mixed = plain.clone();
+    mixed[8 + 2] = 2;
+    mixed[8 + 96 + 2] = 3;
+    vec![("plain", plain), ("mixed", mixed)]
+}
+
+/// FET-60, FET-61: any bytes as a list of deltas. An address that comes of it lies beside the image, or is a whole one.
+pub fn delta_list(data: &[u8]) {
+    const FOLDER: &str = "https://me:pw@updates.example/x/";
+    let image = format!("{FOLDER}v3.zst?token=1");
+    let Ok(list) = parse_list(data, &image) else { return };
+    assert!(data.len() <= 64 << 10 && list.len() <= data.len() / 68);
+    let mut again = "ralph-deltas 1\n".to_owned();
+    for delta in &list {
+        assert!(delta.url.bytes().all(|byte| byte.is_ascii_graphic()), "{delta:?}");
+        assert!(delta.url.starts_with("http://") || delta.url.starts_with("https://"), "{delta:?}");
+        if let Some(path) = delta.url.strip_prefix(FOLDER) {
+            let whole = data.windows(FOLDER.len()).any(|window| window == FOLDER.as_bytes());
+            assert!(whole || !path.split('/').any(|part| part.is_empty() || part == ".."), "{delta:?}");
+        }
+        again.push_str(&format!("{} {} {}\n", Digest::from(delta.from), delta.bytes, delta.url));
+    }
+    // One more address may be too long now: the folder stands in it.
+    if let Ok(same) = parse_list(again.as_bytes(), &image) {
+        assert_eq!(same, list);
+    }
+    let here: Vec<[u8; 32]> = list.iter().map(|delta| delta.from).collect();
+    let least = list.iter().map(|delta| delta.bytes).min();
+    assert_eq!(cheapest(&list, &here, u64::MAX).map(|delta| delta.bytes), least.filter(|bytes| *bytes < u64::MAX));
+    assert_eq!(cheapest(&list, &here, least.unwrap_or(0)), None);
+    assert_eq!(cheapest(&list, &[], u64::MAX), None);
+}
+
+pub fn list_seeds() -> Vec<Seed> {
+    let line = |digit: &str, rest: &str| format!("{} {rest}\n", digit.repeat(64));
+    let two = [line("a", "1000 v2-v3.delta"), line("0", "18446744073709551615 http://other.example/d?x=1")].concat();
+    let list = |lines: &str| format!("ralph-deltas 1\n{lines}").into_bytes();
+    vec![("empty", list("")), ("two", list(&two)), ("up", list(&line("b", "7 deltas/../../v2.delta")))]
 }

@@ -42,7 +42,7 @@ fn is_signed(data: &[u8]) -> bool {
 }
 
 /// IMG-51.
-fn covered(manifest: &Manifest, chunks: &[image_format::Chunk], data_len: u64) {
+pub fn covered(manifest: &Manifest, chunks: &[image_format::Chunk], data_len: u64) {
     let (mut encoded, mut sizes) = (0, vec![0; manifest.payloads.len()]);
     for chunk in chunks {
         let payload = usize::from(chunk.payload);

@@ -16,16 +16,18 @@ pub mod mutate;
 // How an image is taken apart, changed and signed again.
 #[path = "../../image-format/tests/common/mod.rs"]
 mod parts;
+mod slot_map;
 mod sparse;
 
 pub use boot::{boot_entry, entry_names, guard_record, loader};
 pub use config::{health_config, http_answer, update_config};
-pub use delta::delta_chunk;
+pub use delta::{delta_chunk, delta_list, delta_table};
 pub use disk::gpt;
 pub use download::download_answer;
 pub use fat::fat;
 pub use files::file_map;
 pub use image::{chunk_stream, chunk_table, image_head, manifest};
+pub use slot_map::slot_map;
 
 /// A named seed.
 pub type Seed = (&'static str, Vec<u8>);
@@ -44,11 +46,14 @@ pub struct Target {
 }
 
 /// All of them.
-pub const TARGETS: [Target; 16] = [
+pub const TARGETS: [Target; 19] = [
     Target { name: "image_head", run: image_head, seeds: image::head_seeds, max_len: 16 << 10 },
     Target { name: "chunk_table", run: chunk_table, seeds: image::table_seeds, max_len: 4 << 10 },
     Target { name: "chunk_stream", run: chunk_stream, seeds: image::stream_seeds, max_len: 16 << 10 },
+    Target { name: "delta_table", run: delta_table, seeds: delta::table_seeds, max_len: 4 << 10 },
     Target { name: "delta_chunk", run: delta_chunk, seeds: delta::delta_seeds, max_len: 16 << 10 },
+    Target { name: "delta_list", run: delta_list, seeds: delta::list_seeds, max_len: 4 << 10 },
+    Target { name: "slot_map", run: slot_map, seeds: slot_map::map_seeds, max_len: 4 << 10 },
     Target { name: "manifest", run: manifest, seeds: image::manifest_seeds, max_len: 8 << 10 },
     Target { name: "entry_names", run: entry_names, seeds: boot::name_seeds, max_len: 256 },
     Target { name: "boot_entry", run: boot_entry, seeds: boot::entry_seeds, max_len: 5000 },

@@ -161,6 +161,11 @@ impl Machine {
         self.server.serve(path, answer)
     }
 
+    /// How many bytes of files went out under this URL.
+    pub fn sent(&self, url: &str) -> u64 {
+        self.server.sent(url.rsplit('/').next().unwrap_or_default())
+    }
+
     /// Serves a built image with one bit of the byte at `offset` flipped.
     ///
     /// # Errors

@@ -31,6 +31,9 @@ pub mod explain;
 #[cfg(feature = "apply")]
 pub mod fetch;
 #[cfg(feature = "apply")]
+#[doc(hidden)]
+pub mod parsers;
+#[cfg(feature = "apply")]
 mod plan;
 #[cfg(feature = "apply")]
 mod preflight;

@@ -8,6 +8,7 @@ mod doctor;
 mod hangs;
 mod health;
 mod power_cuts;
+mod reuse;
 mod scenarios;
 mod surroundings;
 mod var;

@@ -97,6 +97,11 @@ fn read(path: &Path) -> Option<Map> {
     Map::parse(&bytes)
 }
 
+/// See [`crate::parsers::slot_map`].
+pub(crate) fn written_again(bytes: &[u8]) -> Option<Vec<u8>> {
+    Map::parse(bytes).map(|map| map.to_bytes())
+}
+
 /// Puts a whole file in place of what is there, durably.
 fn replace(path: &Path, bytes: &[u8]) -> io::Result<File> {
     let new = path.with_extension("new");
