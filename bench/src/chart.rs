@@ -110,6 +110,8 @@ mod tests {
             theme,
             wall: wall_ratio,
             wall_ratio: Some(wall_ratio),
+            bare: None,
+            bare_ratio: None,
             cpu: 1.0,
             cpu_ratio: None,
             rss: 1e6,
@@ -117,6 +119,7 @@ mod tests {
             disk_read: 0.0,
             disk_written: 0.0,
             fetched: 5e6,
+            requests: 0.0,
             steps: Vec::new(),
         }
     }
