@@ -21,6 +21,8 @@ pub struct How<'a> {
     pub rounds: usize,
     /// On one processor core.
     pub one_core: bool,
+    /// Milliseconds that each answer of the server was late by.
+    pub latency: u64,
     /// Threads that were asked for.
     pub workers: Option<usize>,
     /// [`load`] before the first round.
@@ -54,7 +56,7 @@ pub fn about(lab: &Lab, how: &How) -> Result<String> {
         || "as many as ralph-update chooses: one more than it has processors, within IMG-60".to_owned(),
         |workers| workers.to_string(),
     );
-    writeln!(text, "workers: {workers}")?;
+    writeln!(text, "workers: {workers}; each answer of the server {} ms late", how.latency)?;
     writeln!(text, "ralph-update status: {:.1} ms, median of {STATUS_RUNS}", status(lab)? * 1e3)?;
     Ok(text)
 }

@@ -98,6 +98,9 @@ struct Run {
     /// On one processor core
     #[arg(long)]
     one_core: bool,
+    /// Milliseconds that each answer of the server is late by
+    #[arg(long, value_name = "MS", default_value_t = 0)]
+    latency: u64,
     /// Write the chart here
     #[arg(long, value_name = "FILE.svg")]
     chart: Option<PathBuf>,
@@ -148,12 +151,19 @@ fn prepare(pair: &Pair) -> Result<(Lab, Vec<case::Case>)> {
 
 fn run(args: &Run) -> Result<()> {
     let (lab, cases) = prepare(&args.pair)?;
+    lab.server.delay(args.latency);
     let before = about::load();
     let rounds = Rounds { count: args.rounds, one_core: args.one_core };
     let measured = rounds::run(cases, rounds, &lab.server);
     let lines = table::lines(&measured);
     let workers = args.pair.workers.map(usize::from);
-    let how = about::How { rounds: args.rounds, one_core: args.one_core, workers, load_before: &before };
+    let how = about::How {
+        rounds: args.rounds,
+        one_core: args.one_core,
+        latency: args.latency,
+        workers,
+        load_before: &before,
+    };
     let about = about::about(&lab, &how)?;
     println!("{}", report(&about, &lines, &measured));
     if let Some(path) = &args.chart {
