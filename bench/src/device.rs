@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
+use boot_entries::guard::{GuardError, GuardRecord};
+use boot_entries::state::EspState;
 use boot_entries::{BootOptions, FoundVars};
 use disk_layout::{DiskLayout, LockError, Slot, SlotBytes, SlotError, SlotFile, SlotIo, SlotReader, UpdateLock};
 use image_format::{PublicKey, TrustPolicy};
@@ -70,7 +72,30 @@ struct Machine {
     path: PathBuf,
     /// The target slot, where it is not reached through the file.
     device: Option<PathBuf>,
+    /// What runs, and what is remembered; or neither, as with `--disk`.
+    booted: Option<BootOptions>,
     records: Records,
+}
+
+impl Machine {
+    fn open(args: &Args) -> Result<Self> {
+        let disk = ImageFile::open(&args.disk)?;
+        let (mut booted, mut records) = (None, Records::none());
+        if let Some(dir) = &args.records {
+            booted = Some(system_in(&disk, Slot::A)?);
+            records = Records::in_dir(dir, "bench").taken_for_lasting();
+        }
+        Ok(Self { disk, path: args.disk.clone(), device: args.slot.clone(), booted, records })
+    }
+}
+
+/// What the kernel would have been started with by the slot's entry.
+fn system_in(disk: &ImageFile, slot: Slot) -> Result<BootOptions> {
+    let mut esp = disk.open_esp(Access::ReadOnly)?;
+    let state = EspState::read(esp.esp()).context("cannot read the boot entries")?;
+    let ours = state.live(slot).with_context(|| format!("nothing boots from slot {slot}"))?;
+    let entry = ours.entry.as_ref().map_err(|error| anyhow::anyhow!("{}: {error}", ours.file_name))?;
+    Ok(entry.options.clone())
 }
 
 impl Host for Machine {
@@ -83,7 +108,7 @@ impl Host for Machine {
     }
 
     fn booted(&self) -> Option<&BootOptions> {
-        self.disk.booted()
+        self.booted.as_ref()
     }
 
     fn loader_vars(&self) -> FoundVars {
@@ -115,6 +140,14 @@ impl Host for Machine {
         Some(Box::new(reader))
     }
 
+    fn read_guard(&self) -> Result<GuardRecord, GuardError> {
+        self.disk.read_guard()
+    }
+
+    fn write_guard(&self, lock: &UpdateLock, record: &GuardRecord) -> Result<(), GuardError> {
+        self.disk.write_guard(lock, record)
+    }
+
     fn is_blank(&self, slot: Slot) -> Option<bool> {
         self.disk.is_blank(slot)
     }
@@ -129,7 +162,7 @@ pub struct Args {
     /// A block device over its target slot.
     #[arg(long, value_name = "DEVICE")]
     slot: Option<PathBuf>,
-    /// The folder of the machine's records; without it there are none.
+    /// The folder of the machine's records; then slot A runs. Without it nothing does.
     #[arg(long, value_name = "DIR")]
     records: Option<PathBuf>,
     /// As `ralph-update apply` takes it.
@@ -150,10 +183,7 @@ pub struct Args {
 pub fn run(args: &Args) -> Result<()> {
     let pem = std::fs::read_to_string(&args.trust).with_context(|| format!("cannot read {}", args.trust.display()))?;
     let trust = TrustPolicy::new(vec![PublicKey::from_pem(&pem)?], std::num::NonZeroUsize::MIN)?;
-    let records =
-        args.records.as_ref().map_or_else(Records::none, |dir| Records::in_dir(dir, "bench").taken_for_lasting());
-    let (path, device) = (args.disk.clone(), args.slot.clone());
-    let host = Machine { disk: ImageFile::open(&path)?, path, device, records };
+    let host = Machine::open(args)?;
     let request = Request {
         trust: &trust,
         policy: &Policy::default(),
