@@ -29,7 +29,7 @@ impl Span {
 /// The longest gap that is read through instead of asking twice.
 pub const LONGEST_GAP: u64 = 64 * 1024;
 /// Of what is wanted, at most one part in so many more is fetched to close gaps.
-pub const GAP_SHARE: u64 = 32;
+pub const GAP_SHARE: u64 = 100;
 
 /// Joins what lies close together: a request costs a round trip, a small gap only its bytes. Touching spans are always joined; then the
 /// smallest gaps are closed, as long as none is longer than [`LONGEST_GAP`] and all together add no more than one part in [`GAP_SHARE`] to
