@@ -199,7 +199,7 @@ impl Lab {
     fn make_disk(&mut self) -> Result<()> {
         let image = self.path("v1.ralph.zst");
         let disk = self.path("disk.raw");
-        made(&disk, &[&image, &self.path("slot.img")], |new| {
+        made(&disk, &[&image, &self.roots.v2], |new| {
             let mut disk = setup::command(&self.image_tool());
             disk.args(["disk", "--seed", "1", "--esp-size", ESP, "--var-size", "64M"]);
             disk.args(["--slot-size", &self.slot_len.to_string()]);
