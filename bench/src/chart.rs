@@ -1,6 +1,7 @@
 //! A bar chart of the table, as SVG.
 
 use crate::case::{FLOOR, Theme};
+use crate::ours::{DELTA, OURS};
 use crate::table::Line;
 
 const WIDTH: usize = 820;
@@ -13,27 +14,57 @@ const HEAD: usize = 46;
 struct Panel<'a> {
     title: &'a str,
     unit: &'a str,
-    bars: Vec<(&'a Line, f64)>,
+    bars: Vec<Bar<'a>>,
 }
 
-/// Wall and CPU time as multiples of the floor for full installs, memory, and bytes fetched for updates.
+struct Bar<'a> {
+    line: &'a Line,
+    value: f64,
+    /// As much of it as is drawn full; the rest is paler.
+    full: f64,
+}
+
+impl<'a> Bar<'a> {
+    fn new(line: &'a Line, value: f64) -> Self {
+        Self { line, value, full: value }
+    }
+
+    /// Wall time in `unit`s; what reading back took of it is paler.
+    fn wall(line: &'a Line, value: f64) -> Self {
+        let full = line.bare.map_or(value, |bare| value * (bare / line.wall).clamp(0.0, 1.0));
+        Self { line, value, full }
+    }
+}
+
+/// Wall and CPU time as multiples of the floor for full installs, memory; time and bytes fetched for updates.
 pub fn svg(lines: &[Line], caption: &str) -> String {
     let of = |theme: Theme| lines.iter().filter(move |line| line.theme == theme);
-    let ratio = |value: fn(&Line) -> Option<f64>| {
-        of(Theme::Full).filter_map(|line| Some((line, value(line)?))).collect::<Vec<_>>()
-    };
+    let full = || of(Theme::Full);
     let panels = [
-        Panel { title: "Full install: wall time", unit: "× floor", bars: ratio(|line| line.wall_ratio) },
-        Panel { title: "Full install: CPU time", unit: "× floor", bars: ratio(|line| line.cpu_ratio) },
+        Panel {
+            title: "Full install: wall time (pale: reading back)",
+            unit: "× floor",
+            bars: full().filter_map(|line| Some(Bar::wall(line, line.wall_ratio?))).collect(),
+        },
+        Panel {
+            title: "Full install: CPU time",
+            unit: "× floor",
+            bars: full().filter_map(|line| Some(Bar::new(line, line.cpu_ratio?))).collect(),
+        },
         Panel {
             title: "Full install: memory of the largest process",
             unit: "MiB",
-            bars: of(Theme::Full).map(|line| (line, line.rss / f64::from(1 << 20))).collect(),
+            bars: full().map(|line| Bar::new(line, line.rss / f64::from(1 << 20))).collect(),
         },
         Panel {
             title: "Update from v1: bytes fetched",
             unit: "MB",
-            bars: of(Theme::Update).map(|line| (line, line.fetched / 1e6)).collect(),
+            bars: of(Theme::Update).map(|line| Bar::new(line, line.fetched / 1e6)).collect(),
+        },
+        Panel {
+            title: "Update from v1: wall time (pale: reading back)",
+            unit: "s",
+            bars: of(Theme::Update).map(|line| Bar::wall(line, line.wall)).collect(),
         },
     ];
     let mut body = String::new();
@@ -53,27 +84,28 @@ pub fn svg(lines: &[Line], caption: &str) -> String {
 
 impl Panel<'_> {
     fn draw(&self, out: &mut String, y: &mut usize) {
-        let longest = self.bars.iter().map(|(_, value)| *value).fold(f64::MIN_POSITIVE, f64::max);
+        let longest = self.bars.iter().map(|bar| bar.value).fold(f64::MIN_POSITIVE, f64::max);
         *out += &format!(
             "<text x=\"16\" y=\"{}\" class=\"title\">{}<tspan class=\"unit\" dx=\"8\">{}</tspan></text>\n",
             *y + 16,
             escaped(self.title),
             escaped(self.unit)
         );
-        for (n, (line, value)) in self.bars.iter().enumerate() {
+        for (n, Bar { line, value, full }) in self.bars.iter().enumerate() {
             let top = *y + HEAD - 18 + n * ROW;
             let class = match line.contender.as_str() {
-                "ours" => "ours",
+                OURS | DELTA => "ours",
                 FLOOR => "floor",
                 _ => "bar",
             };
             let room = (WIDTH - LEFT - 90) as f64;
-            let long = (value / longest * room).max(1.0);
+            let [long, dark] = [value, full].map(|value| (value / longest * room).max(1.0));
             let label = format!("{}, {} ({})", line.contender, line.what, line.target);
             let text = top + 12;
             *out += &format!(
                 "<text x=\"{}\" y=\"{text}\" text-anchor=\"end\" font-size=\"11\">{}</text>\
-                 <rect x=\"{LEFT}\" y=\"{top}\" width=\"{long:.1}\" height=\"{BAR}\" class=\"{class}\"/>\
+                 <rect x=\"{LEFT}\" y=\"{top}\" width=\"{long:.1}\" height=\"{BAR}\" class=\"{class}\" opacity=\"0.4\"/>\
+                 <rect x=\"{LEFT}\" y=\"{top}\" width=\"{dark:.1}\" height=\"{BAR}\" class=\"{class}\"/>\
                  <text x=\"{:.1}\" y=\"{text}\">{}</text>\n",
                 LEFT - 8,
                 escaped(&label),
@@ -110,6 +142,8 @@ mod tests {
             theme,
             wall: wall_ratio,
             wall_ratio: Some(wall_ratio),
+            bare: None,
+            bare_ratio: None,
             cpu: 1.0,
             cpu_ratio: None,
             rss: 1e6,
@@ -117,6 +151,7 @@ mod tests {
             disk_read: 0.0,
             disk_written: 0.0,
             fetched: 5e6,
+            requests: 0.0,
             steps: Vec::new(),
         }
     }
@@ -128,6 +163,14 @@ mod tests {
         assert!(text.contains("a &lt;way&gt;") && text.contains("one machine"));
         assert!(!text.contains("CPU time") && !text.contains("bytes fetched"), "panels without values are left out");
         assert_eq!(text.matches("<text").count(), text.matches("</text>").count());
+    }
+
+    #[test]
+    fn what_reading_back_took_is_paler() {
+        let ours = Line { bare: Some(1.0), ..line("ours", Theme::Full, 2.0) };
+        let text = svg(&[ours], "");
+        assert!(text.contains("width=\"480.0\" height=\"16\" class=\"ours\" opacity"), "{text}");
+        assert!(text.contains("width=\"240.0\" height=\"16\" class=\"ours\"/>"), "{text}");
     }
 
     #[test]

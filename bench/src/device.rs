@@ -1,15 +1,18 @@
-//! Loop devices, and `ralph-update`'s own apply onto one.
+//! Loop devices, and `ralph-update`'s own apply on a machine that is none.
 //!
-//! `ralph-update --disk` takes image files only, and without it works on the disk that this machine was booted from.
-//! So that a block device can be measured at all, [`run`] gives the updater's library a host that is the disk image file
-//! in everything but the slot: that is a loop device over the very same bytes.
+//! `ralph-update --disk` takes image files only, which remember nothing, and without it works on the disk that this machine was
+//! booted from. So that a block device, or a machine that knows what its slots hold, can be measured at all, [`run`] gives the
+//! updater's library a host that is the disk image file in everything but these: a slot may be a loop device over the very same
+//! bytes, and records may lie in a folder ([`crate::remember`]).
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
+use boot_entries::guard::{GuardError, GuardRecord};
+use boot_entries::state::EspState;
 use boot_entries::{BootOptions, FoundVars};
-use disk_layout::{DiskLayout, LockError, Slot, SlotError, SlotFile, SlotIo, UpdateLock};
+use disk_layout::{DiskLayout, LockError, Slot, SlotBytes, SlotError, SlotFile, SlotIo, SlotReader, UpdateLock};
 use image_format::{PublicKey, TrustPolicy};
 use qemu_tests::setup;
 use updater::apply::{Outcome, Request, apply};
@@ -62,14 +65,40 @@ impl Drop for Loop {
     }
 }
 
-/// A disk image file whose slots are reached through a block device.
+/// A disk image file that is a machine's disk.
 #[derive(Debug)]
-struct OnDevice {
+struct Machine {
     disk: ImageFile,
-    slot: PathBuf,
+    path: PathBuf,
+    /// The target slot, where it is not reached through the file.
+    device: Option<PathBuf>,
+    /// What runs, and what is remembered; or neither, as with `--disk`.
+    booted: Option<BootOptions>,
+    records: Records,
 }
 
-impl Host for OnDevice {
+impl Machine {
+    fn open(args: &Args) -> Result<Self> {
+        let disk = ImageFile::open(&args.disk)?;
+        let (mut booted, mut records) = (None, Records::none());
+        if let Some(dir) = &args.records {
+            booted = Some(system_in(&disk, Slot::A)?);
+            records = Records::in_dir(dir, "bench").taken_for_lasting();
+        }
+        Ok(Self { disk, path: args.disk.clone(), device: args.slot.clone(), booted, records })
+    }
+}
+
+/// What the kernel would have been started with by the slot's entry.
+fn system_in(disk: &ImageFile, slot: Slot) -> Result<BootOptions> {
+    let mut esp = disk.open_esp(Access::ReadOnly)?;
+    let state = EspState::read(esp.esp()).context("cannot read the boot entries")?;
+    let ours = state.live(slot).with_context(|| format!("nothing boots from slot {slot}"))?;
+    let entry = ours.entry.as_ref().map_err(|error| anyhow::anyhow!("{}: {error}", ours.file_name))?;
+    Ok(entry.options.clone())
+}
+
+impl Host for Machine {
     fn lock(&self) -> Result<UpdateLock, LockError> {
         self.disk.lock()
     }
@@ -79,7 +108,7 @@ impl Host for OnDevice {
     }
 
     fn booted(&self) -> Option<&BootOptions> {
-        self.disk.booted()
+        self.booted.as_ref()
     }
 
     fn loader_vars(&self) -> FoundVars {
@@ -87,7 +116,7 @@ impl Host for OnDevice {
     }
 
     fn records(&self) -> &Records {
-        self.disk.records()
+        &self.records
     }
 
     fn refuse_lookalikes(&self) -> Result<(), HostError> {
@@ -99,7 +128,24 @@ impl Host for OnDevice {
     }
 
     fn open_slot(&self, slot: TargetSlot) -> Result<Box<dyn SlotIo>, SlotError> {
-        Ok(Box::new(SlotFile::open_partition(&self.slot, self.layout().slot(slot.slot()))?))
+        match &self.device {
+            Some(device) => Ok(Box::new(SlotFile::open_partition(device, self.layout().slot(slot.slot()))?)),
+            None => self.disk.open_slot(slot),
+        }
+    }
+
+    fn read_slot(&self, slot: Slot) -> Option<Box<dyn SlotBytes>> {
+        let part = self.layout().slot(slot);
+        let reader = SlotReader::open(&self.path, part.start, part.len).ok()?;
+        Some(Box::new(reader))
+    }
+
+    fn read_guard(&self) -> Result<GuardRecord, GuardError> {
+        self.disk.read_guard()
+    }
+
+    fn write_guard(&self, lock: &UpdateLock, record: &GuardRecord) -> Result<(), GuardError> {
+        self.disk.write_guard(lock, record)
     }
 
     fn is_blank(&self, slot: Slot) -> Option<bool> {
@@ -107,7 +153,7 @@ impl Host for OnDevice {
     }
 }
 
-/// Arguments of `update-bench apply-on-device`.
+/// Arguments of `update-bench apply`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The disk image file.
@@ -115,7 +161,13 @@ pub struct Args {
     disk: PathBuf,
     /// A block device over its target slot.
     #[arg(long, value_name = "DEVICE")]
-    slot: PathBuf,
+    slot: Option<PathBuf>,
+    /// The folder of the machine's records; then slot A runs. Without it nothing does.
+    #[arg(long, value_name = "DIR")]
+    records: Option<PathBuf>,
+    /// As `ralph-update apply` takes it.
+    #[arg(long, value_name = "N")]
+    workers: Option<std::num::NonZeroUsize>,
     /// The public key to trust.
     #[arg(long, value_name = "PUB.pem")]
     trust: PathBuf,
@@ -124,21 +176,21 @@ pub struct Args {
     image: Source,
 }
 
-/// `update-bench apply-on-device`: what `ralph-update apply` does, the slot being a block device.
+/// `update-bench apply`: what `ralph-update apply` does on a machine.
 ///
 /// # Errors
 /// When the image is not applied.
 pub fn run(args: &Args) -> Result<()> {
     let pem = std::fs::read_to_string(&args.trust).with_context(|| format!("cannot read {}", args.trust.display()))?;
     let trust = TrustPolicy::new(vec![PublicKey::from_pem(&pem)?], std::num::NonZeroUsize::MIN)?;
-    let host = OnDevice { disk: ImageFile::open(&args.disk)?, slot: args.slot.clone() };
+    let host = Machine::open(args)?;
     let request = Request {
         trust: &trust,
         policy: &Policy::default(),
         downgrade: Downgrade::Refuse,
         known_bad: KnownBad::Refuse,
         stop: &Stop::default(),
-        workers: None,
+        workers: args.workers,
         limit_rate: None,
     };
     let stream = args.image.open()?;

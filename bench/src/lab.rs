@@ -1,6 +1,7 @@
 //! What the contenders work with: images in each one's format, a slot, a disk, keys.
 
 use std::fs::File;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
@@ -16,8 +17,8 @@ use crate::server::Server;
 /// Slots are this much longer than the root they hold: its hash tree and room for growth.
 const ROOM: u64 = 64 << 20;
 const ESP: &str = "64M";
-/// Fits every contender's "level 3".
-const LEVEL: &str = "-3";
+/// Every contender's full image: what decompressing costs differs with the level.
+const LEVEL: &str = "3";
 
 /// The programs under test, as released.
 #[derive(Clone, Debug)]
@@ -26,6 +27,15 @@ pub struct Programs {
     pub update: PathBuf,
     /// `ralph-image`.
     pub image: PathBuf,
+    /// The rest of what a machine has.
+    pub others: [PathBuf; 2],
+}
+
+impl Programs {
+    /// Each of them.
+    pub fn all(&self) -> impl Iterator<Item = &Path> {
+        [&self.update, &self.image].into_iter().chain(&self.others).map(PathBuf::as_path)
+    }
 }
 
 /// Loop devices, attached for as long as this lives: `slot.dev` over `slot.img`, `disk-slot.dev` over slot B of `disk.raw`.
@@ -42,6 +52,8 @@ pub struct Lab {
     pub roots: Roots,
     /// Which file system they are.
     pub fs: Fs,
+    /// Which images.
+    pub size: Size,
     /// Where things lie, built as released.
     pub programs: Programs,
     /// Where the disk's EFI partition begins, in bytes.
@@ -54,6 +66,8 @@ pub struct Lab {
     pub loops: std::result::Result<Loops, String>,
     /// Serves the folder, and counts.
     pub server: Server,
+    /// Threads that ralph-update is asked to work with.
+    pub workers: Option<NonZeroUsize>,
     /// Two at once would take each other's devices, and measure each other.
     _lock: File,
 }
@@ -86,7 +100,20 @@ impl Lab {
         let slot_len = (slot_len + slot_len / 64 + ROOM).next_multiple_of(4 << 20);
         let server = Server::start(&dir)?;
         let loops = Err("not asked for".to_owned());
-        let mut lab = Self { dir, roots, fs, programs, esp_start: 0, slot_b: 0, slot_len, loops, server, _lock: lock };
+        let mut lab = Self {
+            dir,
+            roots,
+            fs,
+            size,
+            programs,
+            esp_start: 0,
+            slot_b: 0,
+            slot_len,
+            loops,
+            server,
+            workers: None,
+            _lock: lock,
+        };
         lab.keys()?;
         lab.plain()?;
         lab.ours()?;
@@ -135,7 +162,8 @@ impl Lab {
     fn plain(&self) -> Result<()> {
         made(&self.path("slot.img"), &[&self.roots.v2], |new| fill::noise(new, 0, self.slot_len))?;
         made(&self.path("v2.zst"), &[&self.roots.v2], |new| {
-            setup::run(setup::command("zstd").args(["-q", LEVEL]).arg(&self.roots.v2).arg("-o").arg(new)).map(drop)
+            setup::run(setup::command("zstd").args(["-q", &format!("-{LEVEL}")]).arg(&self.roots.v2).arg("-o").arg(new))
+                .map(drop)
         })
     }
 
@@ -145,23 +173,33 @@ impl Lab {
         made(&self.path("initrd"), &[], |new| Ok(std::fs::write(new, b"an initrd\n")?))?;
         for (version, root) in [(1, &self.roots.v1), (2, &self.roots.v2)] {
             let from: [&Path; 3] = [root, &self.programs.image, &self.path("key.pem")];
+            // The longest chunks that there are, where memory is looked at.
+            let large: &[&str] = if self.size == Size::Large { &["--cut", "fixed", "--chunk-size", "4M"] } else { &[] };
             made(&self.path(&format!("v{version}.ralph.zst")), &from, |new| {
-                let mut build = setup::command(&self.image_tool());
-                build.args(["build", "--os-id", "ralphos", "--arch", "x86_64", "--epoch", "1"]);
-                build.args(["--version", &format!("{version}.0.0")]);
-                for (option, path) in [("--linux", "linux"), ("--initrd", "initrd"), ("--key", "key.pem")] {
-                    build.arg(option).arg(self.path(path));
-                }
-                setup::run(build.arg("--root").arg(root).arg("-o").arg(new)).map(drop)
+                self.build_image(version, root, &[&["--level", LEVEL], large].concat(), new)
             })?;
         }
         Ok(())
     }
 
+    /// `ralph-image build`.
+    ///
+    /// # Errors
+    /// When it fails.
+    pub fn build_image(&self, version: u32, root: &Path, how: &[&str], new: &Path) -> Result<()> {
+        let mut build = setup::command(&self.image_tool());
+        build.args(["build", "--os-id", "ralphos", "--arch", "x86_64", "--epoch", "1"]);
+        build.args(["--version", &format!("{version}.0.0")]).args(how);
+        for (option, path) in [("--linux", "linux"), ("--initrd", "initrd"), ("--key", "key.pem")] {
+            build.arg(option).arg(self.path(path));
+        }
+        setup::run(build.arg("--root").arg(root).arg("-o").arg(new)).map(drop)
+    }
+
     fn make_disk(&mut self) -> Result<()> {
         let image = self.path("v1.ralph.zst");
         let disk = self.path("disk.raw");
-        made(&disk, &[&image, &self.path("slot.img")], |new| {
+        made(&disk, &[&image, &self.roots.v2], |new| {
             let mut disk = setup::command(&self.image_tool());
             disk.args(["disk", "--seed", "1", "--esp-size", ESP, "--var-size", "64M"]);
             disk.args(["--slot-size", &self.slot_len.to_string()]);
@@ -231,12 +269,17 @@ fn large_root(roots: &Roots, fs: Fs, dir: &Path) -> Result<PathBuf> {
 
 fn build_programs() -> Result<Programs> {
     let target = workspace::target_dir();
-    let mut cargo = std::process::Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.args(["build", "--quiet", "--release", "--locked", "--package", "updater", "--package", "image-tools"]);
-    cargo.arg("--manifest-path").arg(workspace::source_dir().join("Cargo.toml")).arg("--target-dir").arg(&target);
-    setup::run(&mut cargo).context("the programs under test do not build")?;
+    // Apart: what one of them needs must not be built into the others.
+    for packages in [["updater", "image-tools"], ["boot-guard", "health-check"]] {
+        let mut cargo = std::process::Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+        cargo.args(["build", "--quiet", "--release", "--locked", "--bins"]);
+        cargo.args(packages.map(|package| format!("--package={package}")));
+        cargo.arg("--manifest-path").arg(workspace::source_dir().join("Cargo.toml")).arg("--target-dir").arg(&target);
+        setup::run(&mut cargo).context("the programs under test do not build")?;
+    }
     let bin = |name: &str| target.join("release").join(name);
-    Ok(Programs { update: bin("ralph-update"), image: bin("ralph-image") })
+    let others = ["ralph-boot-guard", "ralph-health-check"].map(bin);
+    Ok(Programs { update: bin("ralph-update"), image: bin("ralph-image"), others })
 }
 
 /// The least that passes for a kernel of x86_64: what is measured is the root.

@@ -2,9 +2,11 @@
 //!
 //! - [`debian`] makes the roots, [`lab`] what the contenders need of them;
 //! - [`case`] is what is measured, as data, and [`peers`] the list;
+//! - [`ours`] has our own cases, for which [`remember`] writes a machine's memory;
 //! - [`rounds`] runs them, [`measure`] measures one, [`server`] counts what is fetched, [`device`] has the block devices;
-//! - [`table`] and [`chart`] tell.
+//! - [`table`], [`about`] and [`chart`] tell.
 
+mod about;
 mod case;
 mod chart;
 mod debian;
@@ -13,18 +15,20 @@ mod fill;
 mod lab;
 mod made;
 mod measure;
+mod ours;
 mod peers;
+mod remember;
 mod rounds;
 mod server;
 mod table;
 
 use std::fmt::Write as _;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
-use qemu_tests::setup;
 
 use case::{Target, Theme};
 use debian::Fs;
@@ -53,9 +57,12 @@ enum Command {
     /// Fill a slot with noise; used by `run`
     #[command(hide = true)]
     Fill(fill::Args),
-    /// ralph-update's apply onto a block device; used by `run`
+    /// ralph-update's apply on a machine; used by `run`
     #[command(hide = true)]
-    ApplyOnDevice(device::Args),
+    Apply(device::Args),
+    /// A machine's memory of its slots; used by `run`
+    #[command(hide = true)]
+    Remember(remember::Args),
 }
 
 /// Which images.
@@ -67,12 +74,15 @@ struct Pair {
     /// An image of 8 GiB in place of the usual one: floor and ours only, to a file
     #[arg(long)]
     large: bool,
-    /// Only these contenders: floor, ours, swupdate, rauc, casync, patch-from
+    /// Only these contenders: floor, ours, delta, swupdate, rauc, casync, patch-from
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     only: Vec<String>,
     /// Only to these targets
     #[arg(long, value_enum, value_delimiter = ',', default_values = ["file", "loop"])]
     to: Vec<Target>,
+    /// Threads of ralph-update; by the machine where it is not said
+    #[arg(long, value_name = "N")]
+    workers: Option<NonZeroUsize>,
     /// Only these tables
     #[arg(long, value_enum, value_delimiter = ',', default_values = ["full", "update"])]
     theme: Vec<Theme>,
@@ -88,6 +98,9 @@ struct Run {
     /// On one processor core
     #[arg(long)]
     one_core: bool,
+    /// Milliseconds that each answer of the server is late by
+    #[arg(long, value_name = "MS", default_value_t = 0)]
+    latency: u64,
     /// Write the chart here
     #[arg(long, value_name = "FILE.svg")]
     chart: Option<PathBuf>,
@@ -102,7 +115,8 @@ fn main() -> ExitCode {
         Command::Prepare(pair) => prepare(&pair).map(drop),
         Command::Measure(args) => measure::run(&args),
         Command::Fill(args) => fill::run(&args),
-        Command::ApplyOnDevice(args) => device::run(&args),
+        Command::Apply(args) => device::run(&args),
+        Command::Remember(args) => remember::run(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -118,7 +132,8 @@ fn prepare(pair: &Pair) -> Result<(Lab, Vec<case::Case>)> {
     if let Some(unknown) = pair.only.iter().find(|name| !all.contains(&name.as_str())) {
         bail!("no contender is called {unknown}; there are {}", all.join(", "));
     }
-    let lab = Lab::prepare(pair.fs, if pair.large { Size::Large } else { Size::Real })?;
+    let mut lab = Lab::prepare(pair.fs, if pair.large { Size::Large } else { Size::Real })?;
+    lab.workers = pair.workers;
     let mut targets = pair.to.clone();
     if let Err(error) = &lab.loops
         && targets.contains(&Target::Loop)
@@ -136,14 +151,23 @@ fn prepare(pair: &Pair) -> Result<(Lab, Vec<case::Case>)> {
 
 fn run(args: &Run) -> Result<()> {
     let (lab, cases) = prepare(&args.pair)?;
-    let before = load();
+    lab.server.delay(args.latency);
+    let before = about::load();
     let rounds = Rounds { count: args.rounds, one_core: args.one_core };
     let measured = rounds::run(cases, rounds, &lab.server);
     let lines = table::lines(&measured);
-    let about = about(&lab, args, &before)?;
+    let workers = args.pair.workers.map(usize::from);
+    let how = about::How {
+        rounds: args.rounds,
+        one_core: args.one_core,
+        latency: args.latency,
+        workers,
+        load_before: &before,
+    };
+    let about = about::about(&lab, &how)?;
     println!("{}", report(&about, &lines, &measured));
     if let Some(path) = &args.chart {
-        let caption = format!("{}; {} rounds; {}", processor(), args.rounds, lab.fs.name());
+        let caption = format!("{}; {} rounds; {}", about::processor(), args.rounds, lab.fs.name());
         write(path, &chart::svg(&lines, &caption))?;
     }
     if let Some(path) = &args.json {
@@ -172,43 +196,6 @@ fn report(about: &str, lines: &[Line], measured: &[Measured]) -> String {
         }
     }
     text
-}
-
-/// What a reader must know of the machine and the images.
-fn about(lab: &Lab, args: &Run, load_before: &str) -> Result<String> {
-    let mut text = String::new();
-    let cores = std::thread::available_parallelism().map_or(0, usize::from);
-    let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    let core = if args.one_core { ", on one of them" } else { "" };
-    writeln!(text, "{}, {cores} cores{core}, Linux {}", processor(), kernel.trim_end())?;
-    writeln!(text, "load before {load_before}, after {}; {} rounds, medians", load(), args.rounds)?;
-    let len = |path: &Path| std::fs::metadata(path).map_or(0, |meta| meta.len());
-    writeln!(
-        text,
-        "v2: {} of {} bytes, {} packages newer than v1; one zstd stream {}, our image {}",
-        lab.fs.name(),
-        len(&lab.roots.v2),
-        lab.roots.upgraded,
-        len(&lab.path("v2.zst")),
-        len(&lab.path("v2.ralph.zst")),
-    )?;
-    let packages = ["zstd", "swupdate", "rauc", "casync"];
-    let versions =
-        setup::run(setup::command("dpkg-query").args(["-W", "-f", "${Package} ${Version}, "]).args(packages));
-    let versions = versions.context("cannot ask for the peers' versions")?;
-    writeln!(text, "{}", String::from_utf8_lossy(&versions).trim_end_matches(", "))?;
-    Ok(text)
-}
-
-fn processor() -> String {
-    let text = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let model = text.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
-    model.map_or_else(|| "unknown processor".to_owned(), |(_, name)| name.to_owned())
-}
-
-fn load() -> String {
-    let text = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
-    text.split(' ').take(2).collect::<Vec<_>>().join(" ")
 }
 
 fn write(path: &Path, text: &str) -> Result<()> {

@@ -36,9 +36,20 @@ pub struct Sample {
     /// Fetched. Filled in by who knows where from.
     #[serde(default)]
     pub fetched: u64,
+    /// Requests that a server answered. Filled in by it.
+    #[serde(default)]
+    pub requests: u64,
     /// The steps that the command told of (`"step"` in lines of JSON on standard error) and how long each took.
     #[serde(default)]
     pub steps: Vec<(String, f64)>,
+}
+
+impl Sample {
+    /// What it would have taken without reading back; `None` where nothing told of that step.
+    pub fn without_read_back(&self) -> Option<f64> {
+        let (_, read_back) = self.steps.iter().find(|(name, _)| name == "read-back")?;
+        Some(self.wall - read_back)
+    }
 }
 
 /// Runs `command` and flushes `flush` after it, which counts: some programs leave that to others.
@@ -79,6 +90,7 @@ pub fn measure(command: &[String], flush: Option<&Path>) -> Result<Sample> {
         disk_read: after.io.disk_read - before.io.disk_read,
         disk_written: after.io.disk_written - before.io.disk_written,
         fetched: 0,
+        requests: 0,
         steps: durations(&heard.steps, ended),
     })
 }

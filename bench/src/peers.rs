@@ -1,4 +1,4 @@
-//! The contenders: for each what it needs, made once, and its cases.
+//! The contenders: for each what it needs, made once, and its cases. Our own are in [`crate::ours`].
 
 use std::path::{Path, PathBuf};
 
@@ -8,13 +8,15 @@ use qemu_tests::setup;
 use crate::case::{Case, FLOOR, Fetched, Target, Theme};
 use crate::lab::Lab;
 use crate::made::{made, quoted};
+use crate::ours;
 
 type Maker = fn(&Lab, Target) -> Result<Vec<Case>>;
 
 /// The contenders in the order in which a round runs them.
-const MAKERS: [(&str, Maker); 6] = [
+const MAKERS: [(&str, Maker); 7] = [
     (FLOOR, floor),
-    ("ours", ours),
+    (ours::OURS, ours::images),
+    (ours::DELTA, ours::delta),
     ("swupdate", swupdate),
     ("rauc", rauc),
     ("casync", casync),
@@ -65,19 +67,21 @@ fn on_slot(lab: &Lab, target: Target, contender: &'static str, what: &'static st
     }
 }
 
-fn noise(file: &str, offset: u64, len: u64) -> Vec<String> {
-    let exe = std::env::current_exe().unwrap_or_else(|_| "update-bench".into());
+/// A command line that fills a part of a file with noise.
+pub(crate) fn noise(file: &str, offset: u64, len: u64) -> Vec<String> {
     let (offset, len) = (offset.to_string(), len.to_string());
-    words(&[&exe.display().to_string(), "fill", file, "--offset", &offset, "--len", &len])
+    words(&[&ours::this_program(), "fill", file, "--offset", &offset, "--len", &len])
 }
 
-fn holds_v2(lab: &Lab, file: &str, offset: u64) -> Vec<String> {
+/// A command line that succeeds if v2 lies there.
+pub(crate) fn holds_v2(lab: &Lab, file: &str, offset: u64) -> Vec<String> {
     let root = lab.roots.v2.display().to_string();
     let len = std::fs::metadata(&lab.roots.v2).map_or(0, |meta| meta.len());
     words(&["cmp", &format!("--bytes={len}"), &format!("--ignore-initial=0:{offset}"), &root, file])
 }
 
-fn words(words: &[&str]) -> Vec<String> {
+/// A command line.
+pub(crate) fn words(words: &[&str]) -> Vec<String> {
     words.iter().map(|word| (*word).to_owned()).collect()
 }
 
@@ -98,64 +102,6 @@ fn floor(lab: &Lab, target: Target) -> Result<Vec<Case>> {
     let warm = vec![image.clone()];
     let fetched = Fetched::Files(vec![image]);
     Ok(vec![Case { command, warm, fetched, ..on_slot(lab, target, FLOOR, "zstd and dd", Theme::Full) }])
-}
-
-fn ours(lab: &Lab, target: Target) -> Result<Vec<Case>> {
-    let disk = lab.text("disk.raw");
-    let esp = format!("if={}", lab.text("esp.img"));
-    let (of, seek) = (format!("of={disk}"), format!("seek={}", lab.esp_start));
-    let forget = words(&["dd", &esp, &of, &seek, "bs=1M", "oflag=seek_bytes", "conv=fsync,notrunc", "status=none"]);
-    let (v1, seek) = (format!("if={}", lab.roots.v1.display()), format!("seek={}", lab.slot_b));
-    let flags = ["bs=4M", "iflag=fullblock", "oflag=direct,seek_bytes", "conv=fsync,notrunc", "status=none"];
-    let holds_v1 = [words(&["dd", &v1, &of, &seek]), words(&flags)].concat();
-    let holds_noise = noise(&disk, lab.slot_b, lab.slot_len);
-
-    let image = lab.path("v2.ralph.zst");
-    let url = lab.server.url("v2.ralph.zst");
-    let apply = |image: &str| apply(lab, target, image);
-    let base = Case {
-        contender: "ours",
-        what: "apply",
-        theme: Theme::Full,
-        target,
-        reset: vec![holds_noise.clone(), forget.clone()],
-        warm: vec![image.clone()],
-        command: apply(&image.display().to_string()),
-        flush: match target {
-            Target::File => lab.path("disk.raw"),
-            Target::Loop => lab.path("disk-slot.dev"),
-        },
-        fetched: Fetched::Files(vec![image.clone()]),
-        check: holds_v2(lab, &disk, lab.slot_b),
-    };
-    let over_http = Case {
-        what: "http, v1 runs",
-        theme: Theme::Update,
-        command: apply(&url),
-        fetched: Fetched::Served,
-        ..base.clone()
-    };
-    let slot_holds_v1 = Case {
-        what: "http, v1 runs, slot holds v1",
-        reset: vec![holds_v1, forget],
-        warm: vec![image],
-        ..over_http.clone()
-    };
-    Ok(vec![base, over_http, slot_holds_v1])
-}
-
-/// `ralph-update apply`; for a block device by way of [`crate::device`].
-fn apply(lab: &Lab, target: Target, image: &str) -> Vec<String> {
-    let (disk, key) = (lab.text("disk.raw"), lab.text("key.pub.pem"));
-    let update = lab.programs.update.display().to_string();
-    match target {
-        Target::File => words(&[&update, "--disk", &disk, "apply", "--progress", "json", "--trust", &key, image]),
-        Target::Loop => {
-            let exe = std::env::current_exe().unwrap_or_else(|_| "update-bench".into()).display().to_string();
-            let slot = lab.text("disk-slot.dev");
-            words(&[&exe, "apply-on-device", "--disk", &disk, "--slot", &slot, "--trust", &key, image])
-        }
-    }
 }
 
 const SW_DESCRIPTION: &str = r#"software = {

@@ -55,12 +55,13 @@ fn once(case: &Case, rounds: Rounds, server: &Server, check: bool) -> Result<Sam
         run_words(command).context("cannot reset")?;
     }
     case.warm.iter().try_for_each(|path| warm(path))?;
-    let (before, _) = server.sent();
+    let (before, asked) = server.sent();
     let mut sample = measure_apart(&case.command, Some(&case.flush), rounds.one_core)?;
     sample.fetched = match &case.fetched {
         Fetched::Files(paths) => paths.iter().map(|path| size(path)).sum::<Result<u64>>()?,
         Fetched::Served => server.sent().0 - before,
     };
+    sample.requests = server.sent().1 - asked;
     if check {
         run_words(&case.check).context("it ended well, but the slot does not hold what it should")?;
     }

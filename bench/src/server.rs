@@ -8,7 +8,7 @@ use std::net::{TcpListener, TcpStream};
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::UNIX_EPOCH;
+use std::time::{Duration, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
 
@@ -29,6 +29,8 @@ struct Sent {
     /// Bytes of bodies, headers not counted.
     body: AtomicU64,
     requests: AtomicU64,
+    /// Milliseconds that each answer is late by.
+    latency: AtomicU64,
 }
 
 impl Server {
@@ -49,6 +51,11 @@ impl Server {
             }
         });
         Ok(Self { port, sent })
+    }
+
+    /// From now on each answer begins so many milliseconds late, as on a long way.
+    pub fn delay(&self, milliseconds: u64) {
+        self.sent.latency.store(milliseconds, Ordering::SeqCst);
     }
 
     /// The address of a file.
@@ -101,6 +108,7 @@ fn connection(stream: &TcpStream, root: &Path, sent: &Sent) -> io::Result<()> {
     let mut out = stream;
     while let Some(request) = Request::read(&mut reader)? {
         sent.requests.fetch_add(1, Ordering::SeqCst);
+        std::thread::sleep(Duration::from_millis(sent.latency.load(Ordering::SeqCst)));
         answer(&request, &mut out, root, sent)?;
         if request.headers.get("connection").is_some_and(|value| value.eq_ignore_ascii_case("close")) {
             break;
@@ -222,6 +230,8 @@ mod tests {
         std::fs::write(dir.path().join("f"), "0123456789").unwrap();
         let server = Server::start(dir.path()).unwrap();
         let mut stream = TcpStream::connect(("127.0.0.1", server.port)).unwrap();
+        server.delay(20);
+        let begin = std::time::Instant::now();
         let requests = "GET /f HTTP/1.1\r\n\r\nGET /f HTTP/1.1\r\nRange: bytes=2-4\r\n\r\n\
             GET /f HTTP/1.1\r\nRange: bytes=2-4\r\nIf-Range: \"other\"\r\n\r\nHEAD /f HTTP/1.1\r\n\r\n\
             GET /none HTTP/1.1\r\nConnection: close\r\n\r\n";
@@ -233,5 +243,6 @@ mod tests {
         assert!(text.contains("Content-Range: bytes 2-4/10\r\n\r\n234HTTP"), "{text}");
         assert!(text.contains("404 Not Found"), "{text}");
         assert_eq!(server.sent(), (23, 5));
+        assert!(begin.elapsed() >= Duration::from_millis(100), "five answers, each late");
     }
 }

@@ -19,6 +19,10 @@ pub struct Line {
     pub wall: f64,
     /// Median over the rounds of the ratio to the same round's floor; `None` where no floor was run.
     pub wall_ratio: Option<f64>,
+    /// Seconds, reading back left out; where that was told of.
+    pub bare: Option<f64>,
+    /// As `wall_ratio`.
+    pub bare_ratio: Option<f64>,
     /// Seconds.
     pub cpu: f64,
     /// As `wall_ratio`.
@@ -33,6 +37,8 @@ pub struct Line {
     pub disk_written: f64,
     /// Bytes.
     pub fetched: f64,
+    /// How many; none where no server was asked.
+    pub requests: f64,
     /// Steps and their seconds.
     pub steps: Vec<(String, f64)>,
 }
@@ -65,10 +71,11 @@ pub fn lines(all: &[Measured]) -> Vec<Line> {
 fn line(measured: &Measured, floor: Option<&[Sample]>) -> Line {
     let samples = &measured.samples;
     let of = |value: fn(&Sample) -> f64| median(samples.iter().map(value));
-    let ratio = |value: fn(&Sample) -> f64| {
-        let pairs = samples.iter().zip(floor?).map(|(own, floor)| value(own) / value(floor));
-        let ratios: Vec<f64> = pairs.collect();
-        (!ratios.is_empty()).then(|| median(ratios))
+    // Of what a sample may lack.
+    let all = |values: Vec<f64>| (!values.is_empty()).then(|| median(values));
+    let ratio = |own: fn(&Sample) -> Option<f64>, floors: fn(&Sample) -> f64| {
+        let pairs = samples.iter().zip(floor?);
+        all(pairs.filter_map(|(sample, floor)| Some(own(sample)? / floors(floor))).collect())
     };
     let names = samples.first().map(|sample| sample.steps.as_slice()).unwrap_or_default();
     let steps = names.iter().enumerate().map(|(n, (name, _))| {
@@ -80,22 +87,28 @@ fn line(measured: &Measured, floor: Option<&[Sample]>) -> Line {
         target: measured.case.target.name().to_owned(),
         theme: measured.case.theme,
         wall: of(|s| s.wall),
-        wall_ratio: ratio(|s| s.wall),
+        wall_ratio: ratio(|s| Some(s.wall), |s| s.wall),
+        bare: all(samples.iter().filter_map(Sample::without_read_back).collect()),
+        bare_ratio: ratio(Sample::without_read_back, |s| s.wall),
         cpu: of(|s| s.cpu),
-        cpu_ratio: ratio(|s| s.cpu),
+        cpu_ratio: ratio(|s| Some(s.cpu), |s| s.cpu),
         rss: of(|s| s.rss as f64),
         read: of(|s| s.read as f64),
         disk_read: of(|s| s.disk_read as f64),
         disk_written: of(|s| s.disk_written as f64),
         fetched: of(|s| s.fetched as f64),
+        requests: of(|s| s.requests as f64),
         steps: steps.collect(),
     }
 }
 
-const HEADER: [&str; 11] = [
+const COLUMNS: usize = 14;
+const HEADER: [&str; COLUMNS] = [
     "contender",
     "to",
     "wall s",
+    "× floor",
+    "no read-back s",
     "× floor",
     "CPU s",
     "× floor",
@@ -104,12 +117,13 @@ const HEADER: [&str; 11] = [
     "from disk MB",
     "written MB",
     "fetched MB",
+    "requests",
 ];
 
 /// The lines as a Markdown table whose columns stand below one another.
 pub fn markdown(lines: &[&Line]) -> String {
     let mega = |bytes: f64| format!("{:.1}", bytes / 1e6);
-    let times = |ratio: Option<f64>| ratio.map_or("–".to_owned(), |ratio| format!("{ratio:.2}"));
+    let times = |value: Option<f64>| value.map_or("–".to_owned(), |value| format!("{value:.2}"));
     let mut rows = vec![HEADER.map(str::to_owned)];
     rows.extend(lines.iter().map(|line| {
         [
@@ -117,6 +131,8 @@ pub fn markdown(lines: &[&Line]) -> String {
             line.target.clone(),
             format!("{:.2}", line.wall),
             times(line.wall_ratio),
+            times(line.bare),
+            times(line.bare_ratio),
             format!("{:.2}", line.cpu),
             times(line.cpu_ratio),
             format!("{:.1}", line.rss / f64::from(1 << 20)),
@@ -124,12 +140,13 @@ pub fn markdown(lines: &[&Line]) -> String {
             mega(line.disk_read),
             mega(line.disk_written),
             mega(line.fetched),
+            if line.requests > 0.0 { format!("{:.0}", line.requests) } else { "–".to_owned() },
         ]
     }));
     aligned(&rows)
 }
 
-fn aligned(rows: &[[String; 11]]) -> String {
+fn aligned(rows: &[[String; COLUMNS]]) -> String {
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
     let widths: Vec<usize> = (0..HEADER.len()).map(width).collect();
     let mut text = String::new();
@@ -148,19 +165,12 @@ fn aligned(rows: &[[String; 11]]) -> String {
     text
 }
 
-/// Where ours spends its time: one line for each case that told of steps, and what it would take without reading back.
+/// Where ours spends its time: one line for each case that told of steps.
 pub fn steps(lines: &[Line]) -> String {
     let mut text = String::new();
     for line in lines.iter().filter(|line| !line.steps.is_empty()) {
         let steps: Vec<_> = line.steps.iter().map(|(name, time)| format!("{name} {time:.2} s")).collect();
-        text += &format!("{}, {} ({}): {}", line.contender, line.what, line.target, steps.join(", "));
-        if let (Some((_, read_back)), Some(ratio)) =
-            (line.steps.iter().find(|(name, _)| name == "read-back"), line.wall_ratio)
-        {
-            let rest = line.wall - read_back;
-            text += &format!("; without reading back {rest:.2} s, {:.2} × floor", ratio * rest / line.wall);
-        }
-        text += "\n";
+        text += &format!("{}, {} ({}): {}\n", line.contender, line.what, line.target, steps.join(", "));
     }
     text
 }
@@ -188,6 +198,7 @@ mod tests {
             cpu: 2.0 * wall,
             rss: 3 << 20,
             fetched: 1_500_000,
+            requests: 12,
             steps: vec![("write".into(), wall / 2.0), ("read-back".into(), wall / 4.0)],
             ..Sample::default()
         };
@@ -227,18 +238,20 @@ mod tests {
         let widths: Vec<_> = text.lines().map(|line| line.chars().count()).collect();
         assert_eq!(widths.len(), 4);
         assert!(widths.iter().all(|width| *width == widths[0]), "{text}");
-        assert!(text.contains("| ours, x   | file |   2.00 |    2.00 |"), "{text}");
+        // A quarter of the time went into reading back.
+        assert!(text.contains("| ours, x   | file |   2.00 |    2.00 |           1.50 |    1.50 |"), "{text}");
         assert!(text.contains("|     3.0 |"), "{text}");
-        assert!(text.lines().last().unwrap().ends_with("|        1.5 |"), "{text}");
+        assert!(text.lines().last().unwrap().ends_with("|        1.5 |       12 |"), "{text}");
     }
 
     #[test]
-    fn what_reading_back_costs_is_told() {
-        let lines = lines(&[measured("floor", &[1.0]), measured("ours", &[2.0])]);
-        let text = steps(&lines);
-        assert!(
-            text.contains("ours, x (file): write 1.00 s, read-back 0.50 s; without reading back 1.50 s, 1.50 × floor"),
-            "{text}"
-        );
+    fn the_ratio_without_reading_back_is_taken_within_a_round() {
+        let all = [measured("floor", &[1.0, 10.0, 1.0]), measured("ours", &[2.0, 20.0, 4.0])];
+        let ours = &lines(&all)[1];
+        assert_eq!((ours.bare, ours.bare_ratio), (Some(3.0), Some(1.5)));
+        let mut silent = measured("peer", &[1.0]);
+        silent.samples[0].steps.clear();
+        assert_eq!(lines(&[silent])[0].bare, None);
+        assert_eq!(steps(&lines(&all)[1..]), "ours, x (file): write 2.00 s, read-back 1.00 s\n");
     }
 }
