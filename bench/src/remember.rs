@@ -78,6 +78,7 @@ mod tests {
     #[test]
     fn slm_1_a_map_is_a_header_and_a_record_for_each_chunk_of_root() {
         let chunk = |payload, plain_offset| Chunk {
+            encoding: image_format::Encoding::Zstd,
             payload,
             plain_offset,
             plain_len: 4096,
