@@ -162,7 +162,7 @@ fn img_31_a_malformed_signature_body() {
 }
 
 #[test]
-fn img_40_deltas_and_bases_are_not_pretended_to_be_understood() {
+fn img_40_the_count_of_bases_is_that_of_the_encoding() {
     let resigned = |at: usize, byte: u8, extra: usize| {
         let mut parts = Parts::small();
         parts.transport[at] = byte;
@@ -172,7 +172,8 @@ fn img_40_deltas_and_bases_are_not_pretended_to_be_understood() {
             other => panic!("{other:?}"),
         }
     };
-    assert_eq!(resigned(68, 1, 0), TransportError::Encoding(1));
+    assert_eq!(resigned(68, 2, 0), TransportError::Encoding(2));
+    assert_eq!(resigned(68, 1, 0), TransportError::Bases(0));
     assert_eq!(resigned(70, 1, 32), TransportError::Bases(1));
     assert_eq!(resigned(70, 0, 32), TransportError::Length { found: 112, expected: 80 });
 }

@@ -44,7 +44,7 @@ impl Default for Rule {
             rest_min: 4,
             rest_max: 256,
             zero_min: 4,
-            zero_max: 1024,
+            zero_max: 512,
         }
     }
 }
