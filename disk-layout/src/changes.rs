@@ -20,6 +20,16 @@ pub enum Look {
     Never,
 }
 
+impl Look {
+    /// Bytes that a writer needs for it.
+    pub fn memory(self) -> usize {
+        match self {
+            Look::Never => 0,
+            Look::First => STRETCH,
+        }
+    }
+}
+
 /// What became of bytes that were to be in a slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Changed {
@@ -81,9 +91,11 @@ impl ChangeWriter {
         changed: &mut Changed,
     ) -> Result<(), SlotError> {
         let found = &mut self.found.get_or_insert_with(|| AlignedBuf::new(STRETCH))[..bytes.len()];
-        if slot.read_at_uncached(offset, found).is_err() {
+        match slot.read_at_uncached(offset, found) {
+            Ok(()) => {}
             // A block that can no longer be read may well be cured by writing it.
-            return write_run(slot, offset, bytes, changed);
+            Err(SlotError::Read { .. }) => return write_run(slot, offset, bytes, changed),
+            Err(error) => return Err(error),
         }
         for (equal, range) in runs(bytes.len(), |block| bytes[block.clone()] == found[block]) {
             if equal {

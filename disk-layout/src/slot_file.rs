@@ -4,8 +4,8 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Seek, SeekFrom};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, FcntlArg, OFlag, PosixFadviseAdvice, fallocate, fcntl, posix_fadvise};
@@ -43,10 +43,13 @@ struct Medium {
     path: PathBuf,
     start: u64,
     len: u64,
-    /// How the file is open now; changes once at most, to buffered.
-    direct: AtomicBool,
+    access: Access,
     /// Written since the last flush: only matters for buffered access.
     dirty: AtomicBool,
+    /// A flush at a time: who finds nothing to flush knows then that all of it is on the medium.
+    flushing: Mutex<()>,
+    /// A flush has failed. The system tells that once; what was lost stays lost.
+    lost: AtomicBool,
     /// The medium cannot make zeros by itself.
     sends_zeros: AtomicBool,
 }
@@ -68,7 +71,7 @@ impl SlotFile {
         if actual != partition.len {
             return Err(SlotError::Length { path: path.to_owned(), expected: partition.len, actual });
         }
-        Ok(SlotFile::new(file, path, 0, actual, access))
+        SlotFile::new(file, path, 0, actual, access)
     }
 
     /// Opens a slot inside a disk image.
@@ -79,77 +82,57 @@ impl SlotFile {
         let path = image.as_ref();
         let Partition { start, len, .. } = *layout.slot(slot);
         let open_error = |source| SlotError::Open { path: path.to_owned(), source };
-        let (mut file, mut access) = open(path, OFlag::empty()).map_err(open_error)?;
+        let (mut file, access) = open(path, OFlag::empty()).map_err(open_error)?;
         // A write behind the end of the file would make it grow.
         check_range(start, len, file.seek(SeekFrom::End(0)).map_err(open_error)?)?;
-        if !start.is_multiple_of(BLOCK as u64) && access == Access::Direct {
-            go_buffered(&file).map_err(open_error)?;
-            access = Access::Buffered;
-        }
-        Ok(SlotFile::new(file, path, start, len, access))
+        SlotFile::new(file, path, start, len, access)
     }
 
-    fn new(file: File, path: &Path, start: u64, len: u64, access: Access) -> SlotFile {
+    /// Some file systems accept `O_DIRECT` when the file is opened and refuse the first access: so that comes here, once, before there are
+    /// several handles, of which one might go on with pages that another one has left in the cache.
+    fn new(file: File, path: &Path, start: u64, len: u64, mut access: Access) -> Result<SlotFile, SlotError> {
+        if access == Access::Direct && !takes_direct(&file, start) {
+            go_buffered(&file).map_err(|source| SlotError::Open { path: path.to_owned(), source })?;
+            access = Access::Buffered;
+        }
         let medium = Medium {
             file,
             path: path.to_owned(),
             start,
             len,
-            direct: AtomicBool::new(access == Access::Direct),
+            access,
             dirty: AtomicBool::new(false),
+            flushing: Mutex::new(()),
+            lost: AtomicBool::new(false),
             sends_zeros: AtomicBool::new(false),
         };
-        SlotFile { medium: Arc::new(medium), bounce: None }
+        Ok(SlotFile { medium: Arc::new(medium), bounce: None })
     }
 
     /// How the slot is accessed: a slot that is not written past the page cache is much slower.
     pub fn access(&self) -> Access {
-        if self.medium.direct.load(SeqCst) { Access::Direct } else { Access::Buffered }
+        self.medium.access
     }
 }
 
 impl Medium {
     /// Writes whole blocks from aligned memory, or from any memory when access is buffered.
     fn write_run(&self, offset: u64, bytes: &[u8]) -> Result<(), SlotError> {
-        let was_direct = self.direct.load(SeqCst);
-        let mut result = self.file.write_all_at(bytes, self.start + offset);
-        if self.takes_no_direct(was_direct, &result) {
-            result = self.file.write_all_at(bytes, self.start + offset);
-        }
+        let result = self.file.write_all_at(bytes, self.start + offset);
         let bytes = bytes.len() as u64;
         result.map_err(|source| SlotError::Write { path: self.path.clone(), offset, bytes, source })
     }
 
     fn read_run(&self, offset: u64, bytes: &mut [u8]) -> Result<(), SlotError> {
-        let was_direct = self.direct.load(SeqCst);
-        let mut result = self.file.read_exact_at(bytes, self.start + offset);
-        // Another handle may have made it buffered while this one was reading: then who knows where the bytes came from.
-        if self.takes_no_direct(was_direct, &result) || was_direct != self.direct.load(SeqCst) {
-            self.drop_cache(offset, bytes.len() as u64)?;
-            result = self.file.read_exact_at(bytes, self.start + offset);
-        }
+        let result = self.file.read_exact_at(bytes, self.start + offset);
         let bytes = bytes.len() as u64;
         result.map_err(|source| SlotError::Read { path: self.path.clone(), offset, bytes, source })
     }
 
-    /// Some file systems accept `O_DIRECT` when the file is opened and refuse the first access. Then, once, access becomes
-    /// buffered and the caller tries again.
-    fn takes_no_direct(&self, was_direct: bool, result: &io::Result<()>) -> bool {
-        let refused = matches!(result, Err(e) if e.raw_os_error() == Some(Errno::EINVAL as i32));
-        if !refused || !was_direct {
-            return false;
-        }
-        // Told before it is done, so that another handle that is affected by it sees it.
-        self.direct.store(false, SeqCst);
-        go_buffered(&self.file).is_ok()
-    }
-
     /// Buffered access only: what is read next comes from the medium.
     fn drop_cache(&self, offset: u64, bytes: u64) -> Result<(), SlotError> {
-        if self.dirty.load(SeqCst) {
-            // The kernel drops clean pages only.
-            self.flush()?;
-        }
+        // The kernel drops clean pages only.
+        self.flush_if(|| self.dirty.load(SeqCst))?;
         let failed = |source| SlotError::Read { path: self.path.clone(), offset, bytes, source };
         let signed = |n: u64| i64::try_from(n).map_err(|_| failed(Errno::EOVERFLOW.into()));
         let (from, len) = (signed(self.start + offset)?, signed(bytes)?);
@@ -157,11 +140,17 @@ impl Medium {
             .map_err(|errno| failed(errno.into()))
     }
 
-    fn flush(&self) -> Result<(), SlotError> {
+    fn flush_if(&self, needed: impl FnOnce() -> bool) -> Result<(), SlotError> {
+        let _one_at_a_time = self.flushing.lock().unwrap_or_else(PoisonError::into_inner);
+        if !needed() {
+            return Ok(());
+        }
         // Cleared first: what another handle writes meanwhile may or may not be part of this flush.
         self.dirty.store(false, SeqCst);
-        self.file.sync_data().map_err(|source| {
-            self.dirty.store(true, SeqCst);
+        let lost_before = self.lost.load(SeqCst);
+        let flushed = self.file.sync_data().and_then(|()| if lost_before { Err(Errno::EIO.into()) } else { Ok(()) });
+        flushed.map_err(|source| {
+            self.lost.store(true, SeqCst);
             SlotError::Flush { path: self.path.clone(), source }
         })
     }
@@ -183,6 +172,13 @@ fn open(path: &Path, flags: OFlag) -> io::Result<(File, Access)> {
         }
         result => result.map(|file| (file, Access::Direct)),
     }
+}
+
+/// Only one answer means that it does not: whatever else fails is told where it matters.
+fn takes_direct(file: &File, start: u64) -> bool {
+    let mut first = AlignedBuf::new(BLOCK);
+    let refused = |error: io::Error| error.raw_os_error() == Some(Errno::EINVAL as i32);
+    start.is_multiple_of(BLOCK as u64) && !file.read_at(&mut first, start).is_err_and(refused)
 }
 
 fn go_buffered(file: &File) -> io::Result<()> {
@@ -213,7 +209,7 @@ impl SlotIo for SlotFile {
     }
 
     fn flush(&mut self) -> Result<(), SlotError> {
-        self.medium.flush()
+        self.medium.flush_if(|| true)
     }
 
     fn read_at_uncached(&mut self, offset: u64, bytes: &mut [u8]) -> Result<(), SlotError> {

@@ -78,12 +78,17 @@ fn dsk41_memory_file_systems_work() {
     check_round_trip(&path, &layout);
 }
 
+/// Slot B through the page cache, as on a file system without `O_DIRECT`.
+fn buffered(path: &Path, layout: &DiskLayout) -> SlotFile {
+    let file = OpenOptions::new().read(true).write(true).open(path).unwrap();
+    let Partition { start, len, .. } = *layout.slot(Slot::B);
+    SlotFile::new(file, path, start, len, Access::Buffered).unwrap()
+}
+
 #[test]
 fn dsk41_buffered_access_reads_what_it_wrote() {
     let (_dir, path, layout) = disk();
-    let mut slot = SlotFile::open_image(&path, &layout, Slot::B).unwrap();
-    go_buffered(&slot.medium.file).unwrap();
-    slot.medium.direct.store(false, SeqCst);
+    let mut slot = buffered(&path, &layout);
     let mut bytes = vec![7; 3 * BLOCK];
     slot.write_at(BLOCK as u64, &bytes).unwrap();
     assert!(slot.medium.dirty.load(SeqCst));
@@ -91,6 +96,17 @@ fn dsk41_buffered_access_reads_what_it_wrote() {
     slot.read_at_uncached(BLOCK as u64, &mut bytes).unwrap();
     assert!(!slot.medium.dirty.load(SeqCst), "flushed before the cache was dropped");
     assert!(bytes.iter().all(|b| *b == 7));
+}
+
+#[test]
+fn dsk41_a_flush_that_failed_once_is_never_forgotten() {
+    let (_dir, path, layout) = disk();
+    let mut slot = buffered(&path, &layout);
+    slot.flush().unwrap();
+    // As after a flush, by whichever handle, that told of lost bytes: the system tells it once.
+    slot.medium.lost.store(true, SeqCst);
+    assert!(matches!(slot.another().unwrap().flush(), Err(SlotError::Flush { .. })));
+    assert!(matches!(slot.flush(), Err(SlotError::Flush { .. })));
 }
 
 #[test]
@@ -107,10 +123,8 @@ fn dsk41_handles_are_one_slot() {
     let mut back = AlignedBuf::new(BLOCK);
     slot.read_at_uncached(BLOCK as u64, &mut back).unwrap();
     assert!(back.iter().all(|byte| *byte == 5));
-    // What one handle learns of the medium, all know.
-    slot.medium.direct.store(true, SeqCst);
-    let refused: io::Result<()> = Err(Errno::EINVAL.into());
-    assert!(slot.medium.takes_no_direct(true, &refused));
+    let mut slot = buffered(&path, &layout);
+    let mut other = slot.another().unwrap();
     other.write_at(0, &vec![6; BLOCK]).unwrap();
     slot.read_at_uncached(0, &mut back).unwrap();
     assert!(back.iter().all(|byte| *byte == 6), "written through the cache, and flushed before it was read");
@@ -137,16 +151,12 @@ fn dsk_44_zeros_are_zeros_whatever_the_medium_can() {
 }
 
 #[test]
-fn dsk41_direct_access_that_is_refused_late_becomes_buffered() {
+fn dsk41_direct_access_that_a_medium_does_not_take_becomes_buffered() {
     let (_dir, path, layout) = disk();
-    let mut slot = SlotFile::open_image(&path, &layout, Slot::B).unwrap();
-    // Also where the file system of the temporary directory has no O_DIRECT.
-    slot.medium.direct.store(true, SeqCst);
-    let refused: io::Result<()> = Err(Errno::EINVAL.into());
-    assert!(slot.medium.takes_no_direct(true, &refused));
+    let (file, access) = open(&path, OFlag::empty()).unwrap();
+    // Half a block in: no medium need take that.
+    let mut slot = SlotFile::new(file, &path, layout.slot(Slot::B).start + 2048, MIB, access).unwrap();
     assert_eq!(slot.access(), Access::Buffered);
-    // Not twice: a second EINVAL is an error to report.
-    assert!(!slot.medium.takes_no_direct(false, &refused));
     let flags = OFlag::from_bits_retain(fcntl(&slot.medium.file, FcntlArg::F_GETFL).unwrap());
     assert!(!flags.contains(OFlag::O_DIRECT));
     slot.write_at(0, &[1; BLOCK]).unwrap();

@@ -21,7 +21,7 @@ impl ReadAt for Image<'_> {
     }
 }
 
-/// CUT-2: extents lie in file and image, in order; the work is bounded by the image's length.
+/// CHK-2: extents lie in file and image, in order; the work is bounded by the image's length.
 pub fn file_map(data: &[u8]) {
     let image = Image(data, Cell::new(0));
     let read = file_map::read(&image, data.len() as u64);

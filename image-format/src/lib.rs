@@ -29,6 +29,7 @@ mod manifest;
 mod reader;
 mod sign;
 mod signatures;
+mod slot_map;
 mod table;
 mod transport;
 mod verity;
@@ -55,6 +56,7 @@ pub use reader::{
 };
 pub use sign::{Durable, SignError, SignOutcome, add_signature, attach_signature};
 pub use signatures::{RecordAlgorithm, SignatureBlock, SignatureBlockError, SignatureRecord};
+pub use slot_map::{MAX_MAP_LEN, MAX_PIECES, MapState, Piece, STATE_AT, SlotMap, THROUGH_AT};
 pub use table::{Chunk, Encoding, MAX_CHUNK_LEN, TableError};
 pub use transport::{Transport, TransportError};
 pub use verity::{

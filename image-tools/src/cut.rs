@@ -3,6 +3,7 @@
 mod policy;
 
 use std::fs::File;
+use std::io::{Seek, SeekFrom};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
@@ -32,11 +33,12 @@ pub struct Cuts {
 }
 
 /// Decides where to cut root, which is read once for it.
-pub fn cut(how: Cut, root: &File, path: &Path) -> Result<Cuts> {
+pub fn cut(how: Cut, mut root: &File, path: &Path) -> Result<Cuts> {
     if how == Cut::Fixed {
         return Ok(Cuts { lens: None, note: None });
     }
-    let len = root.metadata().with_context(|| format!("cannot read {}", path.display()))?.len();
+    // A block device has no length of its own.
+    let len = root.seek(SeekFrom::End(0)).with_context(|| format!("cannot read {}", path.display()))?;
     let (files, note) = match how {
         Cut::Files => match file_map::read(root, len) {
             Ok(map) => (Some(map.files), None),

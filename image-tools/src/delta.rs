@@ -10,7 +10,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use file_map::MappedFile;
+use file_map::{MapError, MappedFile};
 use image_format::{Chunk, MAX_LEVEL, NewSystem, PayloadKind, PrivateKey, SystemId, TrustPolicy, build_delta};
 
 use crate::keys::{self, TrustArgs};
@@ -60,6 +60,9 @@ struct System {
 pub fn run(args: &Args) -> Result<()> {
     let keys = args.sign_keys.iter().map(|path| keys::private(path)).collect::<Result<Vec<PrivateKey>>>()?;
     let policy = args.trust.policy()?;
+    if let Some(path) = [&args.old, &args.new].into_iter().find(|path| path.as_os_str() == "-") {
+        bail!("{} has to be a file: both images are read more than once", path.display());
+    }
     let mut out = NewFile::create(&args.output)?;
     let old = open(&args.old, &policy, &args.output.output)?;
     let new = open(&args.new, &policy, &args.output.output)?;
@@ -77,6 +80,9 @@ pub fn run(args: &Args) -> Result<()> {
         file.read_exact_at(&mut bytes, new.data_start + chunk.encoded_offset).map(|()| bytes)
     };
     let image = source::open(&args.new)?;
+    if image.claimed_system_id() != new.id {
+        bail!("{} was replaced while it was read", args.new.display());
+    }
     let system = NewSystem { image: &image, root: &new.root, encoded: &mut encoded };
     let total = pieces.iter().map(|piece| u64::from(piece.len)).sum();
     let progress = Progress::new("comparing", total);
@@ -126,8 +132,15 @@ fn open(path: &Path, policy: &TrustPolicy, output: &Path) -> Result<System> {
     })
     .with_context(refused)?;
     root.set_len(size).with_context(|| format!("cannot write a file in {}", folder.display()))?;
-    // Without a map the delta is larger, not wrong.
-    let files = file_map::read(&root, size).map(plan::with_a_place).unwrap_or_default();
+    let files = match file_map::read(&root, size) {
+        Ok(map) => plan::with_a_place(map),
+        Err(error @ MapError::Read { .. }) => return Err(error).context("cannot read a root that was just written"),
+        // Without a map the delta is larger, not wrong.
+        Err(error) => {
+            eprintln!("{}: its files are not known, so the delta is larger: {error}", path.display());
+            Vec::new()
+        }
+    };
     Ok(System {
         id: image.system_id(),
         version: image.manifest().version.clone(),

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use image_format::{Chunk, Claims, RecordAlgorithm, SignatureRecord, unknown_fields};
 use serde_json::{Value, json};
 
@@ -33,6 +33,9 @@ pub fn run(args: &Args) -> Result<()> {
     let image = source::open(&args.image)?;
     let claims = image.claims().with_context(|| format!("{} contradicts itself", args.image.display()))?;
     if let Some(base) = claims.transport.base {
+        if args.against.is_some() {
+            bail!("{} is a delta: what is fetched of it is all of it", args.image.display());
+        }
         return show::inspect(&image, &claims, base, &args.image, args.json);
     }
     let file_len = image.data_start() + claims.transport.data_len;

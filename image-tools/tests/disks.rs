@@ -12,6 +12,7 @@ use boot_entries::state::{EspState, Prediction, Wholeness, is_whole};
 use boot_entries::{EntryArchitecture, Esp, ImageEsp, LoaderVars};
 use common::{AARCH64, Lab, cut, pe};
 use disk_layout::{Architecture, DiskLayout, FileWindow, LABEL_VAR, Slot, SlotFile, SlotIo};
+use image_format::{Digest, SlotMap, UnverifiedImage};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -148,6 +149,24 @@ fn var_belongs_to_root_and_has_its_directories() {
     };
     assert_eq!(list("/"), [".", "..", "lib", "log", "lost+found"]);
     assert_eq!(list("/lib"), [".", "..", "ralph-update", "ralphd"]);
+}
+
+#[test]
+fn slm_1_a_new_disk_remembers_what_is_in_slot_a() {
+    let lab = Lab::with_image();
+    lab.ok(&disk("disk.raw", &[]));
+    let within = format!("disk.raw?offset={}", layout(&lab, "disk.raw").var.unwrap().start);
+    let map = lab.tool("debugfs", &["-R", "cat /lib/ralph-update/slots/a.map", &within]);
+    let map = SlotMap::parse(&map).expect("a map");
+    let image = UnverifiedImage::read_head(fs::File::open(lab.path("v1.zst")).unwrap()).unwrap();
+    assert_eq!(map, SlotMap::whole(image.claimed_system_id(), &image.claims().unwrap().chunks));
+    assert!(!map.pieces.is_empty());
+    let mut slot = SlotFile::open_image(lab.path("disk.raw"), &layout(&lab, "disk.raw"), Slot::A).unwrap();
+    for piece in map.pieces {
+        let mut bytes = vec![0; piece.len as usize];
+        slot.read_at_uncached(piece.offset, &mut bytes).unwrap();
+        assert_eq!(Digest::of(&bytes), piece.sha256);
+    }
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::num::{NonZeroU64, NonZeroUsize};
 use boot_entries::{
     ChangeError, Counter, Entry, EntryName, EspState, Fenced, PayloadKind, Staged, WrittenPayload, fence, stage,
 };
-use disk_layout::{Changed, Look, SlotError, SlotIo, UpdateLock};
+use disk_layout::{Changed, Look, SlotIo, UpdateLock};
 use image_format::{
     Chunk, ChunkError, Manifest, NoReuse, PE_HEAD_LEN, Reuse, Taken, TrustPolicy, UnverifiedImage, VerifiedImage,
     pe_machine,
@@ -147,6 +147,10 @@ pub fn apply_trusted(
         Ok(checked) => checked,
         Err(nothing_to_do) => return Ok(nothing_to_do),
     };
+    // Who asks for an end now loses nothing by it (UPD-9).
+    if request.stop.is_asked() {
+        return Err(ApplyError::Interrupted);
+    }
     let name = checked.plan.entry.name(Some(Counter::fresh()));
     let slot = name.slot;
     let manifest = checked.image.manifest().clone();
@@ -239,7 +243,7 @@ impl SlotFenced {
     fn write(mut self, context: &mut Context<'_>, manifest: &Manifest) -> Result<SlotWritten, FencedError> {
         context.progress.begin(Step::Write, Some(manifest.root().0.size));
         let mut slot = context.host.open_slot(self.plan.target)?;
-        let look = look(&mut *slot)?;
+        let look = look(&mut *slot);
         let target = self.plan.target.slot();
         let maps = context.host.records().slots_dir().map(SlotMaps::in_dir);
         let other = context.host.read_slot(!target);
@@ -278,9 +282,10 @@ fn root_chunks(image: &Image) -> &[Chunk] {
     &image.chunks()[..count]
 }
 
-/// A slot that was never written to holds nothing that could be left as it is (DSK-44).
-fn look(slot: &mut dyn SlotIo) -> Result<Look, SlotError> {
-    Ok(if slot.is_blank()? { Look::Never } else { Look::First })
+/// A slot that was never written to holds nothing that could be left as it is (DSK-44). One whose first block cannot be read was
+/// written to, and may well be cured by it.
+fn look(slot: &mut dyn SlotIo) -> Look {
+    if slot.is_blank().unwrap_or(false) { Look::Never } else { Look::First }
 }
 
 /// The slot was written and flushed.

@@ -31,6 +31,9 @@ pub enum ApplyError {
     /// The lock cannot be taken.
     #[error(transparent)]
     Lock(#[from] LockError),
+    /// Somebody asked for an end in time.
+    #[error("interrupted by a signal; nothing was changed")]
+    Interrupted,
     /// The fence failed, so the slot was not written to. Its old entry may still be there.
     #[error("slot {slot} could not be fenced, and so was not written to; the running system is untouched")]
     NotFenced {
@@ -94,6 +97,14 @@ pub enum FencedError {
     /// Somebody asked for an end.
     #[error("interrupted by a signal")]
     Interrupted,
+    /// A delta left the slot fenced, and then the full image could not be taken either.
+    #[error("the delta failed ({delta}), and the full image after it")]
+    Again {
+        /// Why the delta was given up, for a person.
+        delta: String,
+        /// Why the full image was not applied.
+        source: anyhow::Error,
+    },
     /// The image lacks a payload, which its manifest excludes.
     #[error("the image carries no {0}")]
     Missing(PayloadKind),

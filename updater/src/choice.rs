@@ -16,7 +16,7 @@ use crate::refuse::Refusal;
 use crate::session;
 use crate::slot_content::SlotContentError;
 use crate::slot_map::{KnownSlots, Running, SlotMaps};
-use crate::source::{Source, SourceError, Stream};
+use crate::source::{Source, Stream};
 
 /// How what is not here is fetched.
 #[allow(missing_debug_implementations, reason = "closures")]
@@ -70,7 +70,7 @@ pub struct Applied {
 #[derive(Debug, thiserror::Error)]
 enum Unusable {
     #[error("it cannot be opened")]
-    Open(#[source] SourceError),
+    Open(#[source] anyhow::Error),
     #[error("it is no delta")]
     NoDelta,
     #[error("it carries system {delta}, the image carries {image}")]
@@ -93,6 +93,7 @@ pub fn apply_cheapest(
     let mut told = vec![stream.told.clone()];
     let mut notes = Vec::new();
     let full = read_trusted(stream.reader, request.trust)?;
+    check_stop(request)?;
     let mut way = Way::Named { is_delta: full.base().is_some() };
     let found = match image {
         Source::Url(url) if full.base().is_none() => find_delta(host, &full, url, ways, &mut notes),
@@ -120,12 +121,40 @@ pub fn apply_cheapest(
         Err(error) if request.stop.is_asked() || !is_of_the_delta(&error) => return Err(error),
         Err(error) => error,
     };
-    notes.push(format!("the delta {name} could not be used, and the full image was taken: {error:#}"));
+    let reason = format!("{error:#}");
     progress.begin(Step::Check, None);
+    let outcome = apply_after(host, image, ways, request, progress, &mut told);
+    let outcome = outcome.map_err(|second| still_fenced(&error, &reason, second))?;
+    notes.push(format!("the delta {name} could not be used, and the full image was taken: {reason}"));
+    Ok(Applied { outcome, way, notes, told })
+}
+
+fn check_stop(request: &Request<'_>) -> Result<(), ApplyError> {
+    if request.stop.is_asked() { Err(ApplyError::Interrupted) } else { Ok(()) }
+}
+
+/// The image itself, after a delta that failed.
+fn apply_after(
+    host: &dyn Host,
+    image: &Source,
+    ways: &Ways<'_>,
+    request: &Request<'_>,
+    progress: &mut dyn Progress,
+    told: &mut Vec<Told>,
+) -> anyhow::Result<Outcome> {
     let stream = (ways.open)(image)?;
     told.push(stream.told.clone());
-    let outcome = apply_trusted(host, read_trusted(stream.reader, request.trust)?, request, progress)?;
-    Ok(Applied { outcome, way, notes, told })
+    Ok(apply_trusted(host, read_trusted(stream.reader, request.trust)?, request, progress)?)
+}
+
+/// What the second attempt says of the disk is only half of it where the first one has fenced the slot (IFC-2).
+fn still_fenced(first: &anyhow::Error, reason: &str, second: anyhow::Error) -> anyhow::Error {
+    let Some(ApplyError::Fenced { slot, .. }) = first.downcast_ref() else { return second };
+    if matches!(second.downcast_ref(), Some(ApplyError::Fenced { .. } | ApplyError::Uncertain { .. })) {
+        return second;
+    }
+    let source = FencedError::Again { delta: reason.to_owned(), source: second };
+    ApplyError::Fenced { slot: *slot, source: Box::new(source) }.into()
 }
 
 /// The shortest delta from the running system, and what would be fetched of the image itself. What is looked at here is looked at
@@ -177,10 +206,8 @@ fn open_delta(
     request: &Request<'_>,
     told: &mut Vec<Told>,
 ) -> anyhow::Result<Trusted> {
-    let stream = (ways.open)(source).map_err(|error| match error.downcast() {
-        Ok(source) => Unusable::Open(source).into(),
-        Err(error) => error,
-    })?;
+    // Whatever speaks against its address, the mirrors of this machine included, speaks against the list that named it.
+    let stream = (ways.open)(source).map_err(Unusable::Open)?;
     told.push(stream.told.clone());
     let delta = read_trusted(stream.reader, request.trust)?;
     let system = delta.system_id().to_string();
@@ -204,11 +231,12 @@ fn is_of_the_delta(error: &anyhow::Error) -> bool {
         Some(ApplyError::Refused(refusal)) => {
             matches!(refusal, Refusal::DeltaBase { .. } | Refusal::DeltaBaseUnread { .. })
         }
+        // A table of its own, signed by keys that may sign deltas only, may also be wrong about the root.
         Some(ApplyError::Fenced { source, .. }) => matches!(
             **source,
             FencedError::Image(_)
                 | FencedError::End(_)
-                | FencedError::Content(SlotContentError::Image { .. })
+                | FencedError::Content(SlotContentError::Image { .. } | SlotContentError::RootHash { .. })
                 | FencedError::Change(ChangeError::Source { .. })
         ),
         _ => false,

@@ -131,6 +131,7 @@ fn apply_image(cli: &Cli, args: &Apply) -> anyhow::Result<Answer> {
         entry.slot(),
         summary.file_name
     );
+    text.push_str(&bytes_in_words(&summary.traffic, &applied.told));
     text.push_str(&way_in_words(&applied.way));
     let told = applied.told.iter().flat_map(Told::notes);
     let notes: Vec<String> = summary.notes.iter().chain(&applied.notes).cloned().chain(told).collect();
@@ -156,7 +157,7 @@ fn apply_image(cli: &Cli, args: &Apply) -> anyhow::Result<Answer> {
 /// IFC-6.
 fn bytes(Traffic { taken, changed }: &Traffic, told: &[Told]) -> serde_json::Value {
     json!({
-        "received": told.iter().filter_map(Told::received).reduce(|all, more| all + more),
+        "received": received(told),
         "fetched": taken.fetched,
         "in_place": taken.in_place,
         "reused": taken.reused,
@@ -165,6 +166,19 @@ fn bytes(Traffic { taken, changed }: &Traffic, told: &[Told]) -> serde_json::Val
         "zeroed": changed.zeroed,
         "equal": changed.equal,
     })
+}
+
+fn bytes_in_words(Traffic { taken, changed }: &Traffic, told: &[Told]) -> String {
+    let network = received(told).map_or(String::new(), |bytes| format!(" ({bytes} over the network)"));
+    format!(
+        "\nfetched {} bytes{network}; {} were in place, {} came from the running slot; {} were written",
+        taken.fetched, taken.in_place, taken.reused, changed.written
+    )
+}
+
+/// FET-70; `None` where there was no network.
+fn received(told: &[Told]) -> Option<u64> {
+    told.iter().filter_map(Told::received).reduce(|all, more| all + more)
 }
 
 /// IFC-8.
@@ -243,7 +257,9 @@ fn verify(cli: &Cli, args: &Verify) -> anyhow::Result<Answer> {
     let read = read_through(stream, &trust).with_context(context)?;
     let mut text = format!("{}: version {}, system {}: every byte is as signed", args.image, read.version, read.system);
     if let Some(base) = &read.base {
-        text.push_str(&format!("; a delta for machines that run system {base}"));
+        text.push_str(&format!(
+            "; a delta for machines that run system {base}, what it makes of that was not looked at"
+        ));
     }
     let fields = json!({ "version": read.version, "system_id": read.system, "delta_from": read.base });
     Ok(Answer::done(text, fields))

@@ -49,6 +49,7 @@ pub fn classify(error: &anyhow::Error) -> (Exit, &'static str) {
             Some(ApplyError::Head(_)) => return (Exit::Refused, "not-an-image"),
             Some(ApplyError::NotFenced { .. }) => return (Exit::Failure, "not-fenced"),
             Some(ApplyError::Fenced { .. }) => return (Exit::Failure, "fenced"),
+            Some(ApplyError::Interrupted) => return (Exit::Failure, "interrupted"),
             Some(ApplyError::Uncertain { .. }) => return (Exit::Failure, "uncertain"),
             _ => {}
         }
@@ -129,6 +130,7 @@ fn of_apply(error: &ApplyError) -> Option<&'static str> {
         ApplyError::Untrusted(error) => Some(of_verify(error)),
         ApplyError::Source(error) => Some(of_io(error)),
         ApplyError::Fenced { source, .. } => of_fenced(source),
+        ApplyError::Interrupted => Some("interrupted"),
         ApplyError::Refused(_)
         | ApplyError::Session(_)
         | ApplyError::Lock(_)
@@ -152,6 +154,8 @@ fn of_fenced(error: &FencedError) -> Option<&'static str> {
         FencedError::Content(
             SlotContentError::Slot { .. } | SlotContentError::ReadBack { .. } | SlotContentError::Differs { .. },
         )
+        // What it says of itself is found behind it.
+        | FencedError::Again { .. }
         | FencedError::Change(_)
         | FencedError::Slot(_)
         | FencedError::Host(_) => return None,

@@ -1,5 +1,6 @@
 //! An end that somebody asks for from outside, while long work goes on (UPD-9).
 
+use std::io::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering::SeqCst};
 use std::thread;
@@ -36,7 +37,7 @@ impl Stop {
         self.0.compare_exchange(GOING, COMMITTING, SeqCst, SeqCst).is_ok()
     }
 
-    /// Has SIGINT and SIGTERM ask, in a process that has no other thread yet. The first one asks; when the work has not ended a few seconds
+    /// Has SIGINT, SIGTERM and SIGHUP ask, in a process that has no other thread yet. The first one asks; when the work has not ended a few seconds
     /// later, or at the second one, the process is ended where it is: every instant of an apply may be its last (UPD-8).
     ///
     /// # Errors
@@ -45,6 +46,8 @@ impl Stop {
         let mut set = SigSet::empty();
         set.add(Signal::SIGINT);
         set.add(Signal::SIGTERM);
+        // The terminal is gone; the machine is not.
+        set.add(Signal::SIGHUP);
         // Blocked in all threads to come, so that the one that waits for them gets them.
         set.thread_block()?;
         let stop = self.clone();
@@ -53,13 +56,20 @@ impl Stop {
                 if !stop.ask() {
                     continue;
                 }
-                eprintln!("ralph-update: a signal came: ending");
-                thread::spawn(|| {
+                // Before anything that might wait: standard error may be a pipe that nobody reads.
+                let timer = thread::Builder::new().spawn(|| {
                     thread::sleep(PATIENCE);
                     std::process::exit(Exit::Failure as i32);
                 });
-                let _ = set.wait();
-                std::process::exit(Exit::Failure as i32);
+                let second = thread::Builder::new().spawn(move || {
+                    let _ = set.wait();
+                    std::process::exit(Exit::Failure as i32);
+                });
+                if timer.is_err() || second.is_err() {
+                    std::process::exit(Exit::Failure as i32);
+                }
+                let _ = writeln!(std::io::stderr(), "ralph-update: a signal came: ending");
+                return;
             }
         };
         match thread::Builder::new().name("signals".to_owned()).spawn(wait) {

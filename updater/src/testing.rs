@@ -237,15 +237,29 @@ impl FakeHost {
         downgrade: Downgrade,
         known_bad: KnownBad,
     ) -> Result<Outcome, ApplyError> {
+        self.apply_with(image, downgrade, known_bad, &Stop::default())
+    }
+
+    /// As [`FakeHost::apply`]; `stop` may have been asked before.
+    pub(crate) fn apply_until(&self, image: Vec<u8>, stop: &Stop) -> Result<Outcome, ApplyError> {
+        self.apply_with(image, Downgrade::Refuse, KnownBad::Refuse, stop)
+    }
+
+    fn apply_with(
+        &self,
+        image: Vec<u8>,
+        downgrade: Downgrade,
+        known_bad: KnownBad,
+        stop: &Stop,
+    ) -> Result<Outcome, ApplyError> {
         let trust = trust(&[key()]);
         let policy = Policy { os_id: Some("ralphos".into()), ..Policy::default() };
-        let stop = Stop::default();
         let request = Request {
             trust: &trust,
             policy: &policy,
             downgrade,
             known_bad,
-            stop: &stop,
+            stop,
             workers: NonZeroUsize::new(1),
             limit_rate: None,
         };

@@ -203,10 +203,12 @@ impl<'a, S: ChunkSource> SharedRoot<'a, S> {
     /// The chunks from `first` on that are taken together: adjacent, at the same kind of place, not too long in all.
     fn run_at(&self, first: usize) -> Range<usize> {
         let kind = self.places[first].map(|place| place == Place::InPlace);
-        let mut len = 0;
+        let (mut len, mut encoded) = (0, 0);
         let more = |number: &usize| {
             len += self.chunks[*number].plain_len as usize;
-            *number == first || (len <= RUN && self.places[*number].map(|place| place == Place::InPlace) == kind)
+            encoded += self.chunks[*number].encoded_len as usize;
+            *number == first
+                || (len.max(encoded) <= RUN && self.places[*number].map(|place| place == Place::InPlace) == kind)
         };
         first..first + (first..self.root.end).take_while(more).count()
     }

@@ -58,6 +58,7 @@ impl Rule {
             large_min: (self.large_min * 2).min(self.large_max),
             large_max: (self.large_max * 2).min(self.zero_max),
             small_mean: self.small_mean * 2,
+            small_max: (self.small_max * 2).min(self.zero_max),
             rest_mean: self.rest_mean * 2,
             rest_min: (self.rest_min * 2).min(self.rest_max),
             rest_max: (self.rest_max * 2).min(self.zero_max),

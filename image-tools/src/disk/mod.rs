@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use disk_layout::{Architecture, DiskLayout, FileWindow, NewDisk, PlannedDisk, Seed, Slot, parse_size};
-use image_format::{Manifest, PayloadKind, SystemId, pe_machine};
+use image_format::{Manifest, PayloadKind, SlotMap, SystemId, pe_machine};
 
 use crate::keys::TrustArgs;
 use crate::output::{self, NewFile, OutputArgs};
@@ -91,11 +91,12 @@ pub fn run(args: &Args) -> Result<()> {
         }
         .with_context(refused)?;
     }
+    let map = SlotMap::whole(system_id, image.chunks());
     image.finish().with_context(refused)?;
     esp.put_entry(&manifest, system_id, layout.slot(Slot::A))?;
     drop(progress);
     if let Some(var) = &layout.var {
-        tools.make_var(new.file(), var, seed).context("cannot make the file system for /var")?;
+        tools.make_var(new.file(), var, seed, &map).context("cannot make the file system for /var")?;
     }
     // Last: a disk that was cut short has no partition table and is taken for a disk by nobody.
     planned.write_table(new.file()).with_context(cannot_write)?;

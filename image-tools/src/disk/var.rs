@@ -9,9 +9,13 @@ use std::process::{Command, Output};
 
 use anyhow::{Context, Result, bail};
 use disk_layout::{LABEL_VAR, Partition, Seed};
+use image_format::SlotMap;
 
 /// What `/var` holds from the beginning, parents first; all of it belongs to root.
-const DIRECTORIES: [&str; 4] = ["lib", "lib/ralphd", "lib/ralph-update", "log"];
+const DIRECTORIES: [&str; 5] = ["lib", "lib/ralphd", "lib/ralph-update", "lib/ralph-update/slots", "log"];
+
+/// The map of slot A (SLM-1).
+const MAP: &str = "lib/ralph-update/slots/a.map";
 
 /// What stands in for the host's own `/etc/mke2fs.conf`, which differs from host to host. Only features that every kernel and
 /// e2fsck of the last ten years knows.
@@ -48,8 +52,9 @@ impl Tools {
         Ok(Tools { mke2fs: find("mke2fs")?, debugfs: find("debugfs")? })
     }
 
-    /// Makes the file system of `partition` inside `disk`, with its directories.
-    pub fn make_var(&self, disk: &File, partition: &Partition, seed: Seed) -> Result<()> {
+    /// Makes the file system of `partition` inside `disk`, with its directories, and what the machine remembers of slot A: its first update
+    /// need not fetch what it was delivered with.
+    pub fn make_var(&self, disk: &File, partition: &Partition, seed: Seed, map: &SlotMap) -> Result<()> {
         // By the number of our open file: a path may hold characters that e2fsprogs reads as options of its own.
         let disk = OsString::from(format!("/proc/{}/fd/{}", std::process::id(), disk.as_raw_fd()));
         let mut conf = tempfile::NamedTempFile::new().context("cannot make a temporary file")?;
@@ -73,22 +78,34 @@ impl Tools {
         for directory in DIRECTORIES {
             writeln!(script, "mkdir {directory}").context("cannot write a temporary file")?;
         }
+        let map = map.to_bytes();
+        let mut file = tempfile::NamedTempFile::new().context("cannot make a temporary file")?;
+        file.write_all(&map).context("cannot write a temporary file")?;
+        // By number, as above: debugfs splits its lines at blanks.
+        let source = format!("/proc/{}/fd/{}", std::process::id(), file.as_file().as_raw_fd());
+        writeln!(script, "write {source} {MAP}").context("cannot write a temporary file")?;
         run(command(&self.debugfs).arg("-w").arg("-f").arg(script.path()).arg(&within))?;
-        self.check(&within)
+        self.check(&within, map.len())
     }
 
     /// debugfs reports success whatever happens, so what it did is looked at.
-    fn check(&self, file_system: &OsStr) -> Result<()> {
+    fn check(&self, file_system: &OsStr, map_len: usize) -> Result<()> {
         for directory in DIRECTORIES {
-            let output = run(command(&self.debugfs).args(["-R", &format!("stat {directory}")]).arg(file_system))?;
-            let text = String::from_utf8_lossy(&output.stdout);
-            let words: Vec<&str> = text.split_ascii_whitespace().collect();
-            let has = |wanted: &[&str]| words.windows(wanted.len()).any(|window| window == wanted);
-            let [inode, owner] = [&["Type:", "directory", "Mode:", "0755"], &["User:", "0", "Group:", "0"]];
-            if !has(inode) || !has(owner) {
-                let error = String::from_utf8_lossy(&output.stderr);
-                bail!("debugfs did not make the directory {directory}: {}", error.trim());
-            }
+            self.check_one(file_system, directory, &["Type:", "directory", "Mode:", "0755"])?;
+        }
+        let len = map_len.to_string();
+        self.check_one(file_system, MAP, &["Type:", "regular"])?;
+        self.check_one(file_system, MAP, &["Size:", &len])
+    }
+
+    fn check_one(&self, file_system: &OsStr, path: &str, inode: &[&str]) -> Result<()> {
+        let output = run(command(&self.debugfs).args(["-R", &format!("stat {path}")]).arg(file_system))?;
+        let text = String::from_utf8_lossy(&output.stdout);
+        let words: Vec<&str> = text.split_ascii_whitespace().collect();
+        let has = |wanted: &[&str]| words.windows(wanted.len()).any(|window| window == wanted);
+        if !has(inode) || !has(&["User:", "0", "Group:", "0"]) {
+            let error = String::from_utf8_lossy(&output.stderr);
+            bail!("debugfs did not make {path}: {}", error.trim());
         }
         Ok(())
     }

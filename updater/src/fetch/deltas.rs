@@ -83,8 +83,10 @@ fn absolute(url: &str, image: &str) -> Option<String> {
     if url.is_empty() || url.len() > LONGEST_URL || !url.bytes().all(|b| b.is_ascii_graphic()) {
         return None;
     }
-    if url.starts_with("http://") || url.starts_with("https://") {
-        return Some(url.to_owned());
+    if let Some(rest) = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://")) {
+        // A file of some name, so that mirrors may have it, too.
+        let path = rest.split(['?', '#']).next()?;
+        return path.rsplit_once('/').filter(|(_, name)| !name.is_empty()).map(|_| url.to_owned());
     }
     // A plain name beside the image, or in a folder there.
     let odd =
@@ -167,7 +169,7 @@ mod tests {
         assert_eq!(parse_list(b"ralph-deltas 2\n", IMAGE), Err(BadList::FirstLine));
         assert_eq!(parse_list(&[0xFF; 10], IMAGE), Err(BadList::NoText));
         assert_eq!(parse_list(&vec![b'\n'; LONGEST_LIST + 1], IMAGE), Err(BadList::NoText));
-        for url in ["/etc/x", "../x", "file:///x", "a//b", "x?y", ".x", ""] {
+        for url in ["/etc/x", "../x", "file:///x", "a//b", "x?y", ".x", "", "http://x", "https://x/", "http://x/a/?b"] {
             assert_eq!(list(&[line(1, 1, url)]), Err(BadList::Line(2)), "{url}");
         }
         assert_eq!(list(&[line(1, 1, "a b")]), Err(BadList::Line(2)));

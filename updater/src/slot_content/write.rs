@@ -49,7 +49,7 @@ pub fn write<S: ChunkSource + Send>(
     let shared = image.share_root(reuse).map_err(|source| SlotContentError::Image { source })?;
     let tally = Tally::default();
     let work = |told: &mut dyn FnMut(Done)| Worker { shared: &shared, tally: &tally, how }.run(handles.handle(), told);
-    on_threads(how.workers(shared.worker_memory()), || work(&mut |_| {}), || work(done));
+    on_threads(how.workers(shared.worker_memory() + how.look.memory()), || work(&mut |_| {}), || work(done));
     let state = tally.0.into_inner().unwrap_or_else(PoisonError::into_inner);
     done(state.done);
     let read = shared.finish();

@@ -3,19 +3,18 @@
 //! A map tells where the bytes of a chunk might be found without fetching them. Nothing depends on it: whatever it leads to is checked by the
 //! signed SHA-256 of the chunk before it is used (IMG-56), and without it everything is fetched.
 
-mod format;
 mod reuse;
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use disk_layout::{Slot, SlotError};
-use image_format::{Chunk, SystemId};
+use image_format::{Chunk, MAX_MAP_LEN, MAX_PIECES, MapState, Piece, STATE_AT, SlotMap, SystemId, THROUGH_AT};
 
-use format::{MAX_LEN, Map, Piece, State, THROUGH_AT};
+use nix::fcntl::OFlag;
 
 pub use reuse::{KnownSlots, Running};
 
@@ -47,20 +46,20 @@ impl SlotMaps {
 
     /// What the slot that runs should hold: a map of another system is not of what is there (SLM-2).
     fn of_running(&self, slot: Slot, system: SystemId) -> Vec<Piece> {
-        let map = read(&self.path(slot, "map")).filter(|map| map.state == State::Whole && map.system == system);
+        let map = read(&self.path(slot, "map")).filter(|map| map.state == MapState::Whole && map.system == system);
         map.map(|map| map.pieces).unwrap_or_default()
     }
 
     /// What the slot should hold; nothing where no map can be used (SLM-2).
     fn known(&self, slot: Slot) -> Vec<Piece> {
         let Some(map) = read(&self.path(slot, "map")) else { return Vec::new() };
-        let State::Writing { through } = map.state else { return map.pieces };
+        let MapState::Writing { through } = map.state else { return map.pieces };
         let was = read(&self.path(slot, "was")).map(|was| was.pieces).unwrap_or_default();
         let mut pieces = map.pieces;
         pieces.retain(|piece| piece.offset < through.saturating_add(SLACK));
-        pieces.extend(was.into_iter().filter(|piece| piece.offset >= through));
+        let room = MAX_PIECES - pieces.len();
+        pieces.extend(was.into_iter().filter(|piece| piece.offset >= through).take(room));
         pieces.sort_unstable_by_key(|piece| piece.offset);
-        pieces.truncate(format::MAX_PIECES);
         pieces
     }
 
@@ -81,35 +80,46 @@ impl SlotMaps {
     fn try_begin(&self, slot: Slot, holds: &KnownSlots<'_>, system: SystemId, root: &[Chunk]) -> io::Result<Journal> {
         fs::create_dir_all(&self.dir)?;
         let (path, was) = (self.path(slot, "map"), self.path(slot, "was"));
-        let known = Map { state: State::Whole, system: SystemId::from([0; 32]), pieces: holds.in_place().to_vec() };
+        let known =
+            SlotMap { state: MapState::Whole, system: SystemId::from([0; 32]), pieces: holds.in_place().to_vec() };
         replace(&was, &known.to_bytes())?;
         let pieces = root.iter().map(Piece::of_chunk).collect();
-        let file = replace(&path, &Map { state: State::Writing { through: 0 }, system, pieces }.to_bytes())?;
+        let file = replace(&path, &SlotMap { state: MapState::Writing { through: 0 }, system, pieces }.to_bytes())?;
         File::open(&self.dir)?.sync_all()?;
         Ok(Journal { file, was, told: 0, synced: Instant::now() })
     }
 }
 
 /// Reads a map; `None` where there is none, or one that cannot be used.
-fn read(path: &Path) -> Option<Map> {
-    let mut bytes = Vec::new();
-    File::open(path).ok()?.take(MAX_LEN + 1).read_to_end(&mut bytes).ok()?;
-    Map::parse(&bytes)
+fn read(path: &Path) -> Option<SlotMap> {
+    // Whatever else may lie there by that name must not keep us waiting.
+    let plain = (OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK).bits();
+    let file = OpenOptions::new().read(true).custom_flags(plain).open(path).ok()?;
+    let about = file.metadata().ok().filter(|about| about.is_file() && about.len() <= MAX_MAP_LEN)?;
+    let mut bytes = Vec::with_capacity(about.len() as usize);
+    file.take(MAX_MAP_LEN + 1).read_to_end(&mut bytes).ok()?;
+    SlotMap::parse(&bytes)
 }
 
 /// See [`crate::parsers::slot_map`].
 pub(crate) fn written_again(bytes: &[u8]) -> Option<Vec<u8>> {
-    Map::parse(bytes).map(|map| map.to_bytes())
+    SlotMap::parse(bytes).map(|map| map.to_bytes())
 }
 
 /// Puts a whole file in place of what is there, durably.
 fn replace(path: &Path, bytes: &[u8]) -> io::Result<File> {
     let new = path.with_extension("new");
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).open(&new)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    fs::rename(&new, path)?;
-    Ok(file)
+    // Left by a cut, or put there by somebody: it is not written through.
+    let _ = fs::remove_file(&new);
+    let write = || {
+        let mut file = OpenOptions::new().write(true).create_new(true).open(&new)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        fs::rename(&new, path)?;
+        Ok(file)
+    };
+    // A full file system is not to be kept full.
+    write().inspect_err(|_: &io::Error| drop(fs::remove_file(&new)))
 }
 
 /// How far the writing of a slot is.
@@ -149,7 +159,7 @@ impl Journal {
 
     /// The slot was proven to hold the whole system.
     pub fn finish(self) {
-        let whole = self.file.write_all_at(&State::Whole.to_bytes(), format::STATE_AT);
+        let whole = self.file.write_all_at(&MapState::Whole.to_bytes(), STATE_AT);
         if whole.and_then(|()| self.file.sync_data()).is_ok() {
             let _ = fs::remove_file(&self.was);
         }

@@ -3,10 +3,9 @@
 use std::io;
 
 use disk_layout::{AlignedBuf, Slot, SlotBytes, SlotIo};
-use image_format::{Chunk, Digest, MAX_CHUNK_LEN, Place, Reuse, SystemId};
+use image_format::{Chunk, Digest, MAX_CHUNK_LEN, Piece, Place, Reuse, SystemId};
 
 use super::SlotMaps;
-use super::format::Piece;
 
 /// What both slots should hold: the target at the very place, the other one anywhere.
 pub struct KnownSlots<'s> {

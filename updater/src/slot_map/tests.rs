@@ -167,8 +167,8 @@ fn slm_3_the_slot_is_flushed_before_the_journal_and_a_flush_that_fails_is_told()
     let root = [chunk(0, 4096, "one")];
     let mut journal = begin(&maps, Slot::A, &mut Holding::default(), 1, &root);
     let on_disk = || match read(&maps.path(Slot::A, "map")).unwrap().state {
-        State::Writing { through } => through,
-        State::Whole => panic!("nobody said so"),
+        MapState::Writing { through } => through,
+        MapState::Whole => panic!("nobody said so"),
     };
     let mut slot = FakeSlot::new(4096);
     journal.through(20 * MIB, || slot.flush()).unwrap();
@@ -197,6 +197,28 @@ fn slm_3_a_map_that_cannot_be_replaced_is_taken_away() {
     assert!(!in_place(&maps, Slot::A, &mut slot, &one));
 }
 
+/// Whoever can write there could have it written anywhere, or keep an update waiting.
+#[test]
+fn slm_2_links_and_pipes_are_no_maps() {
+    let (dir, maps) = maps();
+    let one = chunk(0, 4096, "one");
+    let mut slot = Holding::new([(0, "one".to_owned())]);
+    begin(&maps, Slot::A, &mut slot, 1, &[one]).finish();
+    let (path, elsewhere) = (maps.path(Slot::A, "map"), dir.path().join("elsewhere"));
+    std::fs::rename(&path, &elsewhere).unwrap();
+    std::os::unix::fs::symlink(&elsewhere, &path).unwrap();
+    assert!(!in_place(&maps, Slot::A, &mut slot, &one));
+    std::fs::remove_file(&path).unwrap();
+    nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    assert!(!in_place(&maps, Slot::A, &mut slot, &one));
+    // What is written goes nowhere else, either.
+    std::os::unix::fs::symlink(&elsewhere, maps.path(Slot::A, "new")).unwrap();
+    let before = std::fs::read(&elsewhere).unwrap();
+    begin(&maps, Slot::A, &mut slot, 2, &[one]).finish();
+    assert_eq!(std::fs::read(&elsewhere).unwrap(), before);
+    assert!(in_place(&maps, Slot::A, &mut slot, &one));
+}
+
 #[test]
 fn slm_2_a_damaged_map_is_no_map() {
     let (_dir, maps) = maps();
@@ -207,7 +229,7 @@ fn slm_2_a_damaged_map_is_no_map() {
     let good = std::fs::read(&path).unwrap();
     assert_eq!(good.len(), 96 + 48);
     let mut bad: Vec<Vec<u8>> = vec![Vec::new(), good[..95].to_vec(), good[..100].to_vec(), [&good[..], &[0]].concat()];
-    for at in [0, 8, 10, 12, 32, 64, 96, 104, 108, 112, 143] {
+    for at in [0, 8, 10, 12, 24, 32, 64, 96, 104, 108, 112, 143] {
         let mut flipped = good.clone();
         flipped[at] ^= 0x40;
         bad.push(flipped);
@@ -224,13 +246,13 @@ proptest! {
     #[test]
     fn slm_1_maps_round_trip(offsets in prop::collection::btree_set(0_u64..1 << 48, 0..40), whole: bool, through: u64) {
         let pieces = offsets.iter().map(|at| Piece::of_chunk(&chunk(*at, 4096, &at.to_string()))).collect();
-        let state = if whole { State::Whole } else { State::Writing { through } };
-        let map = Map { state, system: system(4), pieces };
-        prop_assert_eq!(Map::parse(&map.to_bytes()), Some(map));
+        let state = if whole { MapState::Whole } else { MapState::Writing { through } };
+        let map = SlotMap { state, system: system(4), pieces };
+        prop_assert_eq!(SlotMap::parse(&map.to_bytes()), Some(map));
     }
 
     #[test]
     fn slm_2_any_bytes_are_read_without_harm(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
-        prop_assert_eq!(Map::parse(&bytes), None);
+        prop_assert_eq!(SlotMap::parse(&bytes), None);
     }
 }

@@ -266,3 +266,38 @@ fn fet_62_a_list_that_lies_costs_a_detour_and_nothing_else() {
     assert_eq!(lab.json(&["reject", "b"]).0, 0);
     assert_eq!(lab.apply(&url, &[]).1["reason"], "known-bad");
 }
+
+/// The disk is what a delta has left it, whatever the image says then (IFC-2).
+#[test]
+fn fet_62_a_slot_that_a_delta_fenced_is_told_when_the_image_is_gone() {
+    let lab = lab();
+    lab.disk("16M");
+    let v1 = system_id(&lab, "v1.zst");
+    let (folder, list) = (lab.path(""), format!("ralph-deltas 1\n{v1} 100 d.zst\n"));
+    let server = serve(move |request, stream| {
+        let name = request.path.trim_start_matches('/');
+        if name == "d.zst" {
+            let _ = fs::remove_file(folder.join("v2.zst"));
+        }
+        let file = match name {
+            "v2.zst.deltas" => list.clone().into_bytes(),
+            _ => fs::read(folder.join(name)).unwrap_or_default(),
+        };
+        if file.is_empty() {
+            crate::server::send(stream, b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n");
+            return crate::server::After::Keep;
+        }
+        answer(request, stream, &file, None)
+    });
+    let url = server.url.replace("image.zst", "v2.zst");
+    flip_in_base(&lab);
+    let (code, told) = lab.apply(&url, &[]);
+    assert_eq!(
+        (code, told["reason"].as_str(), told["cause"].as_str()),
+        (1, Some("fenced"), Some("http-status")),
+        "{told}"
+    );
+    let message = told["message"].to_string();
+    assert!(message.contains("does not fit the base root") && message.contains("404"), "{message}");
+    assert_eq!(lab.status()["slots"]["b"]["state"], "fenced");
+}

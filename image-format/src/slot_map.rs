@@ -1,38 +1,43 @@
-//! The bytes of a slot map (SLM-1).
+//! The bytes of a slot map: what a slot was last written with (SLM-1).
 
-use image_format::{Chunk, Digest, MAX_CHUNK_LEN, SystemId};
+use crate::digest::{Digest, SystemId};
+use crate::table::{Chunk, MAX_CHUNK_LEN};
 
 const MAGIC: &[u8; 8] = b"RALPHMAP";
 const VERSION: u16 = 1;
 
-/// As many as an image has chunks at most (IMG-2).
-pub(super) const MAX_PIECES: usize = 174_762;
+/// Pieces of a map at most: as many as an image has chunks (IMG-2).
+pub const MAX_PIECES: usize = 174_762;
 
 const HEAD: usize = 96;
 const PIECE: usize = 48;
 
-/// The longest map.
-pub(super) const MAX_LEN: u64 = (HEAD + MAX_PIECES * PIECE) as u64;
+/// Bytes of the longest map.
+pub const MAX_MAP_LEN: u64 = (HEAD + MAX_PIECES * PIECE) as u64;
 
-/// Where the state stands in the file; it is changed in place and no part of the digest.
-pub(super) const STATE_AT: u64 = 10;
-/// Where the journal's last word stands.
-pub(super) const THROUGH_AT: u64 = 16;
+/// Where [`MapState`] stands in the file; it is changed in place and no part of the digest.
+pub const STATE_AT: u64 = 10;
+/// Where the bytes of [`MapState::Writing`] stand: u64, little endian; changed in place, too.
+pub const THROUGH_AT: u64 = 16;
 
 /// How far the slot was written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum State {
+pub enum MapState {
     /// To this byte of root, at least.
-    Writing { through: u64 },
+    Writing {
+        /// Everything before it is there.
+        through: u64,
+    },
     /// All of it, and proven.
     Whole,
 }
 
-impl State {
-    pub(super) fn to_bytes(self) -> [u8; 2] {
+impl MapState {
+    /// As it stands at [`STATE_AT`].
+    pub fn to_bytes(self) -> [u8; 2] {
         match self {
-            State::Writing { .. } => 1_u16,
-            State::Whole => 2,
+            MapState::Writing { .. } => 1_u16,
+            MapState::Whole => 2,
         }
         .to_le_bytes()
     }
@@ -40,14 +45,18 @@ impl State {
 
 /// Bytes that a slot should hold at an offset.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Piece {
-    pub(super) offset: u64,
-    pub(super) len: u32,
-    pub(super) sha256: Digest,
+pub struct Piece {
+    /// In the slot.
+    pub offset: u64,
+    /// Bytes, 1 to [`MAX_CHUNK_LEN`].
+    pub len: u32,
+    /// Of the bytes.
+    pub sha256: Digest,
 }
 
 impl Piece {
-    pub(super) fn of_chunk(chunk: &Chunk) -> Self {
+    /// What the slot holds where this chunk of root was written.
+    pub fn of_chunk(chunk: &Chunk) -> Self {
         Piece { offset: chunk.plain_offset, len: chunk.plain_len, sha256: chunk.plain_sha256 }
     }
 
@@ -67,23 +76,33 @@ impl Piece {
     }
 }
 
+/// What a slot was last written with, as far as its machine remembers: a hint, which nobody has signed (SLM-2).
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Map {
-    pub(super) state: State,
-    pub(super) system: SystemId,
+pub struct SlotMap {
+    /// How far it is.
+    pub state: MapState,
+    /// What is written.
+    pub system: SystemId,
     /// By offset, ascending.
-    pub(super) pieces: Vec<Piece>,
+    pub pieces: Vec<Piece>,
 }
 
-impl Map {
-    pub(super) fn to_bytes(&self) -> Vec<u8> {
+impl SlotMap {
+    /// Of a slot that holds the root of this system, whole and proven; of its chunks those of root are taken.
+    pub fn whole(system: SystemId, chunks: &[Chunk]) -> Self {
+        let root = chunks.iter().filter(|chunk| chunk.payload == 0);
+        SlotMap { state: MapState::Whole, system, pieces: root.map(Piece::of_chunk).collect() }
+    }
+
+    /// The file.
+    pub fn to_bytes(&self) -> Vec<u8> {
         let mut bytes = vec![0; HEAD];
         bytes[..8].copy_from_slice(MAGIC);
         bytes[8..10].copy_from_slice(&VERSION.to_le_bytes());
         bytes[10..12].copy_from_slice(&self.state.to_bytes());
         // The limit of pieces is far below 2^32.
         bytes[12..16].copy_from_slice(&(self.pieces.len() as u32).to_le_bytes());
-        if let State::Writing { through } = self.state {
+        if let MapState::Writing { through } = self.state {
             bytes[16..24].copy_from_slice(&through.to_le_bytes());
         }
         bytes[64..HEAD].copy_from_slice(self.system.as_bytes());
@@ -93,26 +112,30 @@ impl Map {
         bytes
     }
 
-    /// A map as [`Map::to_bytes`] writes it; `None` for anything else, a torn one included.
-    pub(super) fn parse(bytes: &[u8]) -> Option<Self> {
+    /// A map as [`SlotMap::to_bytes`] writes it; `None` for anything else, a torn one included.
+    pub fn parse(bytes: &[u8]) -> Option<Self> {
         let (head, rest) = bytes.split_at_checked(HEAD)?;
         let (pieces, torn) = rest.as_chunks::<PIECE>();
         let count = u32_at(head, 12)? as usize;
-        if !head.starts_with(MAGIC) || u16_at(head, 8)? != VERSION || !torn.is_empty() {
+        if !head.starts_with(MAGIC) || u64_at(head, 24)? != 0 || u16_at(head, 8)? != VERSION || !torn.is_empty() {
             return None;
         }
         if count != pieces.len() || count > MAX_PIECES || Digest::of(&bytes[64..]).as_bytes() != &head[32..64] {
             return None;
         }
         let state = match u16_at(head, 10)? {
-            1 => State::Writing { through: u64_at(head, 16)? },
-            2 => State::Whole,
+            1 => MapState::Writing { through: u64_at(head, 16)? },
+            2 => MapState::Whole,
             _ => return None,
         };
-        let pieces: Vec<Piece> = pieces.iter().map(Piece::parse).collect::<Option<_>>()?;
+        let mut found = Vec::with_capacity(count);
+        for piece in pieces {
+            found.push(Piece::parse(piece)?);
+        }
+        let pieces = found;
         let system: [u8; 32] = head[64..].try_into().ok()?;
         let ascending = pieces.is_sorted_by_key(|piece| piece.offset);
-        ascending.then_some(Map { state, system: system.into(), pieces })
+        ascending.then_some(SlotMap { state, system: system.into(), pieces })
     }
 }
 
