@@ -1,11 +1,12 @@
 //! The command line of `ralph-update`.
 
-use std::num::{NonZeroU64, NonZeroUsize};
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 use disk_layout::Slot;
 
+use updater::fetch::Rate;
 use updater::progress::Mode;
 use updater::source::Source;
 
@@ -97,9 +98,9 @@ pub struct Apply {
     /// Accept an image that failed on this machine before, or that fell back three times without evidence
     #[arg(long)]
     pub retry_failed: bool,
-    /// Take no more than so many bytes a second from the source; K, M and G are understood
-    #[arg(long, value_name = "BYTES", value_parser = rate)]
-    pub limit_rate: Option<NonZeroU64>,
+    /// Take no more than so many bytes a second from the source, such as 500k, 2M or 1G
+    #[arg(long, value_name = "RATE")]
+    pub limit_rate: Option<Rate>,
     /// Stand back behind everything else that wants the disk or a processor
     #[arg(long)]
     pub background: bool,
@@ -114,15 +115,10 @@ pub struct Apply {
     pub progress: Mode,
 }
 
-fn rate(text: &str) -> Result<NonZeroU64, String> {
-    let bytes = disk_layout::parse_size(text).map_err(|error| error.to_string())?;
-    NonZeroU64::new(bytes).ok_or_else(|| "at a rate of 0 nothing ever comes".to_owned())
-}
-
 /// Arguments of `verify`.
 #[derive(Debug, Args)]
 pub struct Verify {
-    /// A file, - for standard input, or an http(s) address
+    /// A file, - for standard input, or an http(s) address; an image or a delta
     #[arg(value_name = "IMAGE|-|URL")]
     pub image: Source,
     #[command(flatten)]

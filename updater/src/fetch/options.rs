@@ -1,7 +1,5 @@
 //! From the command line and the configuration to addresses and settings (FET-28, FET-29, FET-50).
 
-use std::num::NonZeroU64;
-
 use crate::config::{ConfigError, Network};
 
 use super::client::{Proxying, Settings};
@@ -17,10 +15,10 @@ struct NotAMirror(String);
 ///
 /// # Errors
 /// The setting is none.
-pub fn rate(network: &Network, asked: Option<NonZeroU64>) -> Result<Option<Rate>, ConfigError> {
+pub fn rate(network: &Network, asked: Option<Rate>) -> Result<Option<Rate>, ConfigError> {
     let set = network.limit_rate.as_deref().map(str::parse).transpose();
     let set = set.map_err(|source: NotARate| ConfigError::Setting { name: "limit-rate", source: source.into() })?;
-    Ok(asked.map(|asked| Rate::at_least(asked.get())).or(set))
+    Ok(asked.or(set))
 }
 
 /// How to fetch.
@@ -75,8 +73,7 @@ mod tests {
         let network = Network { limit_rate: Some("1M".into()), proxy: Some("none".into()), ..Network::default() };
         let bytes = |asked| rate(&network, asked).unwrap().map(Rate::bytes_a_second);
         assert_eq!(bytes(None), Some(1 << 20));
-        assert_eq!(bytes(NonZeroU64::new(5 << 20)), Some(5 << 20));
-        assert_eq!(bytes(NonZeroU64::new(1)), Some(Rate::LEAST));
+        assert_eq!(bytes("5M".parse().ok()), Some(5 << 20));
         assert_eq!(rate(&Network::default(), None).unwrap(), None);
         assert_eq!(settings(&network, None).unwrap().proxy, Proxying::Direct);
         for (name, network) in [

@@ -12,11 +12,6 @@ impl Rate {
     /// Slower than this an image would take weeks, and no server would wait.
     pub const LEAST: u64 = 1024;
 
-    /// So many bytes a second, or [`Rate::LEAST`].
-    pub fn at_least(bytes: u64) -> Self {
-        Rate(bytes.max(Self::LEAST))
-    }
-
     /// Bytes a second.
     pub fn bytes_a_second(self) -> u64 {
         self.0
