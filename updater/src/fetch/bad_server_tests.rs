@@ -5,7 +5,9 @@ use std::net::TcpStream;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use super::http_tests::{HEAD, cause, fetch, file, good, open, quick};
+use image_format::{Again, ChunkSource, Digest};
+
+use super::http_tests::{HEAD, cause, chunks, fetch, file, good, open, quick};
 use super::server::{After, Request, Server, answer, good_answer, send, serve};
 use super::*;
 
@@ -170,6 +172,27 @@ fn fet_28_who_served_another_version_is_not_asked_again() {
     fetch(&[&bad, &good(&file)], &file).unwrap();
     // The head, and what was on its way when the first chunk was looked at.
     assert!(bad.asked().len() <= 2 + 6, "{}", bad.asked().len());
+}
+
+/// A chunk is looked at when many others have been read.
+#[test]
+fn fet_28_who_sent_a_chunk_is_known_long_afterwards() {
+    let file = file(1);
+    let other = super::http_tests::file(2);
+    let bad = bad_data(move |request, stream, _| answer(request, stream, &other, Some("\"v1\"")));
+    let good = good(&file);
+    let (mut source, _) = open(vec![bad.url.clone(), good.url.clone()], quick(), &file).unwrap();
+    let (table, mut bytes) = (chunks(&file), vec![0; 40_000]);
+    // Apart from each other: each is a span of its own.
+    let wanted: Vec<usize> = (0..table.len()).step_by(2).collect();
+    source.plan(&table, &wanted).unwrap();
+    for number in &wanted {
+        source.next(*number, &table[*number], &mut bytes[..table[*number].encoded_len as usize]).unwrap();
+    }
+    let asked = bad.asked().len();
+    source.again(0, &table[0], &mut bytes, Again::Damaged).unwrap();
+    assert!(Digest::of(&bytes) == table[0].encoded_sha256);
+    assert_eq!(bad.asked().len(), asked, "it is not asked again");
 }
 
 #[test]
