@@ -150,7 +150,7 @@ fn fet_26_it_ends_soon_when_somebody_wants_it_to() {
     let file = file(1);
     let long = Retry { first: Duration::from_secs(30), longest: Duration::from_secs(30), ..quick().fetching };
     let patient = Settings { patience: PATIENCE, opening: long, fetching: long, ..quick() };
-    let slow = Settings { limit: Limit::new(Some(Rate::at_least(1024))), ..patient.clone() };
+    let slow = Settings { limit: Limit::new(Some("1024".parse().unwrap())), ..patient.clone() };
     let busy = || {
         serve(|_, stream| {
             send(stream, b"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n");
