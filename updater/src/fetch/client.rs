@@ -1,7 +1,14 @@
 //! How servers are asked: time limits, connections, proxies (FET-26, FET-29).
 
+use std::net::ToSocketAddrs;
+use std::sync::mpsc;
+use std::thread;
 use std::time::Duration;
 
+use ureq::config::Config;
+use ureq::http::Uri;
+use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
+use ureq::unversioned::transport::{DefaultConnector, NextTimeout};
 use ureq::{Proxy, ProxyProtocol};
 
 use super::backoff::{FETCHING, OPENING, Retry};
@@ -53,7 +60,7 @@ impl Default for Settings {
             proxy: Proxying::Environment,
             limit: Limit::default(),
             connections: 4,
-            piece: 1 << 20,
+            piece: 512 << 10,
             window: 6,
         }
     }
@@ -142,13 +149,31 @@ fn parse(text: &str, exempt: &str, from: &str) -> Result<Proxy, BadProxy> {
     proxy.build().map_err(bad)
 }
 
-/// How servers are asked.
-pub fn client(patience: Patience, proxy: Option<Proxy>) -> ureq::config::Config {
+/// How servers are asked, one request at a time; redirects are followed.
+pub fn client(patience: Patience, proxy: Option<Proxy>) -> Config {
+    config(patience, proxy, MAX_REDIRECTS, 1)
+}
+
+/// How an image's servers are asked, over so many connections. Redirects are left to [`super::wire`]: a library that follows one reads
+/// its body to the end first, however long that takes.
+pub(super) fn agent(settings: &Settings, proxy: Option<Proxy>) -> ureq::Agent {
+    let config = config(settings.patience, proxy, 0, settings.connections);
+    ureq::Agent::with_parts(config, DefaultConnector::default(), Lookup(connecting(settings.patience)))
+}
+
+/// For a name to be looked up, and once more for a connection to be there.
+fn connecting(patience: Patience) -> Duration {
+    Duration::from_secs(30).min(patience.stall.max(Duration::from_secs(1)))
+}
+
+fn config(patience: Patience, proxy: Option<Proxy>, redirects: u32, idle: usize) -> Config {
     ureq::Agent::config_builder()
-        .max_redirects(MAX_REDIRECTS)
+        .max_redirects(redirects)
+        .max_redirects_will_error(redirects > 0)
+        .max_idle_connections_per_host(idle)
         // What a status means is ours to judge.
         .http_status_as_error(false)
-        .timeout_connect(Some(Duration::from_secs(30).min(patience.stall.max(Duration::from_secs(1)))))
+        .timeout_connect(Some(connecting(patience)))
         .timeout_recv_response(Some(patience.stall))
         .timeout_per_read(Some(patience.stall))
         .timeout_per_write(Some(patience.stall))
@@ -157,6 +182,24 @@ pub fn client(patience: Patience, proxy: Option<Proxy>) -> ureq::config::Config 
         .proxy(proxy)
         .user_agent(concat!("ralph-update/", env!("CARGO_PKG_VERSION")))
         .build()
+}
+
+/// Looks names up, within this time. The library's own lookup knows a time limit, too, but ends the process where a thread cannot be had.
+#[derive(Debug)]
+struct Lookup(Duration);
+
+impl Resolver for Lookup {
+    fn resolve(&self, uri: &Uri, _: &Config, _: NextTimeout) -> Result<ResolvedSocketAddrs, ureq::Error> {
+        let name = uri.scheme().zip(uri.authority());
+        let name = name.and_then(|(scheme, authority)| DefaultResolver::host_and_port(scheme, authority));
+        let name = name.ok_or(ureq::Error::HostNotFound)?;
+        let (tell, told) = mpsc::sync_channel(1);
+        thread::Builder::new().spawn(move || tell.send(name.to_socket_addrs()))?;
+        let found = told.recv_timeout(self.0).map_err(|_| ureq::Error::Timeout(ureq::Timeout::Resolve))??;
+        let mut all = self.empty();
+        found.take(16).for_each(|address| all.push(address));
+        if all.is_empty() { Err(ureq::Error::HostNotFound) } else { Ok(all) }
+    }
 }
 
 #[cfg(test)]

@@ -1,20 +1,22 @@
 //! The threads that fetch pieces: several requests at a time over kept connections, each failure judged under one lock (FET-22, FET-27).
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::answer::Answer;
 use super::backoff::{Retry, dice};
-use super::client::Settings;
+use super::client::{Patience, Settings};
 use super::fault::{Fault, FetchError};
 use super::mirrors::{Mirrors, Next};
 use super::queue::{Got, Job, Queue};
 use super::ranges::Span;
+use super::watch::{TooSlow, Watch};
 use super::wire::{Body, Question, Reply, ask, read_end, read_some};
 
 /// Read at a time, so that a rate limit works smoothly.
-const BLOCK: usize = 64 * 1024;
+pub(super) const BLOCK: usize = 64 * 1024;
 
 /// Makes connections to one mirror, through this proxy if there is one.
 pub type MakeAgent = Box<dyn Fn(Option<ureq::Proxy>) -> ureq::Agent + Send + Sync>;
@@ -27,8 +29,8 @@ pub(super) struct Shared {
     pub(super) changed: Condvar,
     /// Bytes of bodies that came.
     received: AtomicU64,
-    /// Bodies that are being read.
-    bodies: AtomicUsize,
+    /// Locked while `state` is, or alone.
+    watch: Mutex<Watch>,
     began: Instant,
 }
 
@@ -36,6 +38,8 @@ pub(super) struct State {
     pub(super) mirrors: Mirrors,
     /// One for each mirror: its kept connections.
     agents: Vec<Option<ureq::Agent>>,
+    /// When we hung up on it.
+    hung_up: Vec<Option<Instant>>,
     proxies: Vec<Option<ureq::Proxy>>,
     pub(super) queue: Option<Queue>,
     /// Counts plans: what was asked for by an older one is dropped.
@@ -48,7 +52,9 @@ pub(super) struct State {
     pub(super) not_before: Instant,
     /// Requests that began before have been charged for with the one that failed first.
     charged: Instant,
-    pub(super) failed: bool,
+    /// How patiently servers are asked again.
+    pub(super) retry: Retry,
+    /// Why it is over: for everybody who asks.
     pub(super) error: Option<FetchError>,
     pub(super) closing: bool,
     /// Somebody reads a whole file.
@@ -67,10 +73,25 @@ pub(super) struct Access {
     url: String,
     /// The address is where redirects led before.
     direct: bool,
-    if_range: Option<String>,
-    known: Option<u64>,
-    plan: u64,
+    pub(super) if_range: Option<String>,
+    pub(super) known: Option<u64>,
+    pub(super) plan: u64,
     pub(super) began: Instant,
+}
+
+impl State {
+    /// Is it over?
+    ///
+    /// # Errors
+    /// Yes; with the [`FetchError`] inside if servers ended it. `other` and not `UnexpectedEof`: readers of images would call that a
+    /// truncated file and drop the message.
+    pub(super) fn check(&self) -> io::Result<()> {
+        match &self.error {
+            Some(error) => Err(io::Error::other(error.clone())),
+            None if self.closing => Err(io::Error::other("the fetching was ended from outside")),
+            None => Ok(()),
+        }
+    }
 }
 
 enum Task {
@@ -88,6 +109,7 @@ impl Shared {
         let now = Instant::now();
         let state = State {
             agents: vec![None; urls.len()],
+            hung_up: vec![None; urls.len()],
             proxies,
             mirrors: Mirrors::new(urls),
             queue: None,
@@ -96,7 +118,7 @@ impl Shared {
             length_told: false,
             not_before: now,
             charged: now,
-            failed: false,
+            retry: settings.opening,
             error: None,
             closing: false,
             whole_busy: false,
@@ -109,7 +131,7 @@ impl Shared {
             state: Mutex::new(state),
             changed: Condvar::new(),
             received: AtomicU64::new(0),
-            bodies: AtomicUsize::new(0),
+            watch: Mutex::default(),
             began: now,
         }
     }
@@ -122,9 +144,67 @@ impl Shared {
         self.received.load(Ordering::Relaxed)
     }
 
-    /// A server has begun to answer, and we wait for more.
-    pub(super) fn waits_for_body(&self) -> bool {
-        self.bodies.load(Ordering::Relaxed) > 0
+    fn watched(&self) -> MutexGuard<'_, Watch> {
+        self.watch.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for a server: whatever is done with the network is done in here, so that its time is counted.
+    pub(super) fn wait_for<T>(&self, access: &Access, what: impl FnOnce() -> T) -> T {
+        self.watched().enter(access.mirror, self.began.elapsed());
+        let done = what();
+        self.watched().leave(access.mirror, self.began.elapsed());
+        done
+    }
+
+    /// Looks, until all is over, whether servers bring enough, and hangs up on those that do not: nothing else ends a read that never
+    /// returns (FET-26).
+    pub(super) fn watch(&self) {
+        let often = (self.settings.patience.stall / 8).max(Duration::from_millis(1));
+        let mut state = self.lock();
+        while !state.closing {
+            let patience = Patience { least: self.least(), ..self.settings.patience };
+            let slow = self.watched().judge(self.began.elapsed(), self.received(), patience);
+            if let Some(TooSlow { waited, silent, mut busy }) = slow {
+                let current = state.mirrors.current();
+                let guilty = busy.iter().copied().find(|busy| *busy == current).or(busy.first().copied());
+                let access = self.access_to(&mut state, guilty.unwrap_or(current));
+                busy.push(access.mirror);
+                busy.iter().for_each(|mirror| self.hang_up(&mut state, *mirror));
+                let fault =
+                    if silent { Fault::Silent(waited) } else { Fault::Trickle { least: patience.least, waited } };
+                self.charge(&mut state, &access, fault);
+            }
+            state = self.changed.wait_timeout(state, often).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    /// Waits without waiting for anybody, until all is over at the latest.
+    fn pause(&self, time: Duration) {
+        let until = Instant::now() + time;
+        let mut state = self.lock();
+        while !state.closing {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return;
+            }
+            state = self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    /// Waits until somebody may be asked.
+    ///
+    /// # Errors
+    /// It is over.
+    pub(super) fn turn(&self) -> io::Result<Access> {
+        let mut state = self.lock();
+        loop {
+            state.check()?;
+            let wait = state.not_before.saturating_duration_since(Instant::now());
+            if wait.is_zero() {
+                return Ok(self.access(&mut state));
+            }
+            state = self.changed.wait_timeout(state, wait).unwrap_or_else(PoisonError::into_inner).0;
+        }
     }
 
     /// What must come while we wait for [`Patience::stall`](super::client::Patience::stall): less, where we ourselves take less.
@@ -135,15 +215,25 @@ impl Shared {
     }
 
     /// Reads once and pays for it.
-    pub(super) fn read(&self, body: &mut Body, into: &mut [u8]) -> Result<usize, Fault> {
+    pub(super) fn read(&self, access: &Access, body: &mut Body, into: &mut [u8]) -> Result<usize, Fault> {
         let most = into.len().min(BLOCK);
-        self.bodies.fetch_add(1, Ordering::Relaxed);
-        let read = read_some(body, &mut into[..most], self.settings.patience.stall);
-        self.bodies.fetch_sub(1, Ordering::Relaxed);
-        let read = read?;
+        let stall = self.settings.patience.stall;
+        let read = self.wait_for(access, || read_some(body, &mut into[..most], stall))?;
+        // A body that is as long as its connection looks whole when we hang up.
+        if read == 0 && self.lock().hung_up[access.mirror].is_some_and(|when| access.began <= when) {
+            return Err(Fault::EndedEarly);
+        }
         self.received.fetch_add(read as u64, Ordering::Relaxed);
-        self.settings.limit.pay(read);
+        let cost = self.settings.limit.wait_for(read);
+        if !cost.is_zero() {
+            self.pause(cost);
+        }
         Ok(read)
+    }
+
+    /// Behind the last byte of an answer to a range.
+    pub(super) fn read_end(&self, access: &Access, body: &mut Body) -> Result<(), Fault> {
+        self.wait_for(access, || read_end(body, self.settings.patience.stall))
     }
 
     /// How to ask the current mirror.
@@ -156,6 +246,9 @@ impl Shared {
         let proxy = &state.proxies[mirror];
         let agent = state.agents[mirror].get_or_insert_with(|| (self.make)(proxy.clone()));
         let agent = agent.clone();
+        if state.closing {
+            agent.clone().shutdown();
+        }
         let (known, plan) = (state.known, state.plan);
         let found = state.mirrors.get(mirror);
         Access {
@@ -170,10 +263,18 @@ impl Shared {
         }
     }
 
+    /// As before, but for the file's mark: many servers behind one name mark the same file differently (FET-24).
+    pub(super) fn without_mark(&self, access: &Access) -> Access {
+        let mut state = self.lock();
+        state.mirrors.get(access.mirror).etag = None;
+        self.access_to(&mut state, access.mirror)
+    }
+
     /// Asks for a span, or for the whole file, and remembers what the answer says of the server.
     pub(super) fn ask(&self, access: &Access, span: Option<Span>) -> Result<Reply, Fault> {
         let Access { agent, url, known, if_range, .. } = access;
-        let reply = ask(agent, &Question { url, span, known: *known, if_range: if_range.as_deref() })?;
+        let question = Question { url, span, known: *known, if_range: if_range.as_deref() };
+        let reply = self.wait_for(access, || ask(agent, &question))?;
         let mut state = self.lock();
         let mirror = state.mirrors.get(access.mirror);
         if let Some(moved) = &reply.moved {
@@ -185,44 +286,44 @@ impl Shared {
         Ok(reply)
     }
 
-    /// Judges a fault: who is asked next, and when. True: there is a next time.
-    pub(super) fn charge(&self, state: &mut State, access: &Access, fault: Fault, retry: &Retry) -> bool {
-        if state.failed || state.closing {
-            return false;
+    /// Judges a fault: who is asked next, and when; or that it is over.
+    pub(super) fn charge(&self, state: &mut State, access: &Access, fault: Fault) {
+        if state.error.is_some() || state.closing {
+            return;
         }
         let now = Instant::now();
         // Where a redirect led before may be gone: the address itself is asked before anybody is blamed.
-        let unanswered = matches!(fault, Fault::Status { .. } | Fault::NoAnswer(_) | Fault::Redirects);
-        if unanswered && access.direct {
+        if access.direct {
+            self.watched().start_over(self.began.elapsed(), self.received());
             let direct = &mut state.mirrors.get(access.mirror).direct;
             *direct = direct.take().filter(|now| *now != access.url);
-            return true;
+            return;
         }
         // One cut breaks all connections: it is one failure.
         if !fault.is_final() && access.began < state.charged {
-            return true;
+            return;
         }
         state.charged = now;
-        let next = state.mirrors.fault(access.mirror, fault, retry, now - self.began, dice());
-        if let Next::After(wait) = next {
-            state.not_before = now + wait;
-        } else {
-            state.failed = true;
-            state.error = Some(state.mirrors.error(self.received()));
+        self.watched().start_over(self.began.elapsed(), self.received());
+        let retry = state.retry;
+        match state.mirrors.fault(access.mirror, fault, &retry, now - self.began, dice()) {
+            Next::After(wait) => state.not_before = now + wait,
+            Next::Over => state.error = Some(state.mirrors.error(self.received())),
         }
         self.changed.notify_all();
-        next != Next::Over
     }
 
     /// Ends whatever this mirror is sending: a slow answer would keep its worker for ever.
-    pub(super) fn hang_up(&self, state: &mut State, mirror: usize) {
+    fn hang_up(&self, state: &mut State, mirror: usize) {
+        state.hung_up[mirror] = Some(Instant::now());
+        state.adopted = state.adopted.take().filter(|(whose, _, _)| *whose != mirror);
         if let Some(agent) = state.agents[mirror].take() {
             agent.shutdown();
         }
     }
 
     pub(super) fn progress(&self, state: &mut State) {
-        state.mirrors.progress(self.began.elapsed());
+        state.mirrors.progress();
     }
 
     /// Ends all threads, soon.
@@ -230,6 +331,8 @@ impl Shared {
         let mut state = self.lock();
         state.closing = true;
         state.adopted = None;
+        // Who only wants to know how it went stays longer than the bytes should.
+        state.queue = None;
         for mirror in 0..state.agents.len() {
             self.hang_up(&mut state, mirror);
         }
@@ -261,7 +364,7 @@ impl Shared {
                 state = self.changed.wait_timeout(state, wait).unwrap_or_else(PoisonError::into_inner).0;
                 continue;
             }
-            if !state.failed
+            if state.error.is_none()
                 && let Some(task) = self.take(&mut state)
             {
                 return Some(task);
@@ -295,14 +398,15 @@ impl Shared {
             };
             match reply.answer {
                 Answer::Part { span, .. } => {
-                    if let Err(fault) = self.read_into(&mut job, reply.body, span.len()) {
+                    let read = self.read_into(access, &mut job, reply.body, span.len());
+                    if let Err(fault) = read.and(if reply.short { Err(Fault::EndedEarly) } else { Ok(()) }) {
                         return self.failed(job, access, Some(fault));
                     }
                 }
                 // The mark differs: another file, or another server of many behind one name. Without the mark its length, and in any case
                 // the chunks' digests, tell.
                 Answer::Whole { .. } if access.if_range.is_some() => {
-                    self.lock().mirrors.get(access.mirror).etag = None;
+                    self.without_mark(access);
                     return self.failed(job, access, None);
                 }
                 Answer::Whole { .. } => return self.go_on_whole(job, access, reply.body),
@@ -320,7 +424,7 @@ impl Shared {
         self.failed(job, access, None);
     }
 
-    fn read_into(&self, job: &mut Job, mut body: Body, len: u64) -> Result<(), Fault> {
+    fn read_into(&self, access: &Access, job: &mut Job, mut body: Body, len: u64) -> Result<(), Fault> {
         let start = job.bytes.len();
         let end = start + usize::try_from(len).unwrap_or(usize::MAX);
         job.bytes.reserve_exact(usize::try_from(job.span.len()).unwrap_or(0).saturating_sub(start));
@@ -328,19 +432,19 @@ impl Shared {
         let mut at = start;
         let mut read = || -> Result<(), Fault> {
             while at < end {
-                match self.read(&mut body, &mut job.bytes[at..end])? {
+                match self.read(access, &mut body, &mut job.bytes[at..end])? {
                     0 => return Err(Fault::EndedEarly),
                     came => at += came,
                 }
             }
-            read_end(&mut body, self.settings.patience.stall)
+            self.read_end(access, &mut body)
         };
         let result = read();
         job.bytes.truncate(at);
         result
     }
 
-    fn finish(&self, job: Job, access: &Access) {
+    pub(super) fn finish(&self, job: Job, access: &Access) {
         let mut state = self.lock();
         if state.plan == access.plan
             && let Some(queue) = &mut state.queue
@@ -352,7 +456,7 @@ impl Shared {
     }
 
     /// Gives a piece back, and charges for the fault, if there is one.
-    fn failed(&self, job: Job, access: &Access, fault: Option<Fault>) {
+    pub(super) fn failed(&self, job: Job, access: &Access, fault: Option<Fault>) {
         let mut state = self.lock();
         if state.plan == access.plan
             && let Some(queue) = &mut state.queue
@@ -360,90 +464,8 @@ impl Shared {
             queue.put_back(job.index, Got { bytes: job.bytes, mirror: access.mirror });
         }
         if let Some(fault) = fault {
-            let retry = self.settings.fetching;
-            self.charge(&mut state, access, fault, &retry);
+            self.charge(&mut state, access, fault);
         }
         self.changed.notify_all();
-    }
-
-    /// Reads the whole file from its beginning, and takes from it the pieces as they come past (FET-25).
-    fn fetch_whole(&self, stream: Option<(Body, u64)>, access: &Access) {
-        let retry = self.settings.fetching;
-        let (mut body, mut at) = match stream {
-            Some(stream) => stream,
-            None => match self.ask(access, None) {
-                Ok(reply) => (reply.body, 0),
-                Err(fault) => {
-                    self.charge(&mut self.lock(), access, fault, &retry);
-                    return;
-                }
-            },
-        };
-        while let Some(mut job) = self.next_of_whole(access, &mut body) {
-            let start = job.span.start + job.bytes.len() as u64;
-            if start < at {
-                // It came past already: the file is read again.
-                return self.failed(job, access, None);
-            }
-            let read = self.skip(&mut body, start - at).and_then(|()| self.read_piece(&mut body, &mut job));
-            at = job.span.start + job.bytes.len() as u64;
-            match read {
-                Ok(()) => self.finish(job, access),
-                Err(fault) => return self.failed(job, access, Some(fault)),
-            }
-        }
-    }
-
-    fn skip(&self, body: &mut Body, mut bytes: u64) -> Result<(), Fault> {
-        let mut waste = vec![0; BLOCK];
-        while bytes > 0 {
-            let most = usize::try_from(bytes).map_or(BLOCK, |bytes| bytes.min(BLOCK));
-            match self.read(body, &mut waste[..most])? {
-                0 => return Err(Fault::EndedEarly),
-                came => bytes -= came as u64,
-            }
-        }
-        Ok(())
-    }
-
-    fn read_piece(&self, body: &mut Body, job: &mut Job) -> Result<(), Fault> {
-        let len = usize::try_from(job.span.len()).unwrap_or(usize::MAX);
-        let mut at = job.bytes.len();
-        job.bytes.resize(len, 0);
-        let mut read = || {
-            while at < len {
-                match self.read(body, &mut job.bytes[at..])? {
-                    0 => return Err(Fault::EndedEarly),
-                    came => at += came,
-                }
-            }
-            Ok(())
-        };
-        let result = read();
-        job.bytes.truncate(at);
-        result
-    }
-
-    /// Waits for the next piece that the reader has room for; `None` when there will be none for this body.
-    fn next_of_whole(&self, access: &Access, body: &mut Body) -> Option<Job> {
-        let mut state = self.lock();
-        loop {
-            let stay = !state.closing && !state.failed && state.plan == access.plan;
-            if !stay || state.mirrors.current() != access.mirror {
-                return None;
-            }
-            let queue = state.queue.as_mut()?;
-            if let Some(job) = queue.take(access.mirror) {
-                return Some(job);
-            }
-            if queue.all_taken() {
-                drop(state);
-                let follows = read_some(body, &mut [0], Duration::MAX).map(|came| came > 0);
-                self.lock().trailing = follows.ok();
-                self.changed.notify_all();
-                return None;
-            }
-            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
-        }
     }
 }

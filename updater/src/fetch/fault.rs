@@ -4,7 +4,7 @@ use std::io;
 use std::time::Duration;
 
 /// One thing that one server did wrong.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum Fault {
     /// It cannot be reached, or does not speak HTTP.
     #[error("cannot be fetched from ({0})")]
@@ -57,9 +57,6 @@ pub enum Fault {
         /// By the authenticated head, or by the first answer.
         expected: u64,
     },
-    /// Another head than the one that began to come from another server.
-    #[error("has another version there: its head differs")]
-    OtherHead,
     /// The bytes of a chunk are not the signed ones.
     #[error("has another version there, or a damaged one: chunk {chunk} is not as signed")]
     OtherBytes {
@@ -83,7 +80,7 @@ impl Fault {
         match self {
             Fault::Status { status, .. } => !matches!(status, 408 | 425 | 429 | 500 | 502 | 503 | 504 | 520..=599),
             Fault::Redirects | Fault::WrongRange(_) | Fault::Encoded(_) => true,
-            Fault::TooLong | Fault::OtherFile { .. } | Fault::OtherHead | Fault::OtherBytes { .. } => true,
+            Fault::TooLong | Fault::OtherFile { .. } | Fault::OtherBytes { .. } => true,
             Fault::NoAnswer(_) | Fault::Silent(_) | Fault::Trickle { .. } => false,
             Fault::EndedEarly | Fault::Broken(_) => false,
         }
@@ -102,7 +99,7 @@ impl Fault {
             Fault::Broken(_) => "http-broken",
             Fault::WrongRange(_) => "http-range",
             Fault::Encoded(_) => "http-encoding",
-            Fault::OtherFile { .. } | Fault::OtherHead => "http-other-file",
+            Fault::OtherFile { .. } => "http-other-file",
             Fault::OtherBytes { .. } => "http-other-bytes",
         }
     }
@@ -147,7 +144,7 @@ pub fn shown(text: &str) -> String {
 }
 
 /// Every address failed, or failed too often. Inside an [`io::Error`], because readers of images know no other.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct FetchError {
     /// Which address failed how, the one that ended it last.
     pub failures: Vec<Failure>,
@@ -156,7 +153,7 @@ pub struct FetchError {
 }
 
 /// How one address failed.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Failure {
     /// The address, without name and password.
     pub url: String,

@@ -2,33 +2,31 @@
 
 use std::io::{self, Read};
 use std::sync::{Arc, PoisonError};
-use std::time::{Duration, Instant};
+use std::thread;
 
 use image_format::{Again, Chunk, ChunkSource, Digest, Passage};
 
 use super::answer::Answer;
-use super::client::{BadProxy, Settings, client};
+use super::client::{BadProxy, Settings, agent};
 use super::engine::{Access, MakeAgent, Shared};
-use super::fault::{Fault, FetchError};
-use super::head::{Head, failure};
+use super::fault::Fault;
+use super::head::Head;
 use super::queue::Queue;
 use super::ranges::{Span, coalesce, pieces};
 use super::told::Told;
-use super::wire::read_end;
 
-/// Pieces of which it is remembered who sent them: more than the longest chunk can lie in.
-const REMEMBERED: usize = 8;
+/// Spans of which it is remembered who sent them: a chunk is looked at long after it was read, when others have been.
+const REMEMBERED: usize = 1024;
 
 /// An image at one or more addresses. As a [`Read`] it gives the head, from the file's beginning, and more if it is asked for more; then
 /// [`HttpChunks`] gives the rest. Nothing is asked before the first read.
 pub struct Http {
     shared: Arc<Shared>,
     head: Option<Head>,
+    watched: bool,
     started: bool,
     /// Which mirror sent what the reader has last taken.
     sent: Vec<(Span, usize)>,
-    waited: Duration,
-    judged: u64,
 }
 
 impl std::fmt::Debug for Http {
@@ -43,8 +41,8 @@ impl Http {
     /// # Errors
     /// A proxy is named that cannot be used.
     pub fn new(urls: Vec<String>, settings: Settings) -> Result<Self, BadProxy> {
-        let patience = settings.patience;
-        let make = move |proxy| ureq::Agent::new_with_config(client(patience, proxy));
+        let asked = settings.clone();
+        let make = move |proxy| agent(&asked, proxy);
         Self::over(Box::new(make), urls, settings)
     }
 
@@ -57,13 +55,14 @@ impl Http {
         let proxies: Result<Vec<_>, _> = urls.iter().map(|url| settings.proxy.choose(url, variable)).collect();
         let shared = Arc::new(Shared::new(make, settings, urls, proxies?));
         let head = Some(Head::new(Arc::clone(&shared)));
-        Ok(Http { shared, head, started: false, sent: Vec::new(), waited: Duration::ZERO, judged: 0 })
+        Ok(Http { shared, head, watched: false, started: false, sent: Vec::new() })
     }
 
     /// The head was read. A server that is sending the whole file goes on with it.
     fn end_head(&mut self) {
         let whole = self.head.take().and_then(Head::into_whole);
         let mut state = self.shared.lock();
+        state.retry = self.shared.settings.fetching;
         if let Some((open, at)) = whole {
             state.mirrors.get(open.access.mirror).whole = true;
             state.adopted = Some((open.access.mirror, open.body, at));
@@ -75,38 +74,42 @@ impl Http {
     ///
     /// # Errors
     /// All servers have.
-    fn expect_length(&mut self, expected: u64) -> Result<(), FetchError> {
+    fn expect_length(&mut self, expected: u64) -> io::Result<()> {
         let mut state = self.shared.lock();
         let found = state.known.replace(expected);
         state.length_told = found.is_some();
         let Some(found) = found.filter(|found| *found != expected) else { return Ok(()) };
         let access = self.shared.access(&mut state);
         state.adopted = None;
-        let retry = self.shared.settings.fetching;
-        if self.shared.charge(&mut state, &access, Fault::OtherFile { found, expected }, &retry) {
-            return Ok(());
-        }
-        let received = self.shared.received();
-        Err(state.error.take().unwrap_or(FetchError { failures: Vec::new(), received }))
+        self.shared.charge(&mut state, &access, Fault::OtherFile { found, expected });
+        state.check()
+    }
+
+    /// Starts a thread of our own. Where there is none to be had that is an error, and no panic: a slot may be fenced.
+    fn start(&self, name: &str, work: fn(&Shared)) -> io::Result<()> {
+        let shared = Arc::clone(&self.shared);
+        thread::Builder::new().name(name.to_owned()).spawn(move || work(&shared)).map(|_| ())
     }
 
     /// From now on these spans are wanted, ascending and without overlap, and nothing else.
-    fn plan(&mut self, spans: &[Span]) {
+    ///
+    /// # Errors
+    /// No thread can be had.
+    fn plan(&mut self, spans: &[Span]) -> io::Result<()> {
         let settings = &self.shared.settings;
         let mut state = self.shared.lock();
         state.plan += 1;
         state.queue = Some(Queue::new(pieces(spans, settings.piece), settings.window));
         drop(state);
         self.sent.clear();
-        (self.waited, self.judged) = (Duration::ZERO, self.shared.received());
         if !self.started {
+            self.start("fetch", Shared::work)?;
             self.started = true;
-            for _ in 0..settings.workers() {
-                let shared = Arc::clone(&self.shared);
-                std::thread::spawn(move || shared.work());
-            }
+            // One does it; the others make it faster.
+            (1..settings.workers()).try_for_each(|_| self.start("fetch", Shared::work)).ok();
         }
         self.shared.changed.notify_all();
+        Ok(())
     }
 
     /// The server sends the whole file, whatever it is asked for (FET-25).
@@ -130,18 +133,22 @@ impl Http {
     /// What was taken of a chunk are not the signed bytes: finds who has them (FET-28).
     fn replace(&mut self, chunk: usize, span: Span, into: &mut [u8], holds: &dyn Fn(&[u8]) -> bool) -> io::Result<()> {
         let overlaps = |part: &Span| part.start < span.end && span.start < part.end;
-        let mut senders: Vec<usize> =
-            self.sent.iter().filter(|(part, _)| overlaps(part)).map(|(_, who)| *who).collect();
+        let sent = self.sent.iter().filter(|(part, _)| overlaps(part));
+        let known: u64 = sent.clone().map(|(part, _)| part.end.min(span.end) - part.start.max(span.start)).sum();
+        let mut senders: Vec<usize> = sent.map(|(_, who)| *who).collect();
+        senders.sort_unstable();
         senders.dedup();
         // One sender, and others to ask: it is not asked again. Else bytes may have been lost on the way, or two versions were mixed:
         // the chunk is fetched once more, all of it from one.
-        if let [only] = senders[..] {
+        if let [only] = senders[..]
+            && known >= span.len()
+        {
             let mut state = self.shared.lock();
-            let others = state.mirrors.others(only);
+            let others = !state.mirrors.is_struck(only) && state.mirrors.others(only);
             let access = self.shared.access_to(&mut state, only);
             drop(state);
             if others {
-                self.blame(&access, chunk)?;
+                self.blame(&access, chunk);
             }
         }
         loop {
@@ -149,7 +156,7 @@ impl Http {
             if holds(into) {
                 return Ok(());
             }
-            self.blame(&access, chunk)?;
+            self.blame(&access, chunk);
         }
     }
 
@@ -165,11 +172,13 @@ impl Http {
             if let Some(follows) = state.trailing {
                 return Ok(!follows);
             }
-            let (next, wait) = self.shared.changed.wait_timeout(state, stall).unwrap_or_else(PoisonError::into_inner);
-            if wait.timed_out() {
+            state.check()?;
+            let (next, wait) =
+                self.shared.changed.wait_timeout(state, 2 * stall).unwrap_or_else(PoisonError::into_inner);
+            state = next;
+            if wait.timed_out() && state.trailing.is_none() {
                 return Err(io::Error::other("the server does not end the file"));
             }
-            state = next;
         }
     }
 
@@ -180,13 +189,10 @@ impl Http {
 
     /// Waits until the piece that the reader is at has come, and copies from `at` on. `None`: `at` lies behind it.
     fn copy(&mut self, at: u64, into: &mut [u8]) -> io::Result<Option<usize>> {
-        let stall = self.shared.settings.patience.stall;
         let shared = Arc::clone(&self.shared);
         let mut state = shared.lock();
         loop {
-            if state.failed || state.closing {
-                return Err(failure(state.error.take()));
-            }
+            state.check()?;
             let Some(queue) = &mut state.queue else { return Err(unplanned(at)) };
             let piece = queue.piece().ok_or_else(|| unplanned(at))?;
             if piece.end <= at {
@@ -210,33 +216,8 @@ impl Http {
                 self.remember(Span::new(at, len as u64), mirror);
                 return Ok(Some(len));
             }
-            // What we wait for before we ask again, or for an answer to begin, is not the body's slowness.
-            let pause = state.not_before.saturating_duration_since(Instant::now());
-            let (began, waits) = (Instant::now(), pause.is_zero() && shared.waits_for_body());
-            let look_again = if pause.is_zero() { stall / 8 } else { pause };
-            state = shared.changed.wait_timeout(state, look_again).unwrap_or_else(PoisonError::into_inner).0;
-            if waits && shared.waits_for_body() {
-                self.waited += began.elapsed();
-            }
-            if let Some(waited) = self.trickled() {
-                let access = shared.access(&mut state);
-                shared.hang_up(&mut state, access.mirror);
-                let (least, retry) = (shared.least(), shared.settings.fetching);
-                shared.charge(&mut state, &access, Fault::Trickle { least, waited }, &retry);
-            }
+            state = shared.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
-    }
-
-    /// As with the head, over all connections: THR-9.
-    fn trickled(&mut self) -> Option<Duration> {
-        if self.waited < self.shared.settings.patience.stall {
-            return None;
-        }
-        let received = self.shared.received();
-        let came = received - self.judged;
-        self.judged = received;
-        let waited = std::mem::take(&mut self.waited);
-        (came < self.shared.least()).then_some(waited)
     }
 
     fn remember(&mut self, span: Span, mirror: usize) {
@@ -249,76 +230,65 @@ impl Http {
         }
     }
 
-    /// Fetches a span by itself from the current mirror, with retries; says from whom it came.
+    /// Fetches a span by itself from the current mirror, with retries; says from whom it came. What came stays while it is the same one.
     fn fetch(&self, span: Span, into: &mut [u8]) -> io::Result<Access> {
+        let (mut at, mut from) = (0, None);
         loop {
-            let access = {
-                let mut state = self.shared.lock();
-                if state.failed {
-                    return Err(failure(state.error.take()));
-                }
-                let pause = state.not_before.saturating_duration_since(Instant::now());
-                if !pause.is_zero() {
-                    drop(state);
-                    std::thread::sleep(pause);
-                    continue;
-                }
-                self.shared.access(&mut state)
-            };
-            let Err(fault) = self.fetch_once(&access, span, into) else {
-                let mut state = self.shared.lock();
-                self.shared.progress(&mut state);
-                return Ok(access);
-            };
+            let mut access = self.shared.turn()?;
+            if from.replace(access.mirror) != Some(access.mirror) {
+                at = 0;
+            }
+            let fetched = self.fetch_once(&mut access, span, into, &mut at);
             let mut state = self.shared.lock();
-            let retry = self.shared.settings.fetching;
-            if !self.shared.charge(&mut state, &access, fault, &retry) {
-                return Err(failure(state.error.take()));
+            match fetched {
+                Ok(()) => {
+                    self.shared.progress(&mut state);
+                    return Ok(access);
+                }
+                Err(fault) => self.shared.charge(&mut state, &access, fault),
             }
         }
     }
 
-    fn fetch_once(&self, access: &Access, span: Span, into: &mut [u8]) -> Result<(), Fault> {
-        let mut at = 0_u64;
-        while at < span.len() {
-            let rest = Span { start: span.start + at, end: span.end };
+    fn fetch_once(&self, access: &mut Access, span: Span, into: &mut [u8], at: &mut u64) -> Result<(), Fault> {
+        while *at < span.len() {
+            let rest = Span { start: span.start + *at, end: span.end };
             let mut reply = self.shared.ask(access, Some(rest))?;
-            let (mut skip, end) = match reply.answer {
-                Answer::Part { span: part, .. } => (0, part.end - span.start),
-                Answer::Whole { .. } => (rest.start, span.len()),
-            };
-            let mut waste = [0; 16 * 1024];
-            while skip > 0 {
-                let most = usize::try_from(skip).map_or(waste.len(), |skip| skip.min(waste.len()));
-                match self.shared.read(&mut reply.body, &mut waste[..most])? {
-                    0 => return Err(Fault::EndedEarly),
-                    came => skip -= came as u64,
+            let end = match reply.answer {
+                Answer::Part { span: part, .. } => part.end - span.start,
+                // As with a piece: another mark alone says nothing.
+                Answer::Whole { .. } if access.if_range.is_some() => {
+                    *access = self.shared.without_mark(access);
+                    continue;
                 }
-            }
-            while at < end {
-                match self.shared.read(&mut reply.body, &mut into[at as usize..end as usize])? {
+                Answer::Whole { .. } => {
+                    self.shared.skip(access, &mut reply.body, rest.start)?;
+                    span.len()
+                }
+            };
+            while *at < end {
+                match self.shared.read(access, &mut reply.body, &mut into[*at as usize..end as usize])? {
                     0 => return Err(Fault::EndedEarly),
-                    came => at += came as u64,
+                    came => *at += came as u64,
                 }
             }
             if matches!(reply.answer, Answer::Part { .. }) {
-                read_end(&mut reply.body, self.shared.settings.patience.stall)?;
+                self.shared.read_end(access, &mut reply.body)?;
+            }
+            if reply.short {
+                return Err(Fault::EndedEarly);
             }
         }
         Ok(())
     }
 
-    /// These mirrors sent other bytes than the signed ones: they are not asked again, and what else they sent is forgotten.
-    fn blame(&self, access: &Access, chunk: usize) -> io::Result<()> {
+    /// This mirror sent other bytes than the signed ones: it is not asked again, and what else it sent is forgotten.
+    fn blame(&self, access: &Access, chunk: usize) {
         let mut state = self.shared.lock();
-        let retry = self.shared.settings.fetching;
         if let Some(queue) = &mut state.queue {
             queue.forget(access.mirror);
         }
-        if self.shared.charge(&mut state, access, Fault::OtherBytes { chunk }, &retry) {
-            return Ok(());
-        }
-        Err(failure(state.error.take()))
+        self.shared.charge(&mut state, access, Fault::OtherBytes { chunk });
     }
 }
 
@@ -340,10 +310,10 @@ impl HttpChunks {
     /// (FET-24).
     ///
     /// # Errors
-    /// No server is left; with the [`FetchError`] inside.
+    /// No server is left; with the [`FetchError`](super::FetchError) inside.
     pub fn new(mut http: Http, data_start: u64, file_len: u64) -> io::Result<Self> {
         http.end_head();
-        http.expect_length(file_len).map_err(io::Error::other)?;
+        http.expect_length(file_len)?;
         Ok(HttpChunks { http, data_start, file_len, planned: false })
     }
 
@@ -356,19 +326,19 @@ impl ChunkSource for HttpChunks {
     fn plan(&mut self, chunks: &[Chunk], wanted: &[usize]) -> io::Result<Passage> {
         self.planned = true;
         if self.http.sends_all() {
-            self.http.plan(&[Span { start: self.data_start, end: self.file_len }]);
+            self.http.plan(&[Span { start: self.data_start, end: self.file_len }])?;
             return Ok(Passage::Everything);
         }
         let spans: Vec<Span> =
             wanted.iter().filter_map(|number| chunks.get(*number)).map(|chunk| self.span(chunk)).collect();
-        self.http.plan(&coalesce(&spans));
+        self.http.plan(&coalesce(&spans))?;
         Ok(Passage::Wanted)
     }
 
     fn next(&mut self, _: usize, chunk: &Chunk, into: &mut [u8]) -> io::Result<()> {
         if !self.planned {
             self.planned = true;
-            self.http.plan(&[Span { start: self.data_start, end: self.file_len }]);
+            self.http.plan(&[Span { start: self.data_start, end: self.file_len }])?;
         }
         self.http.fill(self.span(chunk).start, into)
     }
@@ -388,6 +358,10 @@ impl ChunkSource for HttpChunks {
 
 impl Read for Http {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        if !self.watched {
+            self.start("watch", Shared::watch)?;
+            self.watched = true;
+        }
         self.head.as_mut().map_or(Ok(0), |head| head.read(into))
     }
 }

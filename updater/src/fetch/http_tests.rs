@@ -322,6 +322,43 @@ fn fet_30_a_redirect_is_followed_once_and_again_when_it_went_stale() {
     assert!(redirects >= 2 && redirects < asked.len() / 2, "{redirects} of {}", asked.len());
 }
 
+/// FET-30: not only where it does not answer any more. One failure that counts would end this.
+#[test]
+fn fet_30_where_a_redirect_led_fails_before_the_address_does() {
+    let file = file(1);
+    let served = file.clone();
+    let server = serve(move |request, stream| match (request.path.as_str(), request.number) {
+        ("/image.zst", 0) => {
+            send(stream, b"HTTP/1.1 302 Found\r\nLocation: /old\r\nContent-Length: 0\r\n\r\n");
+            After::Keep
+        }
+        ("/old", 1..=2) | ("/image.zst", _) => answer(request, stream, &served, None),
+        _ => {
+            let (head, body) = good_answer(request, &served, None);
+            send(stream, head.as_bytes());
+            send(stream, &body[..100]);
+            After::Close
+        }
+    });
+    let once = Retry { rounds: 1, ..quick().fetching };
+    let settings = Settings { fetching: once, ..quick() };
+    let (mut source, told) = open(vec![server.url.clone()], settings, &file).unwrap();
+    take(&mut source, &file, &[3, 4, 5, 20]).unwrap();
+    assert!(told.notes().is_empty(), "{:?}", told.notes());
+}
+
+#[test]
+fn fet_25_a_stream_that_breaks_off_behind_its_last_byte_has_ended() {
+    let file = file(1);
+    let served = file.clone();
+    let server = serve(move |_, stream| {
+        send(stream, b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
+        send(stream, &[format!("{:x}\r\n", served.len()).as_bytes(), &served, b"\r\n"].concat());
+        After::Close
+    });
+    fetch(&[&server], &file).unwrap();
+}
+
 #[test]
 fn fet_29_through_a_proxy() {
     let file = file(1);

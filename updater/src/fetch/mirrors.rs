@@ -41,7 +41,8 @@ pub struct Mirrors {
     current: usize,
     /// Rounds without progress.
     rounds: u32,
-    progress: Duration,
+    /// When the first failure since progress was.
+    failing_since: Option<Duration>,
     last: usize,
 }
 
@@ -58,13 +59,7 @@ impl Mirrors {
             struck: false,
             failed: false,
         };
-        Mirrors {
-            list: urls.into_iter().map(mirror).collect(),
-            current: 0,
-            rounds: 0,
-            progress: Duration::ZERO,
-            last: 0,
-        }
+        Mirrors { list: urls.into_iter().map(mirror).collect(), current: 0, rounds: 0, failing_since: None, last: 0 }
     }
 
     /// The number of the one to ask.
@@ -77,16 +72,18 @@ impl Mirrors {
         &mut self.list[number]
     }
 
-    /// Something came at `now`.
-    pub fn progress(&mut self, now: Duration) {
+    /// Something came.
+    pub fn progress(&mut self) {
         self.rounds = 0;
-        self.progress = now;
+        self.failing_since = None;
         self.list.iter_mut().for_each(|mirror| mirror.failed = false);
     }
 
     /// `number` did this. Who is asked next is [`Mirrors::current`] then.
     pub fn fault(&mut self, number: usize, fault: Fault, retry: &Retry, now: Duration, dice: u64) -> Next {
         let asked = fault.retry_after();
+        // Not since the last progress: nothing may have been asked for in between.
+        let since = *self.failing_since.get_or_insert(now);
         let mirror = &mut self.list[number];
         mirror.struck |= fault.is_final();
         mirror.failed = true;
@@ -104,7 +101,7 @@ impl Mirrors {
         self.current = *next;
         self.rounds += 1;
         self.list.iter_mut().for_each(|mirror| mirror.failed = false);
-        match retry.wait(self.rounds, now.saturating_sub(self.progress), asked, dice) {
+        match retry.wait(self.rounds, now.saturating_sub(since), asked, dice) {
             Some(wait) => Next::After(wait),
             None => Next::Over,
         }
@@ -113,6 +110,11 @@ impl Mirrors {
     /// Is there anybody but `number` who may be asked?
     pub fn others(&self, number: usize) -> bool {
         self.list.iter().enumerate().any(|(at, mirror)| at != number && !mirror.struck)
+    }
+
+    /// Is `number` not asked again?
+    pub fn is_struck(&self, number: usize) -> bool {
+        self.list[number].struck
     }
 
     /// What to tell when it is over.
@@ -198,7 +200,7 @@ mod tests {
         let mut mirrors = mirrors(1);
         for _ in 0..20 {
             assert_eq!(fail(&mut mirrors, Fault::EndedEarly), Next::After(SECOND));
-            mirrors.progress(Duration::ZERO);
+            mirrors.progress();
         }
         assert_eq!(fail(&mut mirrors, Fault::EndedEarly), Next::After(SECOND));
         assert_eq!(fail(&mut mirrors, Fault::EndedEarly), Next::After(2 * SECOND));
@@ -208,9 +210,10 @@ mod tests {
     #[test]
     fn fet_27_it_ends_when_nothing_came_for_long() {
         let mut mirrors = mirrors(1);
-        mirrors.progress(5 * SECOND);
-        let late = RETRY.dry + 5 * SECOND;
-        assert_eq!(mirrors.fault(0, Fault::EndedEarly, &RETRY, late, 0), Next::Over);
+        // That it was quiet before is no failure.
+        let mut at = |now| mirrors.fault(0, Fault::EndedEarly, &RETRY, now, 1023);
+        assert_eq!(at(5 * RETRY.dry), Next::After(SECOND));
+        assert_eq!(at(6 * RETRY.dry), Next::Over);
     }
 
     #[test]

@@ -18,6 +18,8 @@ mod queue;
 mod ranges;
 mod rate;
 mod told;
+mod watch;
+mod whole;
 mod wire;
 
 pub use backoff::{FETCHING, OPENING, Retry};
@@ -38,6 +40,9 @@ mod bad_server_tests;
 #[cfg(test)]
 #[path = "http_tests.rs"]
 mod http_tests;
+#[cfg(test)]
+#[path = "patience_tests.rs"]
+mod patience_tests;
 #[cfg(test)]
 #[path = "server.rs"]
 pub(crate) mod server;

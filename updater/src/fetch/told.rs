@@ -26,7 +26,8 @@ impl Told {
         self.http.as_ref().map(|http| http.received())
     }
 
-    /// Ends a source that is being fetched: whoever waits for it gets an error, soon. For signals.
+    /// Ends a source that is being fetched: whoever waits for it gets an error, soon, and nobody is asked any more. For signals; from any
+    /// thread, and more than once.
     pub fn hang_up(&self) {
         if let Some(http) = &self.http {
             http.close();
