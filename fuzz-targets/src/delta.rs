@@ -3,11 +3,11 @@
 use std::io;
 use std::sync::LazyLock;
 
-use image_format::{BaseRoot, Chunk, ChunkError, DeltaChunkDecoder, Digest, Encoding, UnverifiedImage, VerifyError};
+use image_format::{BaseRoot, Chunk, ChunkError, DeltaChunkDecoder, Digest, Encoding};
 use updater::fetch::{cheapest, parse_list};
 
 use crate::Seed;
-use crate::image::covered;
+use crate::image::claims_of_table;
 use crate::parts::Parts;
 
 /// Beyond it the base ends.
@@ -96,30 +96,13 @@ static SMALL: LazyLock<Parts> = LazyLock::new(|| {
     parts.transport[68..70].copy_from_slice(&1_u16.to_le_bytes());
     parts.transport[70..72].copy_from_slice(&1_u16.to_le_bytes());
     parts.transport.extend([9; 32]);
-    parts.data.clear();
     parts
 });
 
 /// IMG-51, IMG-72: any bytes as the table of a delta whose transport names it; before them eight of the data's length.
 pub fn delta_table(data: &[u8]) {
-    let Some((data_len, table)) = data.split_first_chunk() else { return };
-    let mut parts = SMALL.clone();
-    parts.table = table.to_vec();
-    parts.transport[32..64].copy_from_slice(Digest::of(table).as_ref());
-    parts.transport[64..68].copy_from_slice(&(table.len() as u32).to_le_bytes());
-    parts.transport[72..80].copy_from_slice(data_len);
-    let file = parts.join();
-    let Ok(head) = UnverifiedImage::read_head(file.as_slice()) else {
-        assert!(table.is_empty() || !table.len().is_multiple_of(96));
-        return;
-    };
-    let claims = match head.claims() {
-        Ok(claims) => claims,
-        Err(VerifyError::Table(_)) => return,
-        Err(error) => panic!("the head was good: {error}"),
-    };
+    let Some(claims) = claims_of_table(&SMALL, data) else { return };
     assert_eq!(claims.transport.base, Some([9; 32].into()));
-    covered(&claims.manifest, &claims.chunks, u64::from_le_bytes(*data_len));
     for chunk in claims.chunks {
         assert!(chunk.payload == 0 || chunk.encoding == Encoding::Zstd);
         let bound = zstd::zstd_safe::compress_bound(chunk.plain_len as usize);

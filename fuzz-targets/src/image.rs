@@ -6,7 +6,7 @@ use boot_entries::options::with_default_words;
 use boot_entries::{BootOptions, Entry, EntryArchitecture, Generation, Liveness, OnCorruption};
 use disk_layout::Slot;
 use image_format::{
-    Architecture, Digest, Manifest, TrustPolicy, UnverifiedImage, VerifyError, check_options, unknown_fields,
+    Architecture, Claims, Digest, Manifest, TrustPolicy, UnverifiedImage, VerifyError, check_options, unknown_fields,
 };
 
 use crate::Seed;
@@ -42,7 +42,7 @@ fn is_signed(data: &[u8]) -> bool {
 }
 
 /// IMG-51.
-pub fn covered(manifest: &Manifest, chunks: &[image_format::Chunk], data_len: u64) {
+fn covered(manifest: &Manifest, chunks: &[image_format::Chunk], data_len: u64) {
     let (mut encoded, mut sizes) = (0, vec![0; manifest.payloads.len()]);
     for chunk in chunks {
         let payload = usize::from(chunk.payload);
@@ -57,8 +57,14 @@ pub fn covered(manifest: &Manifest, chunks: &[image_format::Chunk], data_len: u6
 
 /// IMG-50 to IMG-52: any bytes as the table of an image whose transport names it.
 pub fn chunk_table(data: &[u8]) {
-    let Some((data_len, table)) = data.split_first_chunk() else { return };
-    let mut parts = SMALL.clone();
+    claims_of_table(&SMALL, data);
+}
+
+/// Eight bytes of the data's length and any bytes as the table, in a head whose transport names them. What a reader makes of it, if it
+/// takes it: then it covers the payloads.
+pub(crate) fn claims_of_table(head: &Parts, data: &[u8]) -> Option<Claims> {
+    let (data_len, table) = data.split_first_chunk()?;
+    let mut parts = head.clone();
     parts.table = table.to_vec();
     parts.transport[32..64].copy_from_slice(Digest::of(table).as_ref());
     parts.transport[64..68].copy_from_slice(&(table.len() as u32).to_le_bytes());
@@ -66,11 +72,14 @@ pub fn chunk_table(data: &[u8]) {
     parts.data = Vec::new();
     let Ok(head) = UnverifiedImage::read_head(parts.join().as_slice()).map(|head| head.claims()) else {
         assert!(table.is_empty() || !table.len().is_multiple_of(96));
-        return;
+        return None;
     };
     match head {
-        Ok(claims) => covered(&claims.manifest, &claims.chunks, u64::from_le_bytes(*data_len)),
-        Err(VerifyError::Table(_)) => {}
+        Ok(claims) => {
+            covered(&claims.manifest, &claims.chunks, u64::from_le_bytes(*data_len));
+            Some(claims)
+        }
+        Err(VerifyError::Table(_)) => None,
         Err(error) => panic!("the head was good: {error}"),
     }
 }

@@ -53,6 +53,13 @@ pub struct Request<'a> {
     pub limit_rate: Option<NonZeroU64>,
 }
 
+impl Request<'_> {
+    /// Who asks for an end before the fence loses nothing by it (UPD-9).
+    pub(crate) fn check_stop(&self) -> Result<(), ApplyError> {
+        if self.stop.is_asked() { Err(ApplyError::Interrupted) } else { Ok(()) }
+    }
+}
+
 /// What became of it.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Outcome {
@@ -147,10 +154,7 @@ pub fn apply_trusted(
         Ok(checked) => checked,
         Err(nothing_to_do) => return Ok(nothing_to_do),
     };
-    // Who asks for an end now loses nothing by it (UPD-9).
-    if request.stop.is_asked() {
-        return Err(ApplyError::Interrupted);
-    }
+    request.check_stop()?;
     let name = checked.plan.entry.name(Some(Counter::fresh()));
     let slot = name.slot;
     let manifest = checked.image.manifest().clone();

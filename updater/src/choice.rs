@@ -16,7 +16,7 @@ use crate::refuse::Refusal;
 use crate::session;
 use crate::slot_content::SlotContentError;
 use crate::slot_map::{KnownSlots, Running, SlotMaps};
-use crate::source::{Source, Stream};
+use crate::source::{ImageStream, Source, Stream};
 
 /// How what is not here is fetched.
 #[allow(missing_debug_implementations, reason = "closures")]
@@ -89,26 +89,22 @@ pub fn apply_cheapest(
     progress: &mut dyn Progress,
 ) -> anyhow::Result<Applied> {
     progress.begin(Step::Check, None);
-    let stream = (ways.open)(image)?;
-    let mut told = vec![stream.told.clone()];
-    let mut notes = Vec::new();
-    let full = read_trusted(stream.reader, request.trust)?;
-    check_stop(request)?;
-    let mut way = Way::Named { is_delta: full.base().is_some() };
+    let (mut told, mut notes) = (Vec::new(), Vec::new());
+    let full = read_trusted(open(image, ways, &mut told)?, request.trust)?;
+    request.check_stop()?;
     let found = match image {
         Source::Url(url) if full.base().is_none() => find_delta(host, &full, url, ways, &mut notes),
         _ => None,
     };
-    let Some((delta, image_bytes)) = found else {
+    let by_image = match &found {
+        None => Way::Named { is_delta: full.base().is_some() },
+        Some((delta, image_bytes)) => Way::Image { image_bytes: *image_bytes, delta_bytes: delta.bytes },
+    };
+    let Some((delta, image_bytes)) = found.filter(|(delta, image_bytes)| delta.bytes < *image_bytes) else {
         let outcome = apply_trusted(host, full, request, progress)?;
-        return Ok(Applied { outcome, way, notes, told });
+        return Ok(Applied { outcome, way: by_image, notes, told });
     };
     let (delta_bytes, name) = (delta.bytes, without_credentials(&delta.url));
-    way = Way::Image { image_bytes, delta_bytes };
-    if delta_bytes >= image_bytes {
-        let outcome = apply_trusted(host, full, request, progress)?;
-        return Ok(Applied { outcome, way, notes, told });
-    }
     let system = full.system_id();
     // Two tables in memory would be one too many (IMG-60).
     drop(full);
@@ -123,28 +119,18 @@ pub fn apply_cheapest(
     };
     let reason = format!("{error:#}");
     progress.begin(Step::Check, None);
-    let outcome = apply_after(host, image, ways, request, progress, &mut told);
-    let outcome = outcome.map_err(|second| still_fenced(&error, &reason, second))?;
+    let again = open(image, ways, &mut told)
+        .and_then(|image| Ok(apply_trusted(host, read_trusted(image, request.trust)?, request, progress)?));
+    let outcome = again.map_err(|second| still_fenced(&error, &reason, second))?;
     notes.push(format!("the delta {name} could not be used, and the full image was taken: {reason}"));
-    Ok(Applied { outcome, way, notes, told })
+    Ok(Applied { outcome, way: by_image, notes, told })
 }
 
-fn check_stop(request: &Request<'_>) -> Result<(), ApplyError> {
-    if request.stop.is_asked() { Err(ApplyError::Interrupted) } else { Ok(()) }
-}
-
-/// The image itself, after a delta that failed.
-fn apply_after(
-    host: &dyn Host,
-    image: &Source,
-    ways: &Ways<'_>,
-    request: &Request<'_>,
-    progress: &mut dyn Progress,
-    told: &mut Vec<Told>,
-) -> anyhow::Result<Outcome> {
-    let stream = (ways.open)(image)?;
-    told.push(stream.told.clone());
-    Ok(apply_trusted(host, read_trusted(stream.reader, request.trust)?, request, progress)?)
+/// Opens an image or a delta; `told` keeps what its source can tell afterwards.
+fn open(source: &Source, ways: &Ways<'_>, told: &mut Vec<Told>) -> anyhow::Result<Box<dyn ImageStream>> {
+    let stream = (ways.open)(source)?;
+    told.push(stream.told);
+    Ok(stream.reader)
 }
 
 /// What the second attempt says of the disk is only half of it where the first one has fenced the slot (IFC-2).
@@ -207,9 +193,7 @@ fn open_delta(
     told: &mut Vec<Told>,
 ) -> anyhow::Result<Trusted> {
     // Whatever speaks against its address, the mirrors of this machine included, speaks against the list that named it.
-    let stream = (ways.open)(source).map_err(Unusable::Open)?;
-    told.push(stream.told.clone());
-    let delta = read_trusted(stream.reader, request.trust)?;
+    let delta = read_trusted(open(source, ways, told).map_err(Unusable::Open)?, request.trust)?;
     let system = delta.system_id().to_string();
     if system != image {
         return Err(Unusable::Another { delta: system, image }.into());
