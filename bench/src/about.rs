@@ -16,7 +16,7 @@ const STATUS_RUNS: usize = 20;
 
 /// How the measurement was made.
 #[derive(Debug)]
-pub struct How<'a> {
+pub struct How {
     /// Rounds.
     pub rounds: usize,
     /// On one processor core.
@@ -25,11 +25,9 @@ pub struct How<'a> {
     pub latency: u64,
     /// Threads that were asked for.
     pub workers: Option<usize>,
-    /// [`load`] before the first round.
-    pub load_before: &'a str,
 }
 
-/// All that a reader must know of the machine, the images and the programs.
+/// All that a reader must know of the machine, the images and the programs, before the first round.
 ///
 /// # Errors
 /// When a program does not run.
@@ -39,7 +37,7 @@ pub fn about(lab: &Lab, how: &How) -> Result<String> {
     let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let core = if how.one_core { ", on one of them" } else { "" };
     writeln!(text, "{}, {cores} cores{core}, Linux {}", processor(), kernel.trim_end())?;
-    writeln!(text, "load before {}, after {}; {} rounds, medians", how.load_before, load(), how.rounds)?;
+    writeln!(text, "{} rounds, medians; load before {}", how.rounds, load())?;
     writeln!(
         text,
         "v2: {} of {} bytes, {} packages newer than v1; one zstd stream {}; ours {}",

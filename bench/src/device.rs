@@ -191,7 +191,6 @@ pub fn run(args: &Args) -> Result<()> {
         known_bad: KnownBad::Refuse,
         stop: &Stop::default(),
         workers: args.workers,
-        limit_rate: None,
     };
     let stream = args.image.open()?;
     match apply(&host, stream.reader, &request, &mut *reporter(Mode::Json))? {

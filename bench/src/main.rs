@@ -152,19 +152,14 @@ fn prepare(pair: &Pair) -> Result<(Lab, Vec<case::Case>)> {
 fn run(args: &Run) -> Result<()> {
     let (lab, cases) = prepare(&args.pair)?;
     lab.server.delay(args.latency);
-    let before = about::load();
+    let workers = args.pair.workers.map(usize::from);
+    let how = about::How { rounds: args.rounds, one_core: args.one_core, latency: args.latency, workers };
+    // What can fail here must not cost an hour of measuring.
+    let mut about = about::about(&lab, &how)?;
     let rounds = Rounds { count: args.rounds, one_core: args.one_core };
     let measured = rounds::run(cases, rounds, &lab.server);
+    about.push_str(&format!("load after {}\n", about::load()));
     let lines = table::lines(&measured);
-    let workers = args.pair.workers.map(usize::from);
-    let how = about::How {
-        rounds: args.rounds,
-        one_core: args.one_core,
-        latency: args.latency,
-        workers,
-        load_before: &before,
-    };
-    let about = about::about(&lab, &how)?;
     println!("{}", report(&about, &lines, &measured));
     if let Some(path) = &args.chart {
         let caption = format!("{}; {} rounds; {}", about::processor(), args.rounds, lab.fs.name());
@@ -174,7 +169,10 @@ fn run(args: &Run) -> Result<()> {
         let all: Vec<(String, &[Sample])> = measured.iter().map(|m| (m.case.name(), m.samples.as_slice())).collect();
         write(path, &serde_json::to_string_pretty(&serde_json::json!({ "about": about, "samples": all }))?)?;
     }
-    Ok(())
+    match measured.iter().filter(|measured| measured.failed.is_some()).count() {
+        0 => Ok(()),
+        failed => bail!("{failed} cases could not be measured, as told above"),
+    }
 }
 
 fn report(about: &str, lines: &[Line], measured: &[Measured]) -> String {

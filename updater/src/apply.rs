@@ -4,7 +4,7 @@
 //! cannot be overwritten, and what was not read back cannot be staged. The order is forced by what a power cut at any
 //! instant may leave; the story stands at each step.
 
-use std::num::{NonZeroU64, NonZeroUsize};
+use std::num::NonZeroUsize;
 
 use boot_entries::{
     ChangeError, Counter, Entry, EntryName, EspState, Fenced, PayloadKind, Staged, WrittenPayload, fence, stage,
@@ -26,7 +26,7 @@ use crate::refuse::{Downgrade, KnownBad, Refusal};
 use crate::session::{self, event};
 use crate::slot_content::{self, Done, How, Proven, SlotContentError, SlotRoot, Written};
 use crate::slot_map::{Journal, KnownSlots, Running, SlotMaps};
-use crate::source::{Chunks, ImageStream, Limited, with_chunks};
+use crate::source::{Chunks, ImageStream, with_chunks};
 use crate::stop::Stop;
 
 #[path = "apply_error.rs"]
@@ -49,8 +49,6 @@ pub struct Request<'a> {
     pub stop: &'a Stop,
     /// Threads that work on the slot; by the machine where it is not said.
     pub workers: Option<NonZeroUsize>,
-    /// Bytes that are taken from the source in a second, at most.
-    pub limit_rate: Option<NonZeroU64>,
 }
 
 impl Request<'_> {
@@ -123,9 +121,30 @@ pub(crate) struct Plan {
 /// An image or a delta whose head is trusted, and of which nothing more was read.
 pub type Trusted = VerifiedImage<Box<dyn ImageStream>>;
 
-/// Reads the head that `source` begins with, and trusts it or not.
-pub fn read_trusted(source: Box<dyn ImageStream>, trust: &TrustPolicy) -> Result<Trusted, ApplyError> {
-    Ok(UnverifiedImage::read_head(source)?.verify_any(trust)?)
+/// Reads the head that `source` begins with, and trusts it or not. Where the source has mirrors, one that sends a head of no use keeps
+/// nobody from the good ones (FET-28); if there is none, the error is that of the first.
+pub fn read_trusted(mut source: Box<dyn ImageStream>, trust: &TrustPolicy) -> Result<Trusted, ApplyError> {
+    let mut first = None;
+    loop {
+        let read = UnverifiedImage::read_head(&mut source).map_err(ApplyError::from);
+        match read.and_then(|head| Ok(head.verify_any(trust)?.map_source(|_| ()))) {
+            Ok(image) => return Ok(image.map_source(|()| source)),
+            Err(error) => {
+                let error = first.unwrap_or(error);
+                if !source.begin_anew() {
+                    return Err(error);
+                }
+                first = Some(error);
+            }
+        }
+    }
+}
+
+/// As [`read_trusted`], for an apply: whatever failed, failed because of the signal, if there was one.
+pub(crate) fn read_asked(source: Box<dyn ImageStream>, request: &Request<'_>) -> Result<Trusted, ApplyError> {
+    let image = read_trusted(source, request.trust);
+    request.check_stop()?;
+    image
 }
 
 /// Applies the image or delta that `source` holds.
@@ -136,7 +155,7 @@ pub fn apply(
     progress: &mut dyn Progress,
 ) -> Result<Outcome, ApplyError> {
     progress.begin(Step::Check, None);
-    apply_trusted(host, read_trusted(source, request.trust)?, request, progress)
+    apply_trusted(host, read_asked(source, request)?, request, progress)
 }
 
 /// As [`apply`]. Takes the lock when the head is read and trusted, and not before, and holds it to the end: whoever sends a head slowly
@@ -147,7 +166,9 @@ pub fn apply_trusted(
     request: &Request<'_>,
     progress: &mut dyn Progress,
 ) -> Result<Outcome, ApplyError> {
-    let image = with_chunks(image).map_err(ApplyError::Source)?.map_source(|chunks| limited(chunks, request));
+    let image = with_chunks(image);
+    request.check_stop()?;
+    let image = image.map_err(ApplyError::Source)?;
     let lock = host.lock()?;
     let mut context = Context { host, lock: &lock, progress, stop: request.stop, workers: request.workers };
     let checked = match Checked::new(image, &context, request)? {
@@ -166,6 +187,8 @@ pub fn apply_trusted(
         .and_then(|it| it.payloads(&mut context, &manifest))
         .and_then(|it| it.stage(&mut context));
     let staged = staged.map_err(|error| {
+        // A source is hung up on when somebody asks for an end.
+        let error = if request.stop.is_asked() && error.is_of_source() { FencedError::Interrupted } else { error };
         let source = Box::new(error);
         if is_live(host, name) { ApplyError::Uncertain { slot, source } } else { ApplyError::Fenced { slot, source } }
     })?;
@@ -178,13 +201,6 @@ fn is_live(host: &dyn Host, name: EntryName) -> bool {
     let state = host.open_esp(Access::ReadOnly).map(|mut esp| EspState::read(esp.esp()));
     let Ok(Ok(state)) = state else { return false };
     state.live(name.slot).is_some_and(|ours| ours.name.same_system(name))
-}
-
-fn limited(chunks: Chunks, request: &Request<'_>) -> Chunks {
-    match request.limit_rate {
-        Some(rate) => Box::new(Limited::new(chunks, rate.get(), request.stop.clone())),
-        None => chunks,
-    }
 }
 
 type Image = VerifiedImage<Chunks>;

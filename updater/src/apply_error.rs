@@ -109,3 +109,16 @@ pub enum FencedError {
     #[error("the image carries no {0}")]
     Missing(PayloadKind),
 }
+
+impl FencedError {
+    /// Is it the image, or who sends it, and not this machine?
+    pub(crate) fn is_of_source(&self) -> bool {
+        matches!(
+            self,
+            FencedError::Image(_)
+                | FencedError::End(_)
+                | FencedError::Content(SlotContentError::Image { .. })
+                | FencedError::Change(ChangeError::Source { .. })
+        )
+    }
+}

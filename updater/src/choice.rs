@@ -3,11 +3,11 @@
 //! Nobody has signed the list of deltas: it can make an update dearer, and never another one. What it leads to is authenticated as
 //! everything is, must carry the very system that the named image carries, and where it fails in any way the image itself is taken.
 
-use boot_entries::{ChangeError, EspState};
+use boot_entries::EspState;
 use disk_layout::Slot;
 use image_format::{Reuse, SystemId};
 
-use crate::apply::{ApplyError, FencedError, Outcome, Request, Trusted, apply_trusted, read_trusted};
+use crate::apply::{ApplyError, FencedError, Outcome, Request, Trusted, apply_trusted, read_asked};
 use crate::exit::with_source;
 use crate::fetch::{BadList, Delta, Told, cheapest, without_credentials};
 use crate::host::{Access, Host};
@@ -90,8 +90,7 @@ pub fn apply_cheapest(
 ) -> anyhow::Result<Applied> {
     progress.begin(Step::Check, None);
     let (mut told, mut notes) = (Vec::new(), Vec::new());
-    let full = read_trusted(open(image, ways, &mut told)?, request.trust)?;
-    request.check_stop()?;
+    let full = read_asked(open(image, ways, &mut told)?, request)?;
     let found = match image {
         Source::Url(url) if full.base().is_none() => find_delta(host, &full, url, ways, &mut notes),
         _ => None,
@@ -120,7 +119,7 @@ pub fn apply_cheapest(
     let reason = format!("{error:#}");
     progress.begin(Step::Check, None);
     let again = open(image, ways, &mut told)
-        .and_then(|image| Ok(apply_trusted(host, read_trusted(image, request.trust)?, request, progress)?));
+        .and_then(|image| Ok(apply_trusted(host, read_asked(image, request)?, request, progress)?));
     let outcome = again.map_err(|second| still_fenced(&error, &reason, second))?;
     notes.push(format!("the delta {name} could not be used, and the full image was taken: {reason}"));
     Ok(Applied { outcome, way: by_image, notes, told })
@@ -193,7 +192,7 @@ fn open_delta(
     told: &mut Vec<Told>,
 ) -> anyhow::Result<Trusted> {
     // Whatever speaks against its address, the mirrors of this machine included, speaks against the list that named it.
-    let delta = read_trusted(open(source, ways, told).map_err(Unusable::Open)?, request.trust)?;
+    let delta = read_asked(open(source, ways, told).map_err(Unusable::Open)?, request)?;
     let system = delta.system_id().to_string();
     if system != image {
         return Err(Unusable::Another { delta: system, image }.into());
@@ -216,13 +215,9 @@ fn is_of_the_delta(error: &anyhow::Error) -> bool {
             matches!(refusal, Refusal::DeltaBase { .. } | Refusal::DeltaBaseUnread { .. })
         }
         // A table of its own, signed by keys that may sign deltas only, may also be wrong about the root.
-        Some(ApplyError::Fenced { source, .. }) => matches!(
-            **source,
-            FencedError::Image(_)
-                | FencedError::End(_)
-                | FencedError::Content(SlotContentError::Image { .. } | SlotContentError::RootHash { .. })
-                | FencedError::Change(ChangeError::Source { .. })
-        ),
+        Some(ApplyError::Fenced { source, .. }) => {
+            source.is_of_source() || matches!(**source, FencedError::Content(SlotContentError::RootHash { .. }))
+        }
         _ => false,
     }
 }

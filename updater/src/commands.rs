@@ -1,6 +1,5 @@
 //! What each command does: open the machine, take the lock, call the library, put the result into words.
 
-use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 use std::process::Command as Process;
 use std::thread;
@@ -94,7 +93,7 @@ fn apply_image(cli: &Cli, args: &Apply) -> anyhow::Result<Answer> {
     let open = |source: &Source| {
         // A delta lies where its list says, or in a mirror's folder.
         let named = if *source == args.image { &args.mirrors.urls[..] } else { &[] };
-        open_image(source, named, &policy, rate)
+        open_image(source, named, &policy, rate, &stop)
     };
     let settings = fetch::settings(&policy.network, rate)?;
     let deltas_beside = |url: &str| fetch::fetch_list(url, &settings);
@@ -106,7 +105,6 @@ fn apply_image(cli: &Cli, args: &Apply) -> anyhow::Result<Answer> {
         known_bad: if args.retry_failed { KnownBad::Retry } else { KnownBad::Refuse },
         stop: &stop,
         workers: args.workers,
-        limit_rate: rate.and_then(|rate| NonZeroU64::new(rate.bytes_a_second())),
     };
     let mut reporter = progress::reporter(args.progress);
     let applied = apply_cheapest(&*host, &args.image, &ways, &request, &mut *reporter)
@@ -253,7 +251,8 @@ fn diagnosed(diagnosis: &Diagnosis, fixed: Option<(&[Repaired], &[NotRepaired])>
 fn verify(cli: &Cli, args: &Verify) -> anyhow::Result<Answer> {
     let (policy, trust) = trust(cli, &args.trust)?;
     let context = || format!("{} is not a usable image", args.image);
-    let stream = open_image(&args.image, &args.mirrors.urls, &policy, fetch::rate(&policy.network, None)?)?;
+    let stream =
+        open_image(&args.image, &args.mirrors.urls, &policy, fetch::rate(&policy.network, None)?, &Stop::default())?;
     let read = read_through(stream, &trust).with_context(context)?;
     let mut text = format!("{}: version {}, system {}: every byte is as signed", args.image, read.version, read.system);
     if let Some(base) = &read.base {
@@ -266,13 +265,19 @@ fn verify(cli: &Cli, args: &Verify) -> anyhow::Result<Answer> {
 }
 
 /// Servers are asked when the head is read.
-fn open_image(image: &Source, named: &[String], policy: &Policy, rate: Option<Rate>) -> anyhow::Result<Stream> {
+fn open_image(
+    image: &Source,
+    named: &[String],
+    policy: &Policy,
+    rate: Option<Rate>,
+    stop: &Stop,
+) -> anyhow::Result<Stream> {
     let settings = fetch::settings(&policy.network, rate)?;
     let mirrors = match image {
         Source::Url(url) => fetch::mirrors(url, named, &policy.network)?,
         Source::File(_) | Source::Stdin => Vec::new(),
     };
-    Ok(image.open_with(mirrors, settings)?)
+    Ok(image.open_with(mirrors, settings, stop)?)
 }
 
 /// What an image is that was read to its end.

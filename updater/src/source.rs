@@ -10,8 +10,9 @@ use std::path::{Path, PathBuf};
 use image_format::{ChunkSource, VerifiedImage};
 
 use crate::fetch::{BadProxy, Http, HttpChunks, Settings, Told, without_credentials};
+use crate::stop::Stop;
 use file::RegularFile;
-pub use limit::Limited;
+use limit::Limited;
 
 /// Where to take an image from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -74,6 +75,11 @@ pub trait ImageStream: Read + Send {
     /// # Errors
     /// The source is not the file that the head is of.
     fn into_chunks(self: Box<Self>, data_start: u64, file_len: u64) -> io::Result<Chunks>;
+
+    /// The head that was read cannot be used: is there another one to be had? Then that is what is read next.
+    fn begin_anew(&mut self) -> bool {
+        false
+    }
 }
 
 /// Exchanges the stream that an image's head came from for its chunks.
@@ -96,6 +102,10 @@ pub fn with_chunks(image: VerifiedImage<Box<dyn ImageStream>>) -> io::Result<Ver
 impl ImageStream for Http {
     fn into_chunks(self: Box<Self>, data_start: u64, file_len: u64) -> io::Result<Chunks> {
         Ok(Box::new(HttpChunks::new(*self, data_start, file_len)?))
+    }
+
+    fn begin_anew(&mut self) -> bool {
+        self.strike_head()
     }
 }
 
@@ -132,34 +142,37 @@ impl std::fmt::Debug for Stream {
 impl Source {
     /// Opens the source. Errors name it and say what to do.
     pub fn open(&self) -> Result<Stream, SourceError> {
-        self.open_with(Vec::new(), Settings::default())
+        self.open_with(Vec::new(), Settings::default(), &Stop::default())
     }
 
-    /// Opens the source; an address, and its mirrors, as `settings` say. Servers are asked when the head is read, and not before.
-    pub fn open_with(&self, mirrors: Vec<String>, settings: Settings) -> Result<Stream, SourceError> {
-        match self {
-            Source::File(path) => open_file(path),
-            Source::Stdin => Ok(local(Forward(io::stdin()))),
+    /// Opens the source; an address, and its mirrors, as `settings` say. Servers are asked when the head is read, and not before. Nobody
+    /// waits for it any more once `stop` is asked for: servers are hung up on, and reading fails.
+    pub fn open_with(&self, mirrors: Vec<String>, settings: Settings, stop: &Stop) -> Result<Stream, SourceError> {
+        let source = match self {
+            Source::File(path) => open_file(path)?,
+            Source::Stdin => Box::new(Forward(io::stdin())),
             Source::Url(url) => {
+                // It keeps to the rate by itself, what it reads and does not want included.
                 let http = Http::new([vec![url.clone()], mirrors].concat(), settings)?;
-                Ok(Stream { told: http.told(), reader: Box::new(http) })
+                let told = http.told();
+                let waker = told.clone();
+                stop.when_asked(move || waker.hang_up());
+                return Ok(Stream { told, reader: Box::new(http) });
             }
-        }
+        };
+        let limited = Limited { source, limit: settings.limit, stop: stop.clone() };
+        Ok(Stream { reader: Box::new(limited), told: Told::default() })
     }
 }
 
-fn local(reader: impl ImageStream + 'static) -> Stream {
-    Stream { reader: Box::new(reader), told: Told::default() }
-}
-
-fn open_file(path: &Path) -> Result<Stream, SourceError> {
+fn open_file(path: &Path) -> Result<Box<dyn ImageStream>, SourceError> {
     let open = |e| SourceError::Open { path: path.to_owned(), source: e };
     let file = File::open(path).map_err(open)?;
     let meta = file.metadata().map_err(open)?;
     if meta.is_dir() {
         return Err(open(io::ErrorKind::IsADirectory.into()));
     }
-    Ok(if meta.is_file() { local(RegularFile(file)) } else { local(Forward(file)) })
+    Ok(if meta.is_file() { Box::new(RegularFile(file)) } else { Box::new(Forward(file)) })
 }
 
 #[cfg(test)]

@@ -254,15 +254,8 @@ impl FakeHost {
     ) -> Result<Outcome, ApplyError> {
         let trust = trust(&[key()]);
         let policy = Policy { os_id: Some("ralphos".into()), ..Policy::default() };
-        let request = Request {
-            trust: &trust,
-            policy: &policy,
-            downgrade,
-            known_bad,
-            stop,
-            workers: NonZeroUsize::new(1),
-            limit_rate: None,
-        };
+        let request =
+            Request { trust: &trust, policy: &policy, downgrade, known_bad, stop, workers: NonZeroUsize::new(1) };
         let source = Box::new(Forward(Cursor::new(image)));
         apply(self, source, &request, &mut Silent)
     }

@@ -57,6 +57,9 @@ pub enum Fault {
         /// By the authenticated head, or by the first answer.
         expected: u64,
     },
+    /// The head of the file is not one that this machine trusts.
+    #[error("has something else there: its head is no image's that this machine trusts")]
+    OtherHead,
     /// The bytes of a chunk are not the signed ones.
     #[error("has another version there, or a damaged one: chunk {chunk} is not as signed")]
     OtherBytes {
@@ -80,7 +83,7 @@ impl Fault {
         match self {
             Fault::Status { status, .. } => !matches!(status, 408 | 425 | 429 | 500 | 502 | 503 | 504 | 520..=599),
             Fault::Redirects | Fault::WrongRange(_) | Fault::Encoded(_) => true,
-            Fault::TooLong | Fault::OtherFile { .. } | Fault::OtherBytes { .. } => true,
+            Fault::TooLong | Fault::OtherFile { .. } | Fault::OtherHead | Fault::OtherBytes { .. } => true,
             Fault::NoAnswer(_) | Fault::Silent(_) | Fault::Trickle { .. } => false,
             Fault::EndedEarly | Fault::Broken(_) => false,
         }
@@ -100,6 +103,7 @@ impl Fault {
             Fault::WrongRange(_) => "http-range",
             Fault::Encoded(_) => "http-encoding",
             Fault::OtherFile { .. } => "http-other-file",
+            Fault::OtherHead => "http-other-head",
             Fault::OtherBytes { .. } => "http-other-bytes",
         }
     }

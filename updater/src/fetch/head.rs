@@ -24,8 +24,8 @@ const BLOCK: usize = 16 * 1024;
 pub(super) struct Head {
     shared: Arc<Shared>,
     bytes: Vec<u8>,
-    /// The mirror that sent them.
-    from: usize,
+    /// How the mirror that sends them was asked first.
+    from: Option<Access>,
     /// A whole file that is being sent; it has come as far as `bytes` do.
     open: Option<Open>,
     complete: bool,
@@ -48,13 +48,18 @@ type Failed = Box<(Access, Fault)>;
 
 impl Head {
     pub(super) fn new(shared: Arc<Shared>) -> Self {
-        Head { shared, bytes: Vec::new(), from: 0, open: None, complete: false, handed_out: 0, gone: 0, farthest: 0 }
+        Head { shared, bytes: Vec::new(), from: None, open: None, complete: false, handed_out: 0, gone: 0, farthest: 0 }
     }
 
     /// The whole file that is being sent, and how far it was read.
     pub(super) fn into_whole(self) -> Option<(Open, u64)> {
         let at = self.at();
         self.open.map(|open| (open, at))
+    }
+
+    /// How the mirror that sent what was handed out was asked first.
+    pub(super) fn sender(&self) -> Option<Access> {
+        self.from.clone()
     }
 
     fn at(&self) -> u64 {
@@ -66,13 +71,15 @@ impl Head {
         while !self.complete {
             let mut access = self.shared.turn()?;
             // From another server, or once more from the beginning of a file that cannot be asked for its rest.
-            if access.mirror != self.from || (self.at() == 0 && self.open.is_none()) {
+            let same = self.from.as_ref().is_some_and(|from| from.mirror == access.mirror);
+            if !same || (self.at() == 0 && self.open.is_none()) {
                 if self.gone > 0 {
                     return Err(io::Error::other("the server failed behind the head"));
                 }
-                (self.from, self.open) = (access.mirror, None);
+                self.open = None;
                 self.bytes.clear();
                 (self.shared.lock().known, access.known) = (None, None);
+                self.from = Some(access.clone());
             }
             match self.step(access) {
                 Ok(()) => {

@@ -70,6 +70,22 @@ impl Http {
         self.shared.progress(&mut state);
     }
 
+    /// The head that was read is of no use: who sent it is struck, and the head is read anew from another. False: nobody is left, or
+    /// was asked at all (FET-28).
+    pub fn strike_head(&mut self) -> bool {
+        let Some(sender) = self.head.as_ref().and_then(Head::sender) else { return false };
+        let mut state = self.shared.lock();
+        if state.check().is_err() {
+            return false;
+        }
+        (state.known, state.adopted) = (None, None);
+        self.shared.charge(&mut state, &sender, Fault::OtherHead);
+        let goes_on = state.check().is_ok();
+        drop(state);
+        self.head = Some(Head::new(Arc::clone(&self.shared)));
+        goes_on
+    }
+
     /// The file has this many bytes, says the authenticated head. A server that has another file is not asked further (FET-24).
     ///
     /// # Errors

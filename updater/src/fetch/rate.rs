@@ -89,14 +89,6 @@ impl Limit {
         bucket.lock().unwrap_or_else(PoisonError::into_inner).take(bytes as u64, began.elapsed())
     }
 
-    /// Waits for as long as `bytes` that were taken just now cost.
-    pub fn pay(&self, bytes: usize) {
-        let wait = self.wait_for(bytes);
-        if !wait.is_zero() {
-            std::thread::sleep(wait);
-        }
-    }
-
     /// So slow that one connection is enough, and more would each be so slow that servers give them up.
     pub fn is_slow(&self) -> bool {
         const SLOW: u64 = 1 << 20;

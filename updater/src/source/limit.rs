@@ -1,39 +1,33 @@
 //! Not faster than asked: for machines at work and lines that others use, too.
 
 use std::fmt;
-use std::io;
+use std::io::{self, Read};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use image_format::{Again, Chunk, ChunkSource, Passage};
 
+use super::{Chunks, ImageStream};
+use crate::fetch::Limit;
 use crate::stop::Stop;
 
 /// The longest sleep at a time: an end that is asked for is noticed in between.
 const NAP: Duration = Duration::from_millis(100);
 
-/// Takes chunks from a source at a limited rate. What comes at once is a chunk; in the long run it is the rate.
-pub struct Limited<S> {
-    source: S,
-    rate: u64,
-    stop: Stop,
-    began: Option<Instant>,
-    taken: u64,
+/// An image whose chunks come at a limited rate (FET-50), as does what is made of it. What comes at once is a chunk; in the long run it is
+/// the rate. When `stop` is asked for there is no more waiting.
+pub(super) struct Limited<S> {
+    pub(super) source: S,
+    pub(super) limit: Limit,
+    pub(super) stop: Stop,
 }
 
 impl<S> Limited<S> {
-    /// At most `rate` encoded bytes a second, which is not 0. When `stop` is asked for there is no more waiting.
-    pub fn new(source: S, rate: u64, stop: Stop) -> Self {
-        Limited { source, rate: rate.max(1), stop, began: None, taken: 0 }
-    }
-
-    /// Waits until so many bytes may have come.
-    fn wait_for(&mut self, bytes: usize) {
-        let began = *self.began.get_or_insert_with(Instant::now);
-        self.taken = self.taken.saturating_add(bytes as u64);
-        let due = Duration::from_secs_f64(self.taken as f64 / self.rate as f64);
+    /// Waits until so many bytes may come.
+    fn wait_for(&self, bytes: usize) {
+        let until = Instant::now() + self.limit.wait_for(bytes);
         loop {
-            let left = due.saturating_sub(began.elapsed());
+            let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() || self.stop.is_asked() {
                 return;
             }
@@ -44,11 +38,28 @@ impl<S> Limited<S> {
 
 impl<S> fmt::Debug for Limited<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Limited").field("rate", &self.rate).field("taken", &self.taken).finish_non_exhaustive()
+        f.debug_struct("Limited").field("limit", &self.limit).finish_non_exhaustive()
     }
 }
 
-impl<S: ChunkSource> ChunkSource for Limited<S> {
+impl Read for Limited<Box<dyn ImageStream>> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        self.source.read(buf)
+    }
+}
+
+impl ImageStream for Limited<Box<dyn ImageStream>> {
+    fn into_chunks(self: Box<Self>, data_start: u64, file_len: u64) -> io::Result<Chunks> {
+        let source = self.source.into_chunks(data_start, file_len)?;
+        Ok(Box::new(Limited { source, limit: self.limit, stop: self.stop }))
+    }
+
+    fn begin_anew(&mut self) -> bool {
+        self.source.begin_anew()
+    }
+}
+
+impl ChunkSource for Limited<Chunks> {
     fn plan(&mut self, chunks: &[Chunk], wanted: &[usize]) -> io::Result<Passage> {
         self.source.plan(chunks, wanted)
     }
@@ -72,6 +83,7 @@ impl<S: ChunkSource> ChunkSource for Limited<S> {
 mod tests {
     use image_format::Digest;
 
+    use super::super::Forward;
     use super::*;
 
     fn chunk(len: u32) -> Chunk {
@@ -89,9 +101,11 @@ mod tests {
     }
 
     #[test]
-    fn bytes_come_no_faster_than_asked_and_a_stop_ends_the_waiting() {
+    fn fet_50_bytes_come_no_faster_than_asked_and_a_stop_ends_the_waiting() {
         let stop = Stop::default();
-        let mut limited = Limited::new(io::repeat(7), 100_000, stop.clone());
+        let source: Box<dyn ImageStream> = Box::new(Forward(io::repeat(7)));
+        let limit = Limit::new("100000".parse().ok());
+        let mut limited = Box::new(Limited { source, limit, stop: stop.clone() }).into_chunks(0, 0).unwrap();
         let mut into = [0; 10_000];
         let began = Instant::now();
         for number in 0..3 {

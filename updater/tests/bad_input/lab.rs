@@ -118,17 +118,20 @@ impl Lab {
         policy: &Policy,
         progress: &mut dyn Progress,
     ) -> anyhow::Result<Outcome> {
+        self.apply_until(source, trust, policy, progress, &Stop::default())
+    }
+
+    pub fn apply_until(
+        &self,
+        source: Box<dyn ImageStream>,
+        trust: &TrustPolicy,
+        policy: &Policy,
+        progress: &mut dyn Progress,
+        stop: &Stop,
+    ) -> anyhow::Result<Outcome> {
         let host = ImageFile::open(&self.disk)?;
-        let stop = Stop::default();
-        let request = Request {
-            trust,
-            policy,
-            downgrade: Downgrade::Refuse,
-            known_bad: KnownBad::Refuse,
-            stop: &stop,
-            workers: None,
-            limit_rate: None,
-        };
+        let request =
+            Request { trust, policy, downgrade: Downgrade::Refuse, known_bad: KnownBad::Refuse, stop, workers: None };
         Ok(apply(&host, source, &request, progress)?)
     }
 

@@ -12,6 +12,7 @@ use updater::config::Policy;
 use updater::fetch::{Patience, Proxying, Retry, Settings};
 use updater::progress::Silent;
 use updater::source::Source;
+use updater::stop::Stop;
 
 use crate::lab::{Lab, good_spec, specification};
 use crate::parts::{Parts, Plain, key, trust};
@@ -88,7 +89,7 @@ fn apply(lab: &Lab, url: &str, patience: Patience) -> anyhow::Result<Outcome> {
 fn apply_from(lab: &Lab, url: &str, mirrors: Vec<String>, patience: Patience) -> anyhow::Result<Outcome> {
     let settings =
         Settings { patience, opening: RETRY, fetching: RETRY, proxy: Proxying::Direct, ..Settings::default() };
-    let stream = Source::Url(url.to_owned()).open_with(mirrors, settings)?;
+    let stream = Source::Url(url.to_owned()).open_with(mirrors, settings, &Stop::default())?;
     lab.apply_from(stream.reader, &trust(&[1], 1), &Policy::default(), &mut Silent)
 }
 
@@ -307,8 +308,8 @@ fn thr_9_hostile_servers_are_given_up_and_change_nothing() {
 fn fet_28_a_mirror_ends_what_another_server_began() {
     let lab = Lab::new();
     for (name, _, patience, server) in hostile(&image()) {
-        // These are refused for what they are, or are the image.
-        if ["never ends", "never ends behind the image"].contains(&name) {
+        // All of its chunks are the image's.
+        if name == "never ends behind the image" {
             continue;
         }
         println!("a server that {name}, and a good one");
@@ -320,6 +321,80 @@ fn fet_28_a_mirror_ends_what_another_server_began() {
         let applied = applied.unwrap_or_else(|error| panic!("{name}: {error:#}"));
         assert!(matches!(applied, Outcome::Staged(_)), "{name}: {applied:?}");
         lab.put_back();
+    }
+}
+
+/// A server that always sends this.
+fn sends(file: Vec<u8>) -> Server {
+    serve(move |_, _, stream| send(stream, &[ok(file.len()), file.clone()].concat()))
+}
+
+/// Whole files with a head of no use: what each is refused for is what is told when nobody has a better one.
+#[test]
+fn fet_28_a_head_of_no_use_keeps_nobody_from_the_mirrors() {
+    let lab = Lab::new();
+    let image = image();
+    let untrusted = || sends(Plain::small().build(&good_spec(), &[key(9)]));
+    let far = untrusted();
+    let redirects = move |target: String| {
+        serve(move |_, _, stream| {
+            let answer =
+                format!("HTTP/1.1 302 Found\r\nLocation: {target}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+            send(stream, answer.as_bytes());
+        })
+    };
+    let bad = [
+        ("untrusted/unknown-key", untrusted()),
+        ("not-an-image/no-frame", sends(vec![7; image.len()])),
+        ("not-an-image/truncated", sends(image[..100].to_vec())),
+        ("untrusted/unknown-key", redirects(far.url.clone())),
+    ];
+    for (expected, server) in &bad {
+        let ending = lab.ending(expected, apply(&lab, &server.url, CALM));
+        assert_eq!(ending.told(), *expected);
+        let asked = server.asked.lock().unwrap().len();
+        assert!(asked <= 2, "{expected}: asked {asked} times");
+    }
+    let good = sends(image);
+    let mut mirrors: Vec<String> = bad.iter().skip(1).map(|(_, server)| server.url.clone()).collect();
+    mirrors.push(good.url.clone());
+    let applied = apply_from(&lab, &bad[0].1.url, mirrors.clone(), CALM).unwrap();
+    assert!(matches!(applied, Outcome::Staged(_)), "{applied:?}");
+    lab.put_back();
+    // The first one's fault is told, and not the last one's.
+    mirrors.pop();
+    let ending = lab.ending("nobody has it", apply_from(&lab, &bad[0].1.url, mirrors, CALM));
+    assert_eq!(ending.told(), bad[0].0);
+}
+
+/// The same servers, and the patience of a real machine.
+#[test]
+fn upd_9_a_signal_ends_every_wait_for_a_server() {
+    let lab = Lab::new();
+    let image = image();
+    let head = image.len() - Parts::of(&image).data.len();
+    for (waits, sent, expected) in [
+        ("for an answer", None, "interrupted/interrupted"),
+        ("within the head", Some(100), "interrupted/interrupted"),
+        ("within the data", Some(head + 5000), "fenced/interrupted"),
+    ] {
+        let (image, stop) = (image.clone(), Stop::default());
+        let asks = stop.clone();
+        let server = serve(move |_, _, stream| {
+            if let Some(sent) = sent {
+                send(stream, &[ok(image.len()), image[..sent].to_vec()].concat());
+            }
+            sleep(Duration::from_millis(500));
+            asks.ask();
+            sleep(Duration::from_secs(30));
+        });
+        let settings = Settings { proxy: Proxying::Direct, ..Settings::default() };
+        let began = Instant::now();
+        let stream = Source::Url(server.url.clone()).open_with(Vec::new(), settings, &stop).unwrap();
+        let applied = lab.apply_until(stream.reader, &trust(&[1], 1), &Policy::default(), &mut Silent, &stop);
+        assert!(began.elapsed() < GIVEN_UP, "{waits}: {:?}", began.elapsed());
+        assert_eq!(lab.ending(waits, applied).told(), expected, "{waits}");
+        assert_eq!(server.asked.lock().unwrap().len(), 1, "{waits}: nobody is asked any more");
     }
 }
 
