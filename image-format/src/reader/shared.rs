@@ -69,6 +69,15 @@ pub struct Taken {
     pub missed: u64,
 }
 
+impl std::ops::AddAssign for Taken {
+    fn add_assign(&mut self, more: Self) {
+        self.fetched += more.fetched;
+        self.in_place += more.in_place;
+        self.reused += more.reused;
+        self.missed += more.missed;
+    }
+}
+
 /// The root payload, shared between workers. Made by [`VerifiedImage::share_root`].
 #[must_use]
 pub struct SharedRoot<'a, S> {
@@ -78,11 +87,12 @@ pub struct SharedRoot<'a, S> {
     places: Vec<Option<Place>>,
     reuse: &'a dyn Reuse,
     base: Option<&'a Base>,
-    feed: Mutex<Feed<'a, S>>,
+    feed: Mutex<Feed<'a>>,
+    /// Locked alone, or while `feed` is: who waits for the source keeps nobody from what the slots hold.
+    source: Mutex<&'a mut S>,
 }
 
-struct Feed<'a, S> {
-    source: &'a mut S,
+struct Feed<'a> {
     progress: &'a mut Reading,
     next: usize,
     taken: Taken,
@@ -146,22 +156,17 @@ impl<S: ChunkSource> VerifiedImage<S> {
             places.fill(None);
         }
         self.progress.chunk = root.end;
-        let feed = Feed {
-            source: &mut self.source,
-            progress: &mut self.progress,
-            next: root.start,
-            taken: Taken::default(),
-            failed: None,
-            stopped: false,
-        };
-        Ok(SharedRoot { chunks, root, places, reuse, base: self.base.as_ref(), feed: Mutex::new(feed) })
+        let (progress, next) = (&mut self.progress, root.start);
+        let feed = Feed { progress, next, taken: Taken::default(), failed: None, stopped: false };
+        let (feed, source) = (Mutex::new(feed), Mutex::new(&mut self.source));
+        Ok(SharedRoot { chunks, root, places, reuse, base: self.base.as_ref(), feed, source })
     }
 }
 
 impl<'a, S: ChunkSource> SharedRoot<'a, S> {
     /// A worker; each thread has its own.
     pub fn worker(&self) -> RootWorker<'_, 'a, S> {
-        RootWorker { shared: self, decoder: ChunkDecoder::new(), encoded: Vec::new() }
+        RootWorker { shared: self, decoder: ChunkDecoder::new(), encoded: Vec::new(), taken: Taken::default() }
     }
 
     /// The longest run that [`RootWorker::next`] gives: how much room it must be given.
@@ -213,13 +218,26 @@ impl<'a, S: ChunkSource> SharedRoot<'a, S> {
         first..first + (first..self.root.end).take_while(more).count()
     }
 
-    fn lock(&self) -> MutexGuard<'_, Feed<'a, S>> {
-        // A worker that panicked while it held the source has left it nowhere in particular; the others must not go on with it.
-        self.feed.lock().unwrap_or_else(|poisoned| {
-            let mut feed = poisoned.into_inner();
-            feed.stopped = true;
-            feed
-        })
+    /// The chunks at the beginning of `chunks` whose places follow one another as they do themselves: how many bytes.
+    fn adjacent(&self, chunks: Range<usize>) -> usize {
+        let mut next = self.places[chunks.start];
+        let follows = |number: &usize| {
+            let follows = self.places[*number] == next;
+            if let Some(Place::At(at)) = &mut next {
+                *at = at.saturating_add(u64::from(self.chunks[*number].plain_len));
+            }
+            follows
+        };
+        chunks.take_while(follows).map(|number| self.chunks[number].plain_len as usize).sum()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Feed<'a>> {
+        self.feed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// `None`: a worker that panicked has left the source nowhere in particular.
+    fn source(&self) -> Option<MutexGuard<'_, &'a mut S>> {
+        self.source.lock().ok()
     }
 }
 
@@ -230,6 +248,8 @@ pub struct RootWorker<'s, 'a, S> {
     decoder: ChunkDecoder,
     /// Of the chunks of one run, one behind the other.
     encoded: Vec<u8>,
+    /// Since the last run was taken.
+    taken: Taken,
 }
 
 /// What a worker is to do next.
@@ -248,16 +268,31 @@ impl<S: ChunkSource> RootWorker<'_, '_, S> {
         let job = self.take()?;
         let mut is_in_place = job.in_place;
         let (mut filled, mut encoded) = (0, 0);
+        // How far `into` holds what a slot held, and whether that is still read in long pieces.
+        let (mut read, mut together) = (0, true);
         for number in job.chunks.clone() {
             let chunk = &self.shared.chunks[number];
-            let room = &mut into[filled..filled + chunk.plain_len as usize];
+            let len = chunk.plain_len as usize;
+            if let Some(place) = self.shared.places[number]
+                && read <= filled
+            {
+                let long = if together { self.shared.adjacent(number..job.chunks.end) } else { len };
+                let mut holds = |len| self.read(place, chunk.plain_offset, &mut into[filled..filled + len], in_place);
+                read = filled + if holds(long) { long } else { 0 };
+                // Not all of it can be read: what can be is not given up, and no medium is tried at great length.
+                if read == filled && long > len {
+                    together = false;
+                    read = filled + if holds(len) { len } else { 0 };
+                }
+            }
+            let room = &mut into[filled..filled + len];
             let done = match self.shared.places[number] {
                 None => {
                     let range = encoded..encoded + chunk.encoded_len as usize;
                     encoded = range.end;
                     self.decode(number, range, room)
                 }
-                Some(place) if self.holds(number, place, room, in_place) => Ok(()),
+                Some(place) if self.holds(number, place, read >= filled + len, room) => Ok(()),
                 Some(_) => {
                     is_in_place = false;
                     self.fetch_missing(number, room)
@@ -267,7 +302,7 @@ impl<S: ChunkSource> RootWorker<'_, '_, S> {
                 self.fail(number, error);
                 return None;
             }
-            filled += chunk.plain_len as usize;
+            filled += len;
         }
         if let Some(error) = job.failed {
             self.fail(job.chunks.end, error);
@@ -286,6 +321,7 @@ impl<S: ChunkSource> RootWorker<'_, '_, S> {
     fn take(&mut self) -> Option<Job> {
         let shared = self.shared;
         let mut feed = shared.lock();
+        feed.taken += std::mem::take(&mut self.taken);
         if feed.stopped || feed.failed.is_some() || feed.next == shared.root.end {
             return None;
         }
@@ -295,20 +331,28 @@ impl<S: ChunkSource> RootWorker<'_, '_, S> {
         if shared.places[chunks.start].is_some() {
             return Some(Job { chunks, in_place, failed: None });
         }
+        // The next one in order: whoever takes a run behind this one waits for the feed until the source is ours.
+        let source = shared.source();
+        drop(feed);
+        let Some(mut source) = source else {
+            shared.stop();
+            return None;
+        };
         let lens = shared.chunks[chunks.clone()].iter().map(|chunk| chunk.encoded_len as usize);
         fit(&mut self.encoded, lens.sum());
         let mut filled = 0;
         for number in chunks.clone() {
             let chunk = &shared.chunks[number];
             let into = &mut self.encoded[filled..filled + chunk.encoded_len as usize];
-            if let Err(error) = feed.source.next(number, chunk, into) {
+            if let Err(error) = source.next(number, chunk, into) {
+                drop(source);
                 // What came before may be wrong, too, and then that is to be told.
-                feed.stopped = true;
+                shared.stop();
                 let failed = Some(ChunkError::from_source(number, shared.chunks.len(), error));
                 return Some(Job { chunks: chunks.start..number, in_place, failed });
             }
             filled += chunk.encoded_len as usize;
-            feed.taken.fetched += u64::from(chunk.encoded_len);
+            self.taken.fetched += u64::from(chunk.encoded_len);
         }
         Some(Job { chunks, in_place, failed: None })
     }
@@ -318,8 +362,8 @@ impl<S: ChunkSource> RootWorker<'_, '_, S> {
         let chunk = &self.shared.chunks[number];
         let encoded = &mut self.encoded[encoded];
         if authenticate(chunk, encoded).is_err() {
-            let mut feed = self.shared.lock();
-            feed.taken.fetched += ask_again(feed.source, number, self.shared.chunks, encoded)?;
+            let mut source = self.shared.source().ok_or(ChunkError::AlreadyFailed)?;
+            self.taken.fetched += ask_again(&mut **source, number, self.shared.chunks, encoded)?;
         }
         let decoded = match self.shared.base {
             None => self.decoder.decode(chunk, encoded, None, into),
@@ -329,19 +373,23 @@ impl<S: ChunkSource> RootWorker<'_, '_, S> {
         decoded.map_err(|error| ChunkError::from_decode(number, error))
     }
 
-    /// Is the chunk where it should be?
-    fn holds(&mut self, number: usize, place: Place, into: &mut [u8], in_place: &mut InPlace<'_>) -> bool {
-        let chunk = &self.shared.chunks[number];
+    /// Fills `into` with what a slot holds; `offset` is where that belongs.
+    fn read(&self, place: Place, offset: u64, into: &mut [u8], in_place: &mut InPlace<'_>) -> bool {
         let read = match place {
-            Place::InPlace => in_place(chunk.plain_offset, into),
+            Place::InPlace => in_place(offset, into),
             Place::At(at) => self.shared.reuse.read(at, into),
         };
-        let holds = read.is_ok() && Digest::of(&*into) == chunk.plain_sha256;
-        let mut feed = self.shared.lock();
+        read.is_ok()
+    }
+
+    /// Is what was read at its place the chunk?
+    fn holds(&mut self, number: usize, place: Place, read: bool, bytes: &[u8]) -> bool {
+        let chunk = &self.shared.chunks[number];
+        let holds = read && Digest::of(bytes) == chunk.plain_sha256;
         let count = match place {
-            _ if !holds => &mut feed.taken.missed,
-            Place::InPlace => &mut feed.taken.in_place,
-            Place::At(_) => &mut feed.taken.reused,
+            _ if !holds => &mut self.taken.missed,
+            Place::InPlace => &mut self.taken.in_place,
+            Place::At(_) => &mut self.taken.reused,
         };
         *count += u64::from(chunk.plain_len);
         holds
@@ -351,12 +399,12 @@ impl<S: ChunkSource> RootWorker<'_, '_, S> {
         let shared = self.shared;
         let chunk = &shared.chunks[number];
         fit(&mut self.encoded, chunk.encoded_len as usize);
-        let mut feed = shared.lock();
-        feed.source
+        let mut source = shared.source().ok_or(ChunkError::AlreadyFailed)?;
+        source
             .again(number, chunk, &mut self.encoded, Again::Missing)
             .map_err(|error| ChunkError::from_source(number, shared.chunks.len(), error))?;
-        feed.taken.fetched += u64::from(chunk.encoded_len);
-        drop(feed);
+        drop(source);
+        self.taken.fetched += u64::from(chunk.encoded_len);
         self.decode(number, 0..chunk.encoded_len as usize, into)
     }
 
