@@ -27,6 +27,9 @@ const MAX_WORKERS: usize = 8;
 /// What all workers together may hold (IMG-60).
 const MEMORY: usize = 18 << 20;
 
+/// The same with a delta, whose chunks are longer and refer to others.
+const MEMORY_FOR_DELTA: usize = 34 << 20;
+
 /// Why a slot does not hold what it should.
 #[derive(Debug, thiserror::Error)]
 pub enum SlotContentError {
@@ -92,11 +95,11 @@ pub struct How<'a> {
 }
 
 impl How<'_> {
-    /// How many threads work, each of which needs so much memory. One more than there are processors: one waits for the medium.
-    fn workers(&self, memory_of_one: usize) -> usize {
+    /// How many threads work, each of which needs so much of `memory`. One more than there are processors: one waits for the medium.
+    fn workers(&self, memory: usize, memory_of_one: usize) -> usize {
         let cores = || std::thread::available_parallelism().map_or(1, NonZeroUsize::get) + 1;
         let wanted = self.workers.map_or_else(cores, NonZeroUsize::get);
-        wanted.min(MAX_WORKERS).min(MEMORY / memory_of_one.max(1)).max(1)
+        wanted.min(MAX_WORKERS).min(memory / memory_of_one.max(1)).max(1)
     }
 }
 

@@ -10,7 +10,7 @@ use sha2::Digest as _;
 use super::handles::{Handle, Handles};
 use super::tree::{Tree, TreeOut, builder};
 use super::write::Written;
-use super::{How, SlotContentError, on_threads};
+use super::{How, MEMORY, SlotContentError, on_threads};
 
 /// Bytes read back at a time.
 const READ: u64 = 1 << 20;
@@ -53,7 +53,7 @@ impl Written {
             moved: Condvar::new(),
         };
         let read = |told: &mut dyn FnMut(u64)| readers.read(handles.handle(), told);
-        on_threads(how.workers(READ as usize), || read(&mut |_| {}), || read(done));
+        on_threads(how.workers(MEMORY, READ as usize), || read(&mut |_| {}), || read(done));
         let ordered = readers.ordered.into_inner().unwrap_or_else(PoisonError::into_inner);
         if let Some(error) = ordered.failed {
             return Err(error);

@@ -8,7 +8,7 @@ use disk_layout::{AlignedBuf, ChangeWriter, Changed, SlotError, SlotIo};
 use image_format::{ChunkSource, Reuse, SharedRoot, Taken, VerifiedImage, Verity};
 
 use super::handles::{Handle, Handles};
-use super::{How, SlotContentError, on_threads};
+use super::{How, MEMORY, MEMORY_FOR_DELTA, SlotContentError, on_threads};
 
 /// Proof that every byte of root was authenticated and written, and flushed. Whether the medium holds the signed root is not known yet.
 #[derive(Debug)]
@@ -45,11 +45,12 @@ pub fn write<S: ChunkSource + Send>(
     done: &mut dyn FnMut(Done),
 ) -> Result<Written, SlotContentError> {
     let verity = image.manifest().root().1.clone();
+    let memory = if image.base().is_some() { MEMORY_FOR_DELTA } else { MEMORY };
     let handles = Handles::new(slot);
     let shared = image.share_root(reuse).map_err(|source| SlotContentError::Image { source })?;
     let tally = Tally::default();
     let work = |told: &mut dyn FnMut(Done)| Worker { shared: &shared, tally: &tally, how }.run(handles.handle(), told);
-    on_threads(how.workers(shared.worker_memory() + how.look.memory()), || work(&mut |_| {}), || work(done));
+    on_threads(how.workers(memory, shared.worker_memory() + how.look.memory()), || work(&mut |_| {}), || work(done));
     let state = tally.0.into_inner().unwrap_or_else(PoisonError::into_inner);
     done(state.done);
     let read = shared.finish();

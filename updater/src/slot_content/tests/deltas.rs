@@ -87,8 +87,12 @@ fn img_60_the_workers_of_a_delta_are_as_many_as_fit() {
     let stop = Stop::default();
     let most = how(&stop, 8, Look::Never);
     let largest = MAX_REFERENCE as usize;
-    assert_eq!(most.workers(3 * largest), 1, "reference, plain and encoded");
-    assert_eq!(most.workers(2 * largest + (1 << 20)), 2, "as deltas are made");
+    assert_eq!(most.workers(MEMORY_FOR_DELTA, 3 * largest), 2, "reference, plain and encoded");
+    assert_eq!(
+        most.workers(MEMORY_FOR_DELTA, 2 * largest + (2 << 20)),
+        3,
+        "as deltas are made, and a look at the slot"
+    );
     let mut image = open(delta()).on_base(base());
     let shared = image.share_root(&NoReuse).unwrap();
     assert_eq!(shared.worker_memory(), shared.longest_run() + (1 << 20) + largest);
