@@ -42,9 +42,11 @@ pub fn plan(old: &Root<'_>, new: &Root<'_>) -> Vec<DeltaPiece> {
     let has: HashMap<(Digest, u32), u64> =
         old.chunks.iter().map(|chunk| ((chunk.plain_sha256, chunk.plain_len), chunk.plain_offset)).collect();
     let likely = Likely::new(old, new);
+    let mut zeros = Zeros::default();
     let mut pieces = Pieces::default();
     for chunk in new.chunks {
         match has.get(&(chunk.plain_sha256, chunk.plain_len)) {
+            Some(_) if zeros.are(chunk) => pieces.zeros(chunk.plain_len),
             Some(offset) => pieces.same(chunk.plain_len, BaseRange { offset: *offset, len: chunk.plain_len }),
             None => {
                 let start = chunk.plain_offset;
@@ -53,6 +55,18 @@ pub fn plan(old: &Root<'_>, new: &Root<'_>) -> Vec<DeltaPiece> {
         }
     }
     pieces.finish()
+}
+
+/// Tells chunks of nothing but zeros. The old root has them, too, but a machine would have to read them.
+#[derive(Default)]
+struct Zeros(HashMap<u32, Digest>);
+
+impl Zeros {
+    fn are(&mut self, chunk: &Chunk) -> bool {
+        let len = chunk.plain_len;
+        let digest = |len| Digest::of(vec![0; len as usize]);
+        len >= SHORT && *self.0.entry(len).or_insert_with_key(|len| digest(*len)) == chunk.plain_sha256
+    }
 }
 
 /// The pieces so far, and the one that grows.
@@ -68,6 +82,8 @@ struct Open {
     ranges: Vec<BaseRange>,
     /// Something in it is not in the old root.
     changed: bool,
+    /// It is nothing but zeros, made of nothing.
+    zeros: bool,
 }
 
 impl Open {
@@ -98,7 +114,7 @@ impl Pieces {
     /// Bytes that the old root has.
     fn same(&mut self, len: u32, range: BaseRange) {
         let most = if self.open.changed { PATCH } else { COPY };
-        let stays = !self.open.changed || len < SHORT;
+        let stays = !self.open.zeros && (!self.open.changed || len < SHORT);
         if !(stays && self.open.takes(len, &[range], most)) {
             self.close();
         }
@@ -107,7 +123,8 @@ impl Pieces {
 
     /// Bytes that it has not, and what they may be like.
     fn changed(&mut self, len: u32, ranges: Vec<BaseRange>) {
-        let joins = (self.open.changed || self.open.len < SHORT) && self.open.takes(len, &ranges, PATCH);
+        let near = !self.open.zeros && (self.open.changed || self.open.len < SHORT);
+        let joins = near && self.open.takes(len, &ranges, PATCH);
         if !joins {
             self.close();
         }
@@ -115,6 +132,14 @@ impl Pieces {
         // What is there already is not wanted twice.
         let ranges: Vec<_> = ranges.into_iter().filter(|range| !self.open.ranges.contains(range)).collect();
         self.open.add(len, ranges);
+    }
+
+    fn zeros(&mut self, len: u32) {
+        if !(self.open.zeros && self.open.takes(len, &[], COPY)) {
+            self.close();
+            self.open.zeros = true;
+        }
+        self.open.len += len;
     }
 
     fn close(&mut self) {

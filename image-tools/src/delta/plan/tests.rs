@@ -5,13 +5,16 @@ use super::*;
 
 const BLOCK: u32 = 4096;
 
-/// Chunks of so many blocks, each named.
+/// Chunks of so many blocks, each named; those named 0 are zeros.
 fn chunks(list: &[(u32, u32)]) -> Vec<Chunk> {
     let mut at = 0;
     list.iter()
         .map(|(name, blocks)| {
             let plain_len = blocks * BLOCK;
-            let digest = Digest::of(name.to_le_bytes());
+            let digest = match *name {
+                0 => Digest::of(vec![0; plain_len as usize]),
+                name => Digest::of(name.to_le_bytes()),
+            };
             at += u64::from(plain_len);
             Chunk {
                 payload: 0,
@@ -50,6 +53,18 @@ fn chk_20_copies_that_follow_each_other_are_one() {
     let large = [(1, 1000), (2, 1000), (3, 1000)];
     let found = planned((&large, &[]), (&large, &[]));
     assert_eq!(found, [piece(1000, &[(0, 1000)]), piece(1000, &[(1000, 1000)]), piece(1000, &[(2000, 1000)])]);
+}
+
+#[test]
+fn chk_20_zeros_are_read_from_nowhere() {
+    let old = [(1, 20), (0, 500), (2, 20), (0, 2)];
+    let found = planned((&old, &[]), (&[(1, 20), (0, 500), (0, 500), (0, 500), (2, 20), (0, 2)], &[]));
+    // A few blocks are no reason for a chunk of their own.
+    assert_eq!(found, [piece(20, &[(0, 20)]), piece(1000, &[]), piece(500, &[]), piece(22, &[(520, 22)])]);
+    // Beside a change they stay what they are.
+    let found = planned((&old, &[]), (&[(9, 20), (0, 500), (9, 20)], &[]));
+    assert_eq!(found[1], piece(500, &[]));
+    assert_eq!(found.len(), 3);
 }
 
 #[test]
