@@ -124,18 +124,18 @@ pub type Trusted = VerifiedImage<Box<dyn ImageStream>>;
 /// Reads the head that `source` begins with, and trusts it or not. Where the source has mirrors, one that sends a head of no use keeps
 /// nobody from the good ones (FET-28); if there is none, the error is that of the first.
 pub fn read_trusted(mut source: Box<dyn ImageStream>, trust: &TrustPolicy) -> Result<Trusted, ApplyError> {
-    let mut first = None;
+    let mut first: Option<ApplyError> = None;
     loop {
         let read = UnverifiedImage::read_head(&mut source).map_err(ApplyError::from);
         match read.and_then(|head| Ok(head.verify_any(trust)?.map_source(|_| ()))) {
             Ok(image) => return Ok(image.map_source(|()| source)),
-            Err(error) => {
-                let error = first.unwrap_or(error);
-                if !source.begin_anew() {
-                    return Err(error);
+            Err(error) => match (source.begin_anew(), first.take()) {
+                (Ok(()), before) => first = Some(before.unwrap_or(error)),
+                (Err(Some(others)), Some(before)) => {
+                    return Err(ApplyError::Nobody { others, first: Box::new(before) });
                 }
-                first = Some(error);
-            }
+                (Err(_), before) => return Err(before.unwrap_or(error)),
+            },
         }
     }
 }

@@ -4,6 +4,7 @@ use boot_entries::{ChangeError, PayloadKind};
 use disk_layout::{LockError, SlotError};
 use image_format::{Architecture, ChunkError, FinishError, HeadError, PeError, VerifyError};
 
+use crate::fetch::FetchError;
 use crate::host::HostError;
 use crate::refuse::Refusal;
 use crate::session::SessionError;
@@ -19,6 +20,15 @@ pub enum ApplyError {
     /// Not signed as the machine demands, or inconsistent.
     #[error("the image is not trusted")]
     Untrusted(#[from] VerifyError),
+    /// No address has a head that can be used. What it is refused for is the first one's fault.
+    #[error("no address has a usable image: {others}; of the first one")]
+    Nobody {
+        /// What each of them did.
+        others: FetchError,
+        /// What is wrong with the first.
+        #[source]
+        first: Box<ApplyError>,
+    },
     /// Nobody has the file that its head is of.
     #[error("the image cannot be fetched")]
     Source(#[source] std::io::Error),

@@ -138,7 +138,10 @@ fn still_fenced(first: &anyhow::Error, reason: &str, second: anyhow::Error) -> a
     if matches!(second.downcast_ref(), Some(ApplyError::Fenced { .. } | ApplyError::Uncertain { .. })) {
         return second;
     }
-    let source = FencedError::Again { delta: reason.to_owned(), source: second };
+    let source = match second.downcast_ref() {
+        Some(ApplyError::Interrupted) => FencedError::Interrupted,
+        _ => FencedError::Again { delta: reason.to_owned(), source: second },
+    };
     ApplyError::Fenced { slot: *slot, source: Box::new(source) }.into()
 }
 
@@ -210,7 +213,9 @@ fn is_of_the_delta(error: &anyhow::Error) -> bool {
         return true;
     }
     match error.downcast_ref() {
-        Some(ApplyError::Head(_) | ApplyError::Untrusted(_) | ApplyError::Source(_)) => true,
+        Some(ApplyError::Head(_) | ApplyError::Untrusted(_) | ApplyError::Nobody { .. } | ApplyError::Source(_)) => {
+            true
+        }
         Some(ApplyError::Refused(refusal)) => {
             matches!(refusal, Refusal::DeltaBase { .. } | Refusal::DeltaBaseUnread { .. })
         }

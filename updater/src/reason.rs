@@ -42,8 +42,9 @@ pub fn classify(error: &anyhow::Error) -> (Exit, &'static str) {
         if cause.is::<ConfigError>() {
             return (Exit::Failure, "policy");
         }
-        match cause.downcast_ref() {
+        match cause.downcast_ref().map(innermost) {
             // The image was not read, so nothing is known against it.
+            Some(ApplyError::Nobody { .. }) => return (Exit::Failure, "source"),
             Some(ApplyError::Head(HeadError::Io { .. }) | ApplyError::Source(_)) => return (Exit::Failure, "source"),
             Some(ApplyError::Untrusted(_)) => return (Exit::Refused, "untrusted"),
             Some(ApplyError::Head(_)) => return (Exit::Refused, "not-an-image"),
@@ -109,6 +110,14 @@ fn shown<'e>(error: &'e (dyn Error + 'static)) -> Option<&'e (dyn Error + 'stati
     }
 }
 
+/// What is wrong with the first address, where no other one may have something better later.
+fn innermost(error: &ApplyError) -> &ApplyError {
+    match error {
+        ApplyError::Nobody { others, first } if !others.may_pass() => innermost(first),
+        error => error,
+    }
+}
+
 /// What exactly is wrong with the image, its source, or the policy (IFC-3).
 pub fn cause(error: &anyhow::Error) -> Option<&'static str> {
     error.chain().find_map(|link| {
@@ -126,6 +135,7 @@ pub fn cause(error: &anyhow::Error) -> Option<&'static str> {
 /// Of a failed apply; `None` where `reason` says all, and where the fault is the machine's and not the image's.
 fn of_apply(error: &ApplyError) -> Option<&'static str> {
     match error {
+        ApplyError::Nobody { first, .. } => of_apply(first),
         ApplyError::Head(error) => Some(of_head(error)),
         ApplyError::Untrusted(error) => Some(of_verify(error)),
         ApplyError::Source(error) => Some(of_io(error)),

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use image_format::{ChunkSource, VerifiedImage};
 
-use crate::fetch::{BadProxy, Http, HttpChunks, Settings, Told, without_credentials};
+use crate::fetch::{BadProxy, FetchError, Http, HttpChunks, Settings, Told, without_credentials};
 use crate::stop::Stop;
 use file::RegularFile;
 use limit::Limited;
@@ -77,8 +77,11 @@ pub trait ImageStream: Read + Send {
     fn into_chunks(self: Box<Self>, data_start: u64, file_len: u64) -> io::Result<Chunks>;
 
     /// The head that was read cannot be used: is there another one to be had? Then that is what is read next.
-    fn begin_anew(&mut self) -> bool {
-        false
+    ///
+    /// # Errors
+    /// There is none; what others did who were asked for it.
+    fn begin_anew(&mut self) -> Result<(), Option<FetchError>> {
+        Err(None)
     }
 }
 
@@ -104,7 +107,7 @@ impl ImageStream for Http {
         Ok(Box::new(HttpChunks::new(*self, data_start, file_len)?))
     }
 
-    fn begin_anew(&mut self) -> bool {
+    fn begin_anew(&mut self) -> Result<(), Option<FetchError>> {
         self.strike_head()
     }
 }

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io;
 use std::ops::Range;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use crate::chunk_source::{Again, ChunkSource, Passage};
 use crate::codec::{ChunkDecoder, authenticate, fit};
@@ -22,7 +22,7 @@ const RUN: usize = 1 << 20;
 pub enum Place {
     /// In the target slot, where the chunk belongs: nothing has to be written.
     InPlace,
-    /// Elsewhere; what the number means is between the [`Reuse`] and itself.
+    /// In the other slot, at this offset. Chunks whose places touch are read at once.
     At(u64),
 }
 
@@ -32,10 +32,10 @@ pub trait Reuse: Sync {
     /// Where the chunk should be, as far as is known without reading.
     fn claims(&self, number: usize, chunk: &Chunk) -> Option<Place>;
 
-    /// Fills `into`, as long as the chunk is plain, from [`Place::At`].
+    /// Fills `into`, as long as one chunk or several that touch, from [`Place::At`] on.
     ///
     /// # Errors
-    /// Whatever the medium says; the chunk is then taken from the source.
+    /// Whatever the medium says; a single chunk is then taken from the source.
     fn read(&self, at: u64, into: &mut [u8]) -> io::Result<()>;
 }
 
@@ -88,13 +88,25 @@ pub struct SharedRoot<'a, S> {
     reuse: &'a dyn Reuse,
     base: Option<&'a Base>,
     feed: Mutex<Feed<'a>>,
-    /// Locked alone, or while `feed` is: who waits for the source keeps nobody from what the slots hold.
-    source: Mutex<&'a mut S>,
+    /// Never locked together with `feed`: who waits for the source keeps nobody from what the slots hold.
+    source: Mutex<InTurn<'a, S>>,
+    turned: Condvar,
+}
+
+/// The source, which gives runs in the order in which they were handed out.
+struct InTurn<'a, S> {
+    source: &'a mut S,
+    /// Whose turn it is: how many runs were taken from it.
+    turn: usize,
+    /// It has failed, and stands nowhere in particular.
+    broken: bool,
 }
 
 struct Feed<'a> {
     progress: &'a mut Reading,
     next: usize,
+    /// How many of the runs that were handed out are the source's.
+    turns: usize,
     taken: Taken,
     /// The first failure in chunk order; nothing is handed out behind it.
     failed: Option<(usize, ChunkError)>,
@@ -157,9 +169,10 @@ impl<S: ChunkSource> VerifiedImage<S> {
         }
         self.progress.chunk = root.end;
         let (progress, next) = (&mut self.progress, root.start);
-        let feed = Feed { progress, next, taken: Taken::default(), failed: None, stopped: false };
-        let (feed, source) = (Mutex::new(feed), Mutex::new(&mut self.source));
-        Ok(SharedRoot { chunks, root, places, reuse, base: self.base.as_ref(), feed, source })
+        let feed = Feed { progress, next, turns: 0, taken: Taken::default(), failed: None, stopped: false };
+        let source = InTurn { source: &mut self.source, turn: 0, broken: false };
+        let (feed, source, turned) = (Mutex::new(feed), Mutex::new(source), Condvar::new());
+        Ok(SharedRoot { chunks, root, places, reuse, base: self.base.as_ref(), feed, source, turned })
     }
 }
 
@@ -235,9 +248,16 @@ impl<'a, S: ChunkSource> SharedRoot<'a, S> {
         self.feed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// `None`: a worker that panicked has left the source nowhere in particular.
-    fn source(&self) -> Option<MutexGuard<'_, &'a mut S>> {
+    /// The source, out of turn. `None`: a worker that panicked has left it nowhere in particular.
+    fn source(&self) -> Option<MutexGuard<'_, InTurn<'a, S>>> {
         self.source.lock().ok()
+    }
+
+    /// The source, when it is this turn; `None` when it has failed before.
+    fn source_at(&self, turn: usize) -> Option<MutexGuard<'_, InTurn<'a, S>>> {
+        let source = self.source()?;
+        let source = self.turned.wait_while(source, |source| source.turn != turn && !source.broken).ok()?;
+        (!source.broken).then_some(source)
     }
 }
 
@@ -331,21 +351,20 @@ impl<S: ChunkSource> RootWorker<'_, '_, S> {
         if shared.places[chunks.start].is_some() {
             return Some(Job { chunks, in_place, failed: None });
         }
-        // The next one in order: whoever takes a run behind this one waits for the feed until the source is ours.
-        let source = shared.source();
+        let turn = feed.turns;
+        feed.turns += 1;
         drop(feed);
-        let Some(mut source) = source else {
-            shared.stop();
-            return None;
-        };
         let lens = shared.chunks[chunks.clone()].iter().map(|chunk| chunk.encoded_len as usize);
         fit(&mut self.encoded, lens.sum());
+        let mut source = shared.source_at(turn)?;
         let mut filled = 0;
         for number in chunks.clone() {
             let chunk = &shared.chunks[number];
             let into = &mut self.encoded[filled..filled + chunk.encoded_len as usize];
-            if let Err(error) = source.next(number, chunk, into) {
+            if let Err(error) = source.source.next(number, chunk, into) {
+                source.broken = true;
                 drop(source);
+                shared.turned.notify_all();
                 // What came before may be wrong, too, and then that is to be told.
                 shared.stop();
                 let failed = Some(ChunkError::from_source(number, shared.chunks.len(), error));
@@ -354,6 +373,9 @@ impl<S: ChunkSource> RootWorker<'_, '_, S> {
             filled += chunk.encoded_len as usize;
             self.taken.fetched += u64::from(chunk.encoded_len);
         }
+        source.turn += 1;
+        drop(source);
+        shared.turned.notify_all();
         Some(Job { chunks, in_place, failed: None })
     }
 
@@ -363,7 +385,7 @@ impl<S: ChunkSource> RootWorker<'_, '_, S> {
         let encoded = &mut self.encoded[encoded];
         if authenticate(chunk, encoded).is_err() {
             let mut source = self.shared.source().ok_or(ChunkError::AlreadyFailed)?;
-            self.taken.fetched += ask_again(&mut **source, number, self.shared.chunks, encoded)?;
+            self.taken.fetched += ask_again(source.source, number, self.shared.chunks, encoded)?;
         }
         let decoded = match self.shared.base {
             None => self.decoder.decode(chunk, encoded, None, into),
@@ -401,6 +423,7 @@ impl<S: ChunkSource> RootWorker<'_, '_, S> {
         fit(&mut self.encoded, chunk.encoded_len as usize);
         let mut source = shared.source().ok_or(ChunkError::AlreadyFailed)?;
         source
+            .source
             .again(number, chunk, &mut self.encoded, Again::Missing)
             .map_err(|error| ChunkError::from_source(number, shared.chunks.len(), error))?;
         drop(source);

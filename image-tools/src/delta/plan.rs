@@ -46,7 +46,7 @@ pub fn plan(old: &Root<'_>, new: &Root<'_>) -> Vec<DeltaPiece> {
     let mut pieces = Pieces::default();
     for chunk in new.chunks {
         match has.get(&(chunk.plain_sha256, chunk.plain_len)) {
-            Some(_) if zeros.are(chunk) => pieces.zeros(chunk.plain_len),
+            _ if zeros.are(chunk) => pieces.zeros(chunk.plain_len),
             Some(offset) => pieces.same(chunk.plain_len, BaseRange { offset: *offset, len: chunk.plain_len }),
             None => {
                 let start = chunk.plain_offset;

@@ -313,6 +313,12 @@ impl Shared {
         self.changed.notify_all();
     }
 
+    /// Judges what a mirror sent, wherever its redirects led: they get no second chance, or a server could send us round for ever.
+    pub(super) fn strike(&self, state: &mut State, mirror: usize, fault: Fault) {
+        let access = Access { direct: false, ..self.access_to(state, mirror) };
+        self.charge(state, &access, fault);
+    }
+
     /// Ends whatever this mirror is sending: a slow answer would keep its worker for ever.
     fn hang_up(&self, state: &mut State, mirror: usize) {
         state.hung_up[mirror] = Some(Instant::now());

@@ -174,6 +174,13 @@ impl FetchError {
     }
 }
 
+impl FetchError {
+    /// Somebody may have it later.
+    pub fn may_pass(&self) -> bool {
+        self.failures.iter().any(|failure| !failure.fault.is_final())
+    }
+}
+
 impl std::fmt::Display for FetchError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         for (at, failure) in self.failures.iter().enumerate() {
@@ -186,8 +193,7 @@ impl std::fmt::Display for FetchError {
         if self.received > 0 {
             write!(f, "; {} bytes had come", self.received)?;
         }
-        let once_more = self.failures.iter().any(|failure| !failure.fault.is_final());
-        f.write_str(if once_more {
+        f.write_str(if self.may_pass() {
             ": try again, or name another mirror with --mirror"
         } else {
             ": name another mirror with --mirror"

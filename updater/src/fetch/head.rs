@@ -24,8 +24,8 @@ const BLOCK: usize = 16 * 1024;
 pub(super) struct Head {
     shared: Arc<Shared>,
     bytes: Vec<u8>,
-    /// How the mirror that sends them was asked first.
-    from: Option<Access>,
+    /// The mirror that sent them.
+    from: usize,
     /// A whole file that is being sent; it has come as far as `bytes` do.
     open: Option<Open>,
     complete: bool,
@@ -48,7 +48,7 @@ type Failed = Box<(Access, Fault)>;
 
 impl Head {
     pub(super) fn new(shared: Arc<Shared>) -> Self {
-        Head { shared, bytes: Vec::new(), from: None, open: None, complete: false, handed_out: 0, gone: 0, farthest: 0 }
+        Head { shared, bytes: Vec::new(), from: 0, open: None, complete: false, handed_out: 0, gone: 0, farthest: 0 }
     }
 
     /// The whole file that is being sent, and how far it was read.
@@ -57,9 +57,9 @@ impl Head {
         self.open.map(|open| (open, at))
     }
 
-    /// How the mirror that sent what was handed out was asked first.
-    pub(super) fn sender(&self) -> Option<Access> {
-        self.from.clone()
+    /// The mirror that sent what was handed out.
+    pub(super) fn sender(&self) -> usize {
+        self.from
     }
 
     fn at(&self) -> u64 {
@@ -71,15 +71,13 @@ impl Head {
         while !self.complete {
             let mut access = self.shared.turn()?;
             // From another server, or once more from the beginning of a file that cannot be asked for its rest.
-            let same = self.from.as_ref().is_some_and(|from| from.mirror == access.mirror);
-            if !same || (self.at() == 0 && self.open.is_none()) {
+            if access.mirror != self.from || (self.at() == 0 && self.open.is_none()) {
                 if self.gone > 0 {
                     return Err(io::Error::other("the server failed behind the head"));
                 }
-                self.open = None;
+                (self.from, self.open) = (access.mirror, None);
                 self.bytes.clear();
                 (self.shared.lock().known, access.known) = (None, None);
-                self.from = Some(access.clone());
             }
             match self.step(access) {
                 Ok(()) => {

@@ -9,7 +9,7 @@ use image_format::{Again, Chunk, ChunkSource, Digest, Passage};
 use super::answer::Answer;
 use super::client::{BadProxy, Settings, agent};
 use super::engine::{Access, MakeAgent, Shared};
-use super::fault::Fault;
+use super::fault::{Fault, FetchError};
 use super::head::Head;
 use super::queue::Queue;
 use super::ranges::{Span, coalesce, pieces};
@@ -70,20 +70,24 @@ impl Http {
         self.shared.progress(&mut state);
     }
 
-    /// The head that was read is of no use: who sent it is struck, and the head is read anew from another. False: nobody is left, or
-    /// was asked at all (FET-28).
-    pub fn strike_head(&mut self) -> bool {
-        let Some(sender) = self.head.as_ref().and_then(Head::sender) else { return false };
+    /// The head that was read is of no use: who sent it is struck, and the head is read anew from another (FET-28).
+    ///
+    /// # Errors
+    /// Nobody is left. Where more than one was asked, what each of them did.
+    pub fn strike_head(&mut self) -> Result<(), Option<FetchError>> {
         let mut state = self.shared.lock();
-        if state.check().is_err() {
-            return false;
+        if let Some(head) = &self.head
+            && state.check().is_ok()
+        {
+            (state.known, state.adopted) = (None, None);
+            self.shared.strike(&mut state, head.sender(), Fault::OtherHead);
+            if state.error.is_none() {
+                drop(state);
+                self.head = Some(Head::new(Arc::clone(&self.shared)));
+                return Ok(());
+            }
         }
-        (state.known, state.adopted) = (None, None);
-        self.shared.charge(&mut state, &sender, Fault::OtherHead);
-        let goes_on = state.check().is_ok();
-        drop(state);
-        self.head = Some(Head::new(Arc::clone(&self.shared)));
-        goes_on
+        Err(state.error.clone().filter(|error| error.failures.len() > 1))
     }
 
     /// The file has this many bytes, says the authenticated head. A server that has another file is not asked further (FET-24).

@@ -282,15 +282,62 @@ fn img_53_a_source_with_another_place_to_ask_is_asked_again() {
     }
 }
 
+/// A source that gives nothing before the other slot was read.
+struct Waits<'s> {
+    source: &'s mut Picky,
+    said: &'s Said,
+}
+
+impl ChunkSource for Waits<'_> {
+    fn plan(&mut self, chunks: &[Chunk], wanted: &[usize]) -> io::Result<Passage> {
+        self.source.plan(chunks, wanted)
+    }
+
+    fn next(&mut self, number: usize, chunk: &Chunk, into: &mut [u8]) -> io::Result<()> {
+        let began = std::time::Instant::now();
+        while *self.said.reads.lock().unwrap() == 0 {
+            assert!(began.elapsed().as_secs() < 60, "nobody reads the slot while the source is waited for");
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+        self.source.next(number, chunk, into)
+    }
+
+    fn at_end(&mut self) -> io::Result<bool> {
+        self.source.at_end()
+    }
+}
+
+/// Runs of 1 MiB, each of 16 chunks: the first two from the source, the others from the other slot.
+#[test]
+fn what_a_slot_holds_is_read_at_once_and_does_not_wait_for_the_source() {
+    let new = file(2);
+    let image = open(new.clone());
+    let (expected, chunks) = (expected(&image), image.chunks().to_vec());
+    let place = |number: usize| chunks[number].payload == 0 && number >= 32;
+    let places = (0..chunks.len()).map(|number| place(number).then(|| Place::At(chunks[number].plain_offset)));
+    let said = Said { places: places.collect(), medium: padded(root(2)), reads: Mutex::new(0) };
+    let mut source = picky(&new, None);
+    let mut image = image.map_source(|_| Waits { source: &mut source, said: &said });
+    let (stop, mut slot) = (Stop::default(), FakeSlot::new(SLOT));
+    let (taken, _) = write_and_prove(&mut image, &said, &mut slot, &how(&stop, 3, Look::Never)).unwrap();
+    assert!(slot.durable()[..expected.len()] == expected);
+    let fetched: u64 = chunks[..32].iter().map(|chunk| u64::from(chunk.encoded_len)).sum();
+    assert_eq!(taken, image_format::Taken { fetched, reused: padded(root(2)).len() as u64 - (2 << 20), ..taken });
+    assert_eq!((taken.in_place, taken.missed), (0, 0));
+    assert_eq!(*said.reads.lock().unwrap(), 4, "one read for each run");
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(24))]
+    #![proptest_config(ProptestConfig::with_cases(48))]
     /// IMG-56: whatever is claimed of what any slot holds, the slot ends up with the signed root, and what was not there is fetched.
     #[test]
     fn img_56_no_claim_is_believed(
-        claims in prop::collection::vec(0_u8..5, 80),
+        claims in prop::collection::vec((0_u8..5, 1_usize..30), 1..40),
         flips in prop::collection::vec(0..ROOT, 0..4),
         workers in 1_usize..4,
     ) {
+        // Alike for a few chunks on end, as they are where they are read at once.
+        let claims: Vec<u8> = claims.iter().flat_map(|(claim, count)| vec![*claim; *count]).collect();
         let new = file(2);
         let image = open(new.clone());
         let expected = expected(&image);

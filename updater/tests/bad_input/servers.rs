@@ -361,10 +361,41 @@ fn fet_28_a_head_of_no_use_keeps_nobody_from_the_mirrors() {
     let applied = apply_from(&lab, &bad[0].1.url, mirrors.clone(), CALM).unwrap();
     assert!(matches!(applied, Outcome::Staged(_)), "{applied:?}");
     lab.put_back();
-    // The first one's fault is told, and not the last one's.
+    // The first one's fault is told, and not the last one's; and what all others did.
     mirrors.pop();
-    let ending = lab.ending("nobody has it", apply_from(&lab, &bad[0].1.url, mirrors, CALM));
+    let result = apply_from(&lab, &bad[0].1.url, mirrors.clone(), CALM);
+    let message = format!("{:#}", result.as_ref().unwrap_err());
+    for url in mirrors.iter().chain([&bad[0].1.url]) {
+        assert!(message.contains(url.as_str()), "{message}");
+    }
+    let ending = lab.ending("nobody has it", result);
     assert_eq!(ending.told(), bad[0].0);
+    // Somebody who may have it later.
+    let down =
+        serve(|_, _, stream| send(stream, b"HTTP/1.1 503 Later\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"));
+    let ending = lab.ending("one is down", apply_from(&lab, &bad[0].1.url, vec![down.url], CALM));
+    assert_eq!((ending.exit, ending.told()), (1, "source/unknown-key".to_owned()));
+}
+
+/// A redirect may be tried again, but not for ever.
+#[test]
+fn thr_9_nobody_is_sent_round_in_circles_by_heads_of_no_use() {
+    let lab = Lab::new();
+    let image = image();
+    let junk = vec![7; image.len()];
+    let far = serve(move |number, _, stream| match number % 2 {
+        0 => send(stream, &[ok(image.len()), image[..100].to_vec()].concat()),
+        _ => send(stream, &[ok(junk.len()), junk.clone()].concat()),
+    });
+    let target = far.url.clone();
+    let near = serve(move |_, _, stream| {
+        let answer =
+            format!("HTTP/1.1 302 Found\r\nLocation: {target}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+        send(stream, answer.as_bytes());
+    });
+    let ending = lab.ending("sends us round", apply(&lab, &near.url, CALM));
+    assert_eq!(ending.told(), "not-an-image/no-frame");
+    assert!(near.asked.lock().unwrap().len() <= 4 && far.asked.lock().unwrap().len() <= 4);
 }
 
 /// The same servers, and the patience of a real machine.
