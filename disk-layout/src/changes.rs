@@ -8,6 +8,13 @@ use crate::device::{SlotError, SlotIo, check_access};
 /// How much is looked at, and then written, at once.
 const STRETCH: usize = 1 << 20;
 
+/// So much is looked at in vain before only the beginning of each stretch is: a slot that holds something else altogether, or the like of
+/// it elsewhere, is not read from end to end for nothing.
+const IN_VAIN: usize = 16 << 20;
+
+/// How much of a stretch is looked at then.
+const TRIED: usize = 64 * 1024;
+
 /// A shorter run of zeros is sent like other bytes: a request of its own costs more than it spares.
 const ZERO_RUN: usize = 128 * 1024;
 
@@ -57,12 +64,14 @@ pub struct ChangeWriter {
     look: Look,
     /// What is there.
     found: Option<AlignedBuf>,
+    /// Bytes since the last block that was equal.
+    in_vain: usize,
 }
 
 impl ChangeWriter {
     /// A writer. Its memory, 1 MiB, is taken when it looks.
     pub fn new(look: Look) -> ChangeWriter {
-        ChangeWriter { look, found: None }
+        ChangeWriter { look, found: None, in_vain: 0 }
     }
 
     /// Makes `bytes` be at `offset` of the slot.
@@ -91,15 +100,25 @@ impl ChangeWriter {
         changed: &mut Changed,
     ) -> Result<(), SlotError> {
         let found = &mut self.found.get_or_insert_with(|| AlignedBuf::new(STRETCH))[..bytes.len()];
-        match slot.read_at_uncached(offset, found) {
-            Ok(()) => {}
-            // A block that can no longer be read may well be cured by writing it.
-            Err(SlotError::Read { .. }) => return write_run(slot, offset, bytes, changed),
-            Err(error) => return Err(error),
+        let tried = if self.in_vain < IN_VAIN { 0 } else { TRIED.min(bytes.len()) };
+        let is_equal = |found: &[u8], block: Range<usize>| bytes[block.clone()] == found[block];
+        let mut read = |found: &mut [u8], range: Range<usize>| {
+            match slot.read_at_uncached(offset + range.start as u64, &mut found[range]) {
+                // A block that can no longer be read may well be cured by writing it.
+                Err(SlotError::Read { .. }) => Ok(false),
+                read => read.map(|()| true),
+            }
+        };
+        let of_use =
+            tried == 0 || read(found, 0..tried)? && runs(tried, |block| is_equal(found, block)).any(|(equal, _)| equal);
+        if !(of_use && read(found, tried..bytes.len())?) {
+            return write_run(slot, offset, bytes, changed);
         }
-        for (equal, range) in runs(bytes.len(), |block| bytes[block.clone()] == found[block]) {
+        self.in_vain += bytes.len();
+        for (equal, range) in runs(bytes.len(), |block| is_equal(found, block)) {
             if equal {
                 changed.equal += range.len() as u64;
+                self.in_vain = 0;
             } else {
                 write_run(slot, offset + range.start as u64, &bytes[range], changed)?;
             }

@@ -70,6 +70,51 @@ fn dsk_44_long_runs_of_zeros_are_left_to_the_medium() {
     assert_eq!(slot.written()[40 * BLOCK], 5);
 }
 
+/// One stretch after the other, each of 256 blocks, over a slot of zeros but for `equal` blocks from `from` on.
+fn looked_at(stretches: usize, equal: Range<usize>) -> (FakeSlot, Vec<u64>, Changed) {
+    let blocks = stretches * STRETCH / BLOCK;
+    let mut slot = FakeSlot::new(blocks * BLOCK);
+    slot.tamper()[equal.start * BLOCK..equal.end * BLOCK].fill(1);
+    let mut writer = ChangeWriter::new(Look::First);
+    let (mut reads, mut all) = (Vec::new(), Changed::default());
+    for stretch in 0..stretches {
+        let before = slot.events().len();
+        all += writer.put(&mut slot, (stretch * STRETCH) as u64, &[1; STRETCH]).unwrap();
+        let read = slot.events()[before..].iter().map(|event| match event {
+            SlotEvent::Read { bytes, .. } => *bytes,
+            _ => 0,
+        });
+        reads.push(read.sum());
+    }
+    (slot, reads, all)
+}
+
+#[test]
+fn dsk_44_a_slot_with_nothing_of_use_is_not_read_to_its_end() {
+    let (stretch, few) = (STRETCH as u64, TRIED as u64);
+    let (slot, reads, all) = looked_at(20, 0..0);
+    assert_eq!(reads, [vec![stretch; 16], vec![few; 4]].concat());
+    assert_eq!(all.written, 20 * stretch);
+    assert!(slot.written().iter().all(|byte| *byte == 1));
+    // Something of use where it is looked at: from there on all is looked at, for as long as before.
+    let (slot, reads, all) = looked_at(40, 17 * 256 + 3..17 * 256 + 30);
+    let expected = [vec![stretch; 16], vec![few], vec![stretch; 17], vec![few; 6]].concat();
+    assert_eq!(reads, expected);
+    assert_eq!(all.equal, 27 * BLOCK as u64);
+    assert!(slot.written().iter().all(|byte| *byte == 1));
+}
+
+#[test]
+fn dsk_44_what_cannot_be_tried_is_written() {
+    let mut slot = FakeSlot::new(18 * STRETCH);
+    let mut writer = ChangeWriter::new(Look::First);
+    writer.put(&mut slot, 0, &vec![1; 16 * STRETCH]).unwrap();
+    let mut slot = FakeSlot::new(18 * STRETCH).fail_at(0);
+    let changed = writer.put(&mut slot, 0, &[1; STRETCH]).unwrap();
+    assert_eq!(changed.written, STRETCH as u64);
+    assert!(slot.written()[..STRETCH].iter().all(|byte| *byte == 1));
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
     /// DSK-44: whatever was there, the bytes are there afterwards, and no more blocks were written than differed.
