@@ -146,8 +146,8 @@ fn write_run(slot: &mut dyn SlotIo, offset: u64, bytes: &[u8], changed: &mut Cha
 }
 
 fn is_zero(block: &[u8]) -> bool {
-    // Most blocks are told by their first bytes.
-    block.first() == Some(&0) && block.iter().fold(0, |any, byte| any | byte) == 0
+    static ZEROS: [u8; BLOCK] = [0; BLOCK];
+    ZEROS.get(..block.len()) == Some(block)
 }
 
 /// The runs of adjacent blocks that are alike in a property, with that property.

@@ -62,6 +62,8 @@ impl Leaves {
     }
 }
 
+static ZEROS: [u8; BLOCK_LEN] = [0; BLOCK_LEN];
+
 /// Computes leaves, on whatever thread: nearly all the work of a tree.
 #[derive(Debug, Clone)]
 pub struct LeafHasher {
@@ -75,7 +77,7 @@ impl LeafHasher {
     /// For a tree with this salt.
     pub fn new(salt: &[u8]) -> Self {
         let salted = Sha256::new_with_prefix(salt);
-        let of_zeros = Digest::finish(salted.clone().chain_update([0; BLOCK_LEN]));
+        let of_zeros = Digest::finish(salted.clone().chain_update(ZEROS));
         Self { salted, of_zeros }
     }
 
@@ -89,8 +91,7 @@ impl LeafHasher {
     }
 
     fn block(&self, block: &[u8]) -> Digest {
-        // A fold looks at all bytes and is fast; most blocks are told by their first byte.
-        if block.len() == BLOCK_LEN && block[0] == 0 && block.iter().fold(0, |any, byte| any | byte) == 0 {
+        if block == ZEROS {
             return self.of_zeros;
         }
         Digest::finish(self.salted.clone().chain_update(block))
