@@ -102,6 +102,15 @@ struct InTurn<'a, S> {
     broken: bool,
 }
 
+/// Wakes who waits for a turn.
+struct Wakes<'w>(&'w Condvar);
+
+impl Drop for Wakes<'_> {
+    fn drop(&mut self) {
+        self.0.notify_all();
+    }
+}
+
 struct Feed<'a> {
     progress: &'a mut Reading,
     next: usize,
@@ -337,7 +346,7 @@ impl<S: ChunkSource> RootWorker<'_, '_, S> {
         })
     }
 
-    /// Takes the next run and, while nobody else has the source, its encoded bytes.
+    /// Takes the next run and, when it is its turn, its encoded bytes.
     fn take(&mut self) -> Option<Job> {
         let shared = self.shared;
         let mut feed = shared.lock();
@@ -356,6 +365,8 @@ impl<S: ChunkSource> RootWorker<'_, '_, S> {
         drop(feed);
         let lens = shared.chunks[chunks.clone()].iter().map(|chunk| chunk.encoded_len as usize);
         fit(&mut self.encoded, lens.sum());
+        // Dropped behind the source, also when that panics.
+        let _wakes = Wakes(&shared.turned);
         let mut source = shared.source_at(turn)?;
         let mut filled = 0;
         for number in chunks.clone() {
@@ -364,7 +375,6 @@ impl<S: ChunkSource> RootWorker<'_, '_, S> {
             if let Err(error) = source.source.next(number, chunk, into) {
                 source.broken = true;
                 drop(source);
-                shared.turned.notify_all();
                 // What came before may be wrong, too, and then that is to be told.
                 shared.stop();
                 let failed = Some(ChunkError::from_source(number, shared.chunks.len(), error));
@@ -374,8 +384,6 @@ impl<S: ChunkSource> RootWorker<'_, '_, S> {
             self.taken.fetched += u64::from(chunk.encoded_len);
         }
         source.turn += 1;
-        drop(source);
-        shared.turned.notify_all();
         Some(Job { chunks, in_place, failed: None })
     }
 
