@@ -70,7 +70,7 @@ fn dsk_44_long_runs_of_zeros_are_left_to_the_medium() {
     assert_eq!(slot.written()[40 * BLOCK], 5);
 }
 
-/// One stretch after the other, each of 256 blocks, over a slot of zeros but for `equal` blocks from `from` on.
+/// One stretch after the other, each of 256 blocks, each block of ones, over a slot of zeros but for the blocks `equal`, which hold ones.
 fn looked_at(stretches: usize, equal: Range<usize>) -> (FakeSlot, Vec<u64>, Changed) {
     let blocks = stretches * STRETCH / BLOCK;
     let mut slot = FakeSlot::new(blocks * BLOCK);

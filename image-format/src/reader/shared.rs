@@ -302,17 +302,9 @@ impl<S: ChunkSource> RootWorker<'_, '_, S> {
         for number in job.chunks.clone() {
             let chunk = &self.shared.chunks[number];
             let len = chunk.plain_len as usize;
-            if let Some(place) = self.shared.places[number]
-                && read <= filled
-            {
-                let long = if together { self.shared.adjacent(number..job.chunks.end) } else { len };
-                let mut holds = |len| self.read(place, chunk.plain_offset, &mut into[filled..filled + len], in_place);
-                read = filled + if holds(long) { long } else { 0 };
-                // Not all of it can be read: what can be is not given up, and no medium is tried at great length.
-                if read == filled && long > len {
-                    together = false;
-                    read = filled + if holds(len) { len } else { 0 };
-                }
+            if self.shared.places[number].is_some() && read <= filled {
+                let ahead = number..job.chunks.end;
+                read = filled + self.read(ahead, &mut together, &mut into[filled..], in_place);
             }
             let room = &mut into[filled..filled + len];
             let done = match self.shared.places[number] {
@@ -403,13 +395,28 @@ impl<S: ChunkSource> RootWorker<'_, '_, S> {
         decoded.map_err(|error| ChunkError::from_decode(number, error))
     }
 
-    /// Fills `into` with what a slot holds; `offset` is where that belongs.
-    fn read(&self, place: Place, offset: u64, into: &mut [u8], in_place: &mut InPlace<'_>) -> bool {
-        let read = match place {
-            Place::InPlace => in_place(offset, into),
-            Place::At(at) => self.shared.reuse.read(at, into),
+    /// Reads what a slot should hold of `chunks`: all that lie there one behind the other, or the first one alone, which has a place. How
+    /// many bytes.
+    fn read(&self, chunks: Range<usize>, together: &mut bool, into: &mut [u8], in_place: &mut InPlace<'_>) -> usize {
+        let (place, first) = (self.shared.places[chunks.start], &self.shared.chunks[chunks.start]);
+        let mut read = |len: usize| match place {
+            Some(Place::InPlace) => in_place(first.plain_offset, &mut into[..len]).is_ok(),
+            Some(Place::At(at)) => self.shared.reuse.read(at, &mut into[..len]).is_ok(),
+            None => false,
         };
-        read.is_ok()
+        let len = first.plain_len as usize;
+        if *together {
+            let long = self.shared.adjacent(chunks);
+            if read(long) {
+                return long;
+            }
+            if long == len {
+                return 0;
+            }
+            // What can be read is not given up, and no medium is tried at great length.
+            *together = false;
+        }
+        if read(len) { len } else { 0 }
     }
 
     /// Is what was read at its place the chunk?

@@ -14,8 +14,7 @@ use crate::stop::Stop;
 /// The longest sleep at a time: an end that is asked for is noticed in between.
 const NAP: Duration = Duration::from_millis(100);
 
-/// An image whose chunks come at a limited rate (FET-50), as does what is made of it. What comes at once is a chunk; in the long run it is
-/// the rate. When `stop` is asked for there is no more waiting.
+/// An image, or its chunks, at a limited rate (FET-50). What comes at once is a piece of the head or a chunk; in the long run it is the rate. When `stop` is asked for there is no more waiting.
 pub(super) struct Limited<S> {
     pub(super) source: S,
     pub(super) limit: Limit,
