@@ -1,7 +1,6 @@
 //! Children of the probe that use something up: this program, executed anew.
 
-use std::io::{self, Read};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 
 use nix::sched::{CloneFlags, unshare};
 
@@ -19,8 +18,6 @@ pub enum Helper {
         /// How many.
         bytes: usize,
     },
-    /// Sleeps until standard input ends.
-    Sleep,
     /// Makes a user namespace; the exit code is the errno, or 0.
     Unshare,
 }
@@ -41,10 +38,6 @@ pub fn help(helper: Helper) -> u8 {
                 chunk.resize(CHUNK, 1);
                 memory.push(std::hint::black_box(chunk));
             }
-            0
-        }
-        Helper::Sleep => {
-            let _ = io::stdin().read(&mut [0]);
             0
         }
         Helper::Unshare => match unshare(CloneFlags::CLONE_NEWUSER) {
@@ -72,23 +65,6 @@ fn command() -> Command {
     let mut command = Command::new("/proc/self/exe");
     command.arg("helper").stdout(Stdio::null()).stderr(Stdio::null());
     command
-}
-
-/// A child that is only there. Dropping this ends it.
-#[derive(Debug)]
-pub(super) struct Sleeper(Child);
-
-impl Sleeper {
-    pub fn start() -> io::Result<Self> {
-        command().arg("sleep").stdin(Stdio::piped()).spawn().map(Self)
-    }
-}
-
-impl Drop for Sleeper {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
 }
 
 #[cfg(test)]

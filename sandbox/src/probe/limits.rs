@@ -1,6 +1,8 @@
 //! What the probe may use.
 
+use std::io;
 use std::os::unix::process::ExitStatusExt;
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -13,6 +15,12 @@ const CGROUP: &str = "/sys/fs/cgroup";
 
 /// How long to try to be throttled: on a busy machine it takes a while until there is that much CPU to use.
 const BURN: Duration = Duration::from_secs(10);
+
+/// How long threads that ended may still count.
+const GONE: Duration = Duration::from_secs(2);
+
+/// Bytes of stack of a thread that only waits.
+const STACK: usize = 64 << 10;
 
 pub(super) fn memory(limit: u64) -> Found {
     let max = read(&format!("{CGROUP}/memory.max"))?;
@@ -44,29 +52,52 @@ pub(super) fn pids(limit: u32) -> Found {
         return Err(format!("pids.max is {max}, expected at most {limit}"));
     }
     let before = number("pids.events", "max")?;
-    let mut children = Vec::new();
-    let refused = loop {
-        if children.len() >= limit as usize {
-            break None;
-        }
-        match helper::Sleeper::start() {
-            Ok(child) => children.push(child),
-            Err(error) => break Some(error),
-        }
-    };
-    let count = children.len();
-    drop(children);
-    match refused {
-        None => Err(format!("{count} children could be started, expected EAGAIN before")),
-        Some(e) if e.raw_os_error() == Some(Errno::EAGAIN as i32) => {
+    let tasks = tasks()?;
+    let tried = threads_until_refused(limit);
+    wait_until_gone(tasks);
+    match tried {
+        (count, None) => Err(format!("{count} threads could be started, expected EAGAIN before")),
+        (count, Some(e)) if e.raw_os_error() == Some(Errno::EAGAIN as i32) => {
             // Another limit, of the user or further up, says EAGAIN too.
             match number("pids.events", "max")? {
-                after if after > before => Ok(format!("pids.max is {max}; EAGAIN after {count} children")),
-                after => Err(format!("EAGAIN after {count} children, but max in pids.events is still {after}")),
+                after if after > before => Ok(format!("pids.max is {max}; EAGAIN after {count} threads")),
+                after => Err(format!("EAGAIN after {count} threads, but max in pids.events is still {after}")),
             }
         }
-        Some(e) => Err(format!("after {count} children: {e}, expected EAGAIN")),
+        (count, Some(e)) => Err(format!("after {count} threads: {e}, expected EAGAIN")),
     }
+}
+
+/// How many there are in the sandbox.
+fn tasks() -> Result<u32, String> {
+    let text = read(&format!("{CGROUP}/pids.current"))?;
+    text.trim().parse().map_err(|_| format!("pids.current is {}, expected a number", text.trim()))
+}
+
+/// A thread that ended counts until the kernel has let go of it; the walls that are tried next must not run into that.
+fn wait_until_gone(tasks_before: u32) {
+    let end = Instant::now() + GONE;
+    while Instant::now() < end && tasks().is_ok_and(|tasks| tasks > tasks_before) {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// Starts threads that only wait, `limit` at most. Gives how many there were, and why there were no more. The controller
+/// counts each as it counts a process; a process would have to be executed, which takes a hundred times as long.
+fn threads_until_refused(limit: u32) -> (u32, Option<io::Error>) {
+    let gate = Mutex::new(());
+    let closed = gate.lock();
+    std::thread::scope(|scope| {
+        // Opened when this ends: then they end.
+        let _closed = closed;
+        for count in 0..limit {
+            let thread = std::thread::Builder::new().stack_size(STACK);
+            if let Err(error) = thread.spawn_scoped(scope, || drop(gate.lock())) {
+                return (count, Some(error));
+            }
+        }
+        (limit, None)
+    })
 }
 
 pub(super) fn cpu(percent: u32) -> Found {
@@ -87,10 +118,12 @@ pub(super) fn cpu(percent: u32) -> Found {
     loop {
         std::thread::scope(|scope| {
             for _ in 1..threads {
-                scope.spawn(burn);
+                std::thread::Builder::new().spawn_scoped(scope, burn)?;
             }
             burn();
-        });
+            Ok(())
+        })
+        .map_err(|e: io::Error| format!("cannot start a thread: {e}"))?;
         if number("cpu.stat", "nr_throttled")? > before {
             return Ok(format!("cpu.max is {}; throttled", max.trim()));
         }
@@ -121,6 +154,12 @@ fn number(file: &str, name: &str) -> Result<u64, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// SBX-12, `pids-limit`: where nothing refuses them, all are started, and they end.
+    #[test]
+    fn threads_that_nobody_refuses_are_counted() {
+        assert!(matches!(threads_until_refused(5), (5, None)));
+    }
 
     /// SBX-12, `cpu-limit`: the quota is compared, whatever the period.
     #[test]
