@@ -1,7 +1,7 @@
 //! The machine itself: the initrd's view of it, or that of a running system.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -129,9 +129,16 @@ impl crate::start::Machine for RealMachine {
 
     fn is_kexec(&mut self) -> bool {
         let bootloader_type = std::fs::read_to_string(kexec::BOOTLOADER_TYPE).ok();
+        let device_tree = device_tree(Path::new(kexec::DEVICE_TREE)).ok();
         let line = self.sys.command_line().unwrap_or_default();
         // A file that says nothing is no reason to leave a boot uncounted.
-        kexec::is_kexec(bootloader_type.as_deref(), &line, Path::new(kexec::VMCORE).exists()).unwrap_or(false)
+        kexec::is_kexec(kexec::Traces {
+            bootloader_type: bootloader_type.as_deref(),
+            device_tree: device_tree.as_deref(),
+            command_line: &line,
+            vmcore: Path::new(kexec::VMCORE).exists(),
+        })
+        .unwrap_or(false)
     }
 
     fn disk(&mut self, booted: &BootOptions, wait: Duration) -> Result<OpenDisk, Stop> {
@@ -228,6 +235,13 @@ pub fn open_disk(disk: &BootedDisk) -> Result<OpenDisk, Stop> {
         esp: ImageEsp::new(esp),
         architecture: architecture(disk.layout.architecture),
     })
+}
+
+/// The kernel's device tree, as far as one may be long.
+fn device_tree(path: &Path) -> io::Result<Vec<u8>> {
+    let mut tree = Vec::new();
+    File::open(path)?.take(kexec::DEVICE_TREE_MAX).read_to_end(&mut tree)?;
+    Ok(tree)
 }
 
 fn architecture(architecture: Architecture) -> EntryArchitecture {

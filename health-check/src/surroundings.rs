@@ -4,7 +4,7 @@
 mod tests;
 
 use std::fs;
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -51,9 +51,28 @@ impl ThisMachine {
             Err(error) if error.kind() == ErrorKind::NotFound => None,
             Err(error) => return Err(failed(kexec::BOOTLOADER_TYPE, error).into()),
         };
+        // Where the loader's type decides, nobody looks.
+        let device_tree = if bootloader_type.is_none() { self.device_tree()? } else { None };
         let line = fs::read_to_string(self.at(COMMAND_LINE)).map_err(|error| failed(COMMAND_LINE, error))?;
         let vmcore = self.at(kexec::VMCORE).try_exists().map_err(|error| failed(kexec::VMCORE, error))?;
-        Ok(kexec::is_kexec(bootloader_type.as_deref(), &line, vmcore)?)
+        Ok(kexec::is_kexec(kexec::Traces {
+            bootloader_type: bootloader_type.as_deref(),
+            device_tree: device_tree.as_deref(),
+            command_line: &line,
+            vmcore,
+        })?)
+    }
+
+    fn device_tree(&self) -> Result<Option<Vec<u8>>, Fault> {
+        let failed = |error| format!("cannot read {}: {error}", kexec::DEVICE_TREE);
+        let file = match fs::File::open(self.at(kexec::DEVICE_TREE)) {
+            Ok(file) => file,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(failed(error).into()),
+        };
+        let mut tree = Vec::new();
+        file.take(kexec::DEVICE_TREE_MAX).read_to_end(&mut tree).map_err(failed)?;
+        Ok(Some(tree))
     }
 
     fn at(&self, path: &str) -> PathBuf {
