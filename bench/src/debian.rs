@@ -112,20 +112,12 @@ pub fn recipe() -> String {
     format!("{:08x}", hasher.finish() >> 32)
 }
 
-/// The security archive beside `mirror`, as most mirrors have it; the public one where the name tells nothing.
-fn security(mirror: &str) -> String {
-    match mirror.trim_end_matches('/').strip_suffix("/debian") {
-        Some(base) => format!("{base}/debian-security"),
-        None => "http://deb.debian.org/debian-security".to_owned(),
-    }
-}
-
 fn trees(dir: &Path, new: &Path) -> Result<()> {
     eprintln!("bench: making Debian 12 and its updated version (some minutes, once)");
     let hook = dir.join("upgrade.sh");
     std::fs::write(&hook, HOOK).with_context(|| format!("cannot write {}", hook.display()))?;
     let mirror = guest::mirror();
-    let security = std::env::var("RALPH_DEBIAN_SECURITY_MIRROR").unwrap_or_else(|_| security(&mirror));
+    let security = guest::security_mirror();
     let script = format!("sh {} \"$1\"", quoted(&hook.display().to_string()));
     let out = quoted(&dir.display().to_string());
     let mut command = setup::command("mmdebstrap");
@@ -210,12 +202,5 @@ mod tests {
         let new = versions("a\t1\nb:amd64\t3\nnew\t1\n");
         assert_eq!(differing(&old, &new), 2);
         assert_eq!(differing(&old, &old), 0);
-    }
-
-    #[test]
-    fn the_security_archive_lies_beside_the_mirror() {
-        assert_eq!(security("http://m.example/debian"), "http://m.example/debian-security");
-        assert_eq!(security("https://m.example/debian/"), "https://m.example/debian-security");
-        assert_eq!(security("http://m.example/snapshot"), "http://deb.debian.org/debian-security");
     }
 }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use disk_layout::{DiskLayout, Slot};
+use qemu_tests::arch::Arch;
 use qemu_tests::{guest, setup, workspace};
 
 use crate::debian::{self, Fs, Roots};
@@ -204,7 +205,7 @@ impl Lab {
             disk.args(["disk", "--seed", "1", "--esp-size", ESP, "--var-size", "64M"]);
             disk.args(["--slot-size", &self.slot_len.to_string()]);
             disk.arg("--image").arg(&image).arg("--trust").arg(self.path("key.pub.pem"));
-            disk.arg("--loader").arg(guest::loader_252()?).arg("-o").arg(new);
+            disk.arg("--loader").arg(guest::loader_252(Arch::X86_64)?).arg("-o").arg(new);
             setup::run(&mut disk)?;
             // After an apply the disk has to forget it, and only the EFI partition knows. Kept now: the next run finds a
             // disk that was applied to.

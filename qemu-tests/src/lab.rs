@@ -8,14 +8,13 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 
+use crate::arch::Arch;
 use crate::guest::{self, Release};
 use crate::setup::{self, run};
 use crate::workspace;
 
-/// The kernel options of every image: a console to record, a reboot after a panic (HLT-62), and what makes software
-/// emulation faster.
-pub const OPTIONS: &str = "console=ttyS0 panic=1 quiet systemd.show_status=true mitigations=off \
-    cryptomgr.notests no_timer_check tsc=reliable random.trust_cpu=on apparmor=0 selinux=0 nokaslr";
+/// Kernel options of every image, besides its architecture's: a reboot after a panic (HLT-62), and something to read.
+const OPTIONS: &str = "panic=1 quiet systemd.show_status=true";
 
 /// A key pair: two PEM files.
 #[derive(Clone, Debug)]
@@ -29,25 +28,31 @@ pub struct Keys {
 /// A scenario's folder and what was made in it.
 #[derive(Debug)]
 pub struct Lab {
+    /// What its guests are.
+    pub arch: Arch,
     dir: PathBuf,
     /// The images made so far: release and keys, file.
     images: RefCell<Vec<(String, PathBuf)>>,
 }
 
-/// Runs a scenario named `name` in a folder of its own, which stays for a look when it fails; of one that passes only the
+/// Runs a scenario named `name` with guests of `arch` in a folder of its own, which stays for a look when it fails; of one that passes only the
 /// console stays. What the machines of a failed one said is printed.
 ///
 /// # Errors
 /// What the scenario says.
-pub fn scenario(name: &str, steps: impl FnOnce(&Lab) -> Result<()>) -> Result<()> {
+pub fn scenario(arch: Arch, name: &str, steps: impl FnOnce(&Lab) -> Result<()>) -> Result<()> {
     if setup::skip_vm() {
         eprintln!("{name}: not run, because RALPH_SKIP_VM=1 asks for that");
         return Ok(());
     }
-    let lab = Lab::new(name)?;
+    if !Arch::wanted()?.contains(&arch) {
+        eprintln!("{name}: not run on {arch}, because RALPH_VM_ARCH asks for that");
+        return Ok(());
+    }
+    let lab = Lab::new(arch, name)?;
     let start = Instant::now();
     steps(&lab).inspect_err(|_| lab.print_boots())?;
-    eprintln!("{name}: {} s", start.elapsed().as_secs());
+    eprintln!("{name} on {arch}: {} s", start.elapsed().as_secs());
     lab.keep_the_console()
 }
 
@@ -56,18 +61,18 @@ impl Lab {
     ///
     /// # Errors
     /// When something cannot be made.
-    pub fn new(name: &str) -> Result<Self> {
+    pub fn new(arch: Arch, name: &str) -> Result<Self> {
         setup::ensure_tools()?;
-        let dir = workspace::cache_dir()?.join("runs").join(name);
+        let dir = workspace::cache_dir()?.join("runs").join(arch.name()).join(name);
         if dir.exists() {
             std::fs::remove_dir_all(&dir).with_context(|| format!("cannot empty {}", dir.display()))?;
         }
         std::fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
-        Ok(Self::at(dir))
+        Ok(Self::at(arch, dir))
     }
 
-    fn at(dir: PathBuf) -> Self {
-        Self { dir, images: RefCell::default() }
+    fn at(arch: Arch, dir: PathBuf) -> Self {
+        Self { arch, dir, images: RefCell::default() }
     }
 
     /// A path in the scenario's folder.
@@ -127,10 +132,14 @@ impl Lab {
             ("usr/lib/ralph-update/update.toml", b"os-id = \"ralphos\"\n"),
         ];
         extra.extend(checks.iter().map(|(path, text)| (path.as_str(), text.as_bytes())));
-        let options =
-            [OPTIONS].into_iter().chain(release.options.iter().map(String::as_str)).collect::<Vec<_>>().join(" ");
+        let faster = self.arch.kernel_options();
+        let options = [OPTIONS, &faster]
+            .into_iter()
+            .chain(release.options.iter().map(String::as_str))
+            .collect::<Vec<_>>()
+            .join(" ");
         let parts = self.path(&format!("v{}", release.version));
-        let built = release.build(&workspace::programs()?, &extra, &parts)?;
+        let built = release.build(self.arch, &workspace::guest_programs(self.arch)?, &extra, &parts)?;
         let path = self.path(&format!("v{}.zst", release.version));
         run(image()?
             .arg("build")
@@ -140,7 +149,7 @@ impl Lab {
             .arg(&built.linux)
             .arg("--initrd")
             .arg(&built.initrd)
-            .args(["--os-id", "ralphos", "--arch", "x86_64", "--epoch", "1"])
+            .args(["--os-id", "ralphos", "--arch", self.arch.name(), "--epoch", "1"])
             .args(["--version", &release.version])
             .args(["--title", &format!("RalphOS {}", release.version)])
             .args(["--cmdline", &options])
@@ -164,7 +173,7 @@ impl Lab {
             .arg("--trust")
             .arg(&keys.public)
             .arg("--loader")
-            .arg(guest::base()?.loader)
+            .arg(guest::base(self.arch)?.loader)
             .args(["--slot-size", "160M", "--var-size", "64M", "--esp-size", "128M"])
             .arg("-o")
             .arg(&path))?;
@@ -178,12 +187,14 @@ impl Lab {
     /// When a program fails.
     pub fn shared_disk(&self) -> Result<(PathBuf, Keys)> {
         let release = Release::new("1.0.0");
-        let dir = guest::cached("shared-disk", &release.fingerprint(&workspace::programs()?)?, |dir| {
-            let lab = Self::at(dir.to_owned());
+        let arch = self.arch;
+        let key = release.fingerprint(arch, &workspace::host_programs()?, &workspace::guest_programs(arch)?)?;
+        let dir = guest::cached(&format!("shared-disk-{arch}"), &key, |dir| {
+            let lab = Self::at(arch, dir.to_owned());
             let keys = lab.keygen()?;
             lab.disk(&lab.image(&release, &keys)?, &keys).map(drop)
         })?;
-        let shared = Self::at(dir);
+        let shared = Self::at(arch, dir);
         let disk = self.path("disk.raw");
         run(setup::command("cp").arg("--sparse=always").arg(shared.path("disk.raw")).arg(&disk))?;
         Ok((disk, shared.keys()))
@@ -207,7 +218,7 @@ impl Lab {
     /// # Errors
     /// When it fails.
     pub fn update_disk(&self, disk: &Path, args: &[&str], files: &[&Path]) -> Result<String> {
-        let mut update = Command::new(workspace::programs()?.update);
+        let mut update = Command::new(workspace::host_programs()?.update);
         let output = run(update.arg("--disk").arg(disk).args(args).args(files))?;
         Ok(String::from_utf8_lossy(&output).into_owned())
     }
@@ -219,6 +230,14 @@ impl Lab {
             let path = entry?.path();
             if !path.join("console.txt").exists() {
                 guest::remove(&path)?;
+                continue;
+            }
+            // A machine's variables alone may have 64 MiB.
+            for file in std::fs::read_dir(&path).with_context(|| format!("cannot list {}", path.display()))? {
+                let file = file?.path();
+                if !file.ends_with("console.txt") {
+                    guest::remove(&file)?;
+                }
             }
         }
         Ok(())
@@ -236,5 +255,5 @@ impl Lab {
 
 /// The program under test, as a release engineer runs it.
 fn image() -> Result<Command> {
-    Ok(Command::new(workspace::programs()?.image))
+    Ok(Command::new(workspace::host_programs()?.image))
 }

@@ -1,10 +1,12 @@
-//! The VM lab: builds a guest image from Debian packages, boots it in QEMU under OVMF with the real
+//! The VM lab: builds a guest image from Debian packages, boots it in QEMU under OVMF or AAVMF with the real
 //! systemd-boot, drives it, and keeps a transcript of every boot.
 //!
 //! The pieces, from the bottom up:
 //!
+//! - [`arch`] is what differs between the architectures of guests;
 //! - [`setup`] makes sure the programs of the host are there (other members' tests call it too);
-//! - [`workspace`] finds the build folder and builds the programs under test;
+//! - [`workspace`] finds the build folder and builds the programs under test, with what [`cross`] finds for another
+//!   architecture;
 //! - [`guest`] makes the root file system, the initrd and the boot loaders;
 //! - [`vm`] runs one guest and drives it through its [`agent`], [`transcript`] keeps what it printed;
 //! - [`esp`] looks at its boot entries from outside, [`http`] serves it images;
@@ -14,6 +16,8 @@
 //! - [`cuts`] is the guest's half of the power-cut proof.
 
 pub mod agent;
+pub mod arch;
+pub mod cross;
 pub mod cuts;
 pub mod esp;
 pub mod guest;

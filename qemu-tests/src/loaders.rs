@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 
+use crate::arch::Arch;
 use crate::guest::{cached, fingerprint};
 use crate::setup::{command, run};
 use crate::vm;
@@ -37,25 +38,25 @@ pub struct Programs {
     pub unified: PathBuf,
 }
 
-/// Builds the EFI programs with the system's C compiler and linker.
+/// Builds the EFI programs of `arch` with its C compiler and linker.
 ///
 /// # Errors
 /// When they fail.
-pub fn programs() -> Result<Programs> {
+pub fn programs(arch: Arch) -> Result<Programs> {
     const SOURCES: [(&str, &str); 3] = [
         ("efi.h", include_str!("../guest/efi/efi.h")),
         ("kernel.c", include_str!("../guest/efi/kernel.c")),
         ("launcher.c", include_str!("../guest/efi/launcher.c")),
     ];
-    let dir = cached("efi-programs", &fingerprint(&(SOURCES, include_str!("loaders.rs"))), |dir| {
+    let dir = cached(&format!("efi-programs-{arch}"), &fingerprint(&(SOURCES, include_str!("loaders.rs"))), |dir| {
         for (name, text) in SOURCES {
             std::fs::write(dir.join(name), text)?;
         }
-        compile(dir, "kernel")?;
-        compile(dir, "launcher")?;
+        compile(arch, dir, "kernel")?;
+        compile(arch, dir, "launcher")?;
         let release = dir.join("os-release");
         std::fs::write(&release, "ID=unified\nNAME=Unified\nVERSION_ID=1\n")?;
-        let mut objcopy = command("objcopy");
+        let mut objcopy = arch.binutils("objcopy");
         objcopy.arg("--add-section").arg(format!(".osrel={}", release.display()));
         objcopy.args(["--set-section-flags", ".osrel=data,readonly", "--change-section-vma", ".osrel=0x10030000"]);
         run(objcopy.arg(dir.join("kernel.efi")).arg(dir.join("unified.efi")))?;
@@ -65,17 +66,56 @@ pub fn programs() -> Result<Programs> {
     Ok(Programs { launcher: program("launcher"), kernel: program("kernel"), unified: program("unified") })
 }
 
-fn compile(dir: &Path, name: &str) -> Result<()> {
+/// Two sections on pages of their own, as a PE program has them.
+const LAYOUT: &str = "SECTIONS {
+    . = 0x10001000;
+    .text : { *(.text*) }
+    . = ALIGN(4096);
+    .data : { *(.rodata*) *(.data*) *(.bss*) *(COMMON) }
+    /DISCARD/ : { *(.note*) *(.comment) *(.eh_frame*) }
+}
+";
+
+fn compile(arch: Arch, dir: &Path, name: &str) -> Result<()> {
     let (source, object) = (dir.join(format!("{name}.c")), dir.join(format!("{name}.o")));
     // No C library, no stack below the pointer (interrupts use it), no floating point, and no pointers in data: the
     // program has no relocations and runs at whatever place the firmware gives it.
     let options = "-c -std=gnu11 -Os -Wall -Wextra -Werror -ffreestanding -fno-ident -fno-stack-protector -fshort-wchar \
-        -mno-red-zone -mgeneral-regs-only -fpic -fvisibility=hidden -fno-asynchronous-unwind-tables \
-        -fno-tree-loop-distribute-patterns";
-    run(command("gcc").args(options.split_whitespace()).arg("-o").arg(&object).arg(&source))?;
-    // A PE program (i386pep) of the kind EFI application (10).
-    let options = "-m i386pep --subsystem 10 --image-base 0x10000000 -s -e efi_main";
-    run(command("ld").args(options.split_whitespace()).arg("-o").arg(dir.join(format!("{name}.efi"))).arg(&object))?;
+        -mgeneral-regs-only -fpic -fvisibility=hidden -fno-asynchronous-unwind-tables -fno-tree-loop-distribute-patterns";
+    let mut gcc = arch.binutils("gcc");
+    gcc.args(options.split_whitespace());
+    if arch == Arch::X86_64 {
+        gcc.arg("-mno-red-zone");
+    }
+    run(gcc.arg("-o").arg(&object).arg(&source))?;
+    // A PE program of the kind EFI application (10).
+    let program = dir.join(format!("{name}.efi"));
+    match arch {
+        Arch::X86_64 => {
+            let options = "-m i386pep --subsystem 10 --image-base 0x10000000 -s -e efi_main";
+            run(arch.binutils("ld").args(options.split_whitespace()).arg("-o").arg(program).arg(&object))?;
+        }
+        // Its linker writes ELF alone.
+        Arch::Aarch64 => {
+            let (elf, script) = (dir.join(format!("{name}.elf")), dir.join("pe.ld"));
+            std::fs::write(&script, LAYOUT)?;
+            let mut ld = arch.binutils("ld");
+            run(ld
+                .args(["-nostdlib", "--no-warn-rwx-segments", "-s", "-e", "efi_main", "-T"])
+                .arg(&script)
+                .arg("-o")
+                .arg(&elf)
+                .arg(&object))?;
+            let options = "-O pei-aarch64-little --subsystem efi-app --image-base 0x10000000 --section-alignment 4096";
+            run(arch.binutils("objcopy").args(options.split_whitespace()).arg(elf).arg(&program))?;
+            // There are no relocations to apply. objcopy says that they were taken away, so that firmware would load the
+            // program nowhere but at its base.
+            let mut bytes = std::fs::read(&program)?;
+            let head = bytes.windows(4).position(|word| word == b"PE\0\0").context("objcopy made no PE program")?;
+            *bytes.get_mut(head + 22).context("a PE program has a head")? &= !1;
+            std::fs::write(&program, bytes)?;
+        }
+    }
     Ok(())
 }
 
@@ -87,10 +127,10 @@ pub struct Volume {
 }
 
 impl Volume {
-    /// The files of a volume whose loader is run under the name `state`, with these EFI variables (name, value).
-    pub fn with_loader(state: &str, loader: &[u8], vars: &[(&str, &str)]) -> Self {
+    /// The files of a volume whose loader, for `arch`, is run under the name `state`, with these EFI variables (name, value).
+    pub fn with_loader(arch: Arch, state: &str, loader: &[u8], vars: &[(&str, &str)]) -> Self {
         let mut volume = Self::default();
-        volume.put("EFI/BOOT/BOOTX64.EFI", loader);
+        volume.put(&arch.loader_path(), loader);
         volume.put("state", state);
         let utf16 = |text: &str| text.encode_utf16().chain([0]).flat_map(u16::to_le_bytes).collect::<Vec<u8>>();
         let sized = |bytes: Vec<u8>| (bytes.len() as u32).to_le_bytes().into_iter().chain(bytes).collect::<Vec<u8>>();
@@ -159,20 +199,21 @@ pub struct Place {
 /// Machines to run loaders in.
 #[derive(Debug)]
 pub struct Loaders {
+    arch: Arch,
     dir: PathBuf,
     blank: Vec<u8>,
     disks: Vec<PathBuf>,
 }
 
 impl Loaders {
-    /// A machine with its launcher and no volumes, all of it in `dir`, which is there.
+    /// A machine of `arch` with its launcher and no volumes, all of it in `dir`, which is there.
     ///
     /// # Errors
     /// When a tool fails.
-    pub fn new(dir: &Path) -> Result<Self> {
-        let mut loaders = Self { dir: dir.to_owned(), blank: blank(dir)?, disks: Vec::new() };
+    pub fn new(arch: Arch, dir: &Path) -> Result<Self> {
+        let mut loaders = Self { arch, dir: dir.to_owned(), blank: blank(dir)?, disks: Vec::new() };
         let mut boot = Volume::default();
-        boot.put("EFI/BOOT/BOOTX64.EFI", std::fs::read(programs()?.launcher)?);
+        boot.put(&arch.loader_path(), std::fs::read(programs(arch)?.launcher)?);
         loaders.add_disk(&[(Kind::Esp, boot)])?;
         Ok(loaders)
     }
@@ -222,7 +263,7 @@ impl Loaders {
     /// # Errors
     /// When the machine does not come to its end; the last state that it began is the one to look at.
     pub fn run(&self, timeout: Duration) -> Result<BTreeMap<String, Ran>> {
-        let text = vm::run_bare(&self.disks, &self.dir, timeout)?;
+        let text = vm::run_bare(self.arch, &self.disks, &self.dir, timeout)?;
         let mut states = BTreeMap::new();
         for part in text.split("state ").skip(1) {
             let (name, lines) = part.split_once('\n').context("a line without end")?;
@@ -239,7 +280,7 @@ impl Loaders {
     /// # Errors
     /// As for [`Loaders::run`].
     pub fn boot(&self, place: &Place, timeout: Duration) -> Result<Ran> {
-        let text = vm::run_bare(std::slice::from_ref(&place.disk), &self.dir, timeout)?;
+        let text = vm::run_bare(self.arch, std::slice::from_ref(&place.disk), &self.dir, timeout)?;
         Ran::parse(&text).with_context(|| text.clone())
     }
 }

@@ -133,7 +133,7 @@ impl Machine {
     /// When QEMU does not start.
     pub fn started(lab: &Lab, disk: &Path, keys: Keys) -> Result<Self> {
         let esp = Esp::of_disk(disk)?;
-        let vm = Vm::start(disk, &lab.machine("machine")?, OnReset::Reboot)?;
+        let vm = Vm::start(lab.arch, disk, &lab.machine("machine")?, OnReset::Reboot)?;
         Ok(Self { vm, esp, disk: disk.to_owned(), keys, server: Server::start()? })
     }
 

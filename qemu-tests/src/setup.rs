@@ -12,6 +12,7 @@ use std::sync::OnceLock;
 
 use anyhow::{Context, Result, anyhow, bail};
 
+use crate::arch::Arch;
 use crate::workspace;
 
 /// What a tool is needed for.
@@ -19,8 +20,12 @@ use crate::workspace;
 enum Need {
     /// Making and checking disk images and image files; every member's tests.
     Files,
-    /// Building and running the guest.
+    /// Building and running guests.
     Vm,
+    /// Running guests of this architecture.
+    Guest(Arch),
+    /// Building what goes into guests of this architecture, on a machine of another.
+    Cross(Arch),
     /// As `Vm`, by a user who is not root (mmdebstrap in a user namespace).
     VmUnprivileged,
     /// The benchmark: the peers, and what packs for them.
@@ -30,8 +35,8 @@ enum Need {
 /// What is going to be done: which part of the list it takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Work {
-    /// The tests, with virtual machines or without.
-    Tests { vm: bool },
+    /// The tests, with guests of these architectures.
+    Tests { guests: &'static [Arch] },
     /// The benchmark, which needs what makes a guest besides.
     Bench,
 }
@@ -49,9 +54,18 @@ const TOOLS: &[(&str, &str, Need)] = &[
     ("mount", "mount", Need::Files),
     ("zstd", "zstd", Need::Files),
     ("openssl", "openssl", Need::Files),
-    ("qemu-system-x86", "qemu-system-x86_64", Need::Vm),
-    ("ovmf", OVMF_CODE, Need::Vm),
-    ("ovmf", OVMF_VARS, Need::Vm),
+    ("qemu-system-x86", "qemu-system-x86_64", Need::Guest(Arch::X86_64)),
+    ("ovmf", OVMF_CODE, Need::Guest(Arch::X86_64)),
+    ("ovmf", OVMF_VARS, Need::Guest(Arch::X86_64)),
+    ("gcc-x86-64-linux-gnu", "x86_64-linux-gnu-gcc", Need::Cross(Arch::X86_64)),
+    ("libc6-dev-amd64-cross", "/usr/x86_64-linux-gnu/lib/libc.a", Need::Cross(Arch::X86_64)),
+    ("qemu-user-static", "qemu-x86_64-static", Need::Cross(Arch::X86_64)),
+    ("qemu-system-arm", "qemu-system-aarch64", Need::Guest(Arch::Aarch64)),
+    ("qemu-efi-aarch64", AAVMF_CODE, Need::Guest(Arch::Aarch64)),
+    ("qemu-efi-aarch64", AAVMF_VARS, Need::Guest(Arch::Aarch64)),
+    ("gcc-aarch64-linux-gnu", "aarch64-linux-gnu-gcc", Need::Cross(Arch::Aarch64)),
+    ("libc6-dev-arm64-cross", "/usr/aarch64-linux-gnu/lib/libc.a", Need::Cross(Arch::Aarch64)),
+    ("qemu-user-static", "qemu-aarch64-static", Need::Cross(Arch::Aarch64)),
     ("mmdebstrap", "mmdebstrap", Need::Vm),
     ("debian-archive-keyring", "/usr/share/keyrings/debian-archive-keyring.gpg", Need::Vm),
     ("ca-certificates", "/etc/ssl/certs/ca-certificates.crt", Need::Vm),
@@ -70,10 +84,14 @@ const TOOLS: &[(&str, &str, Need)] = &[
     ("util-linux", "taskset", Need::Bench),
 ];
 
-/// The firmware the guests start from.
+/// The firmware that x86-64 guests start from.
 pub const OVMF_CODE: &str = "/usr/share/OVMF/OVMF_CODE_4M.fd";
-/// The firmware's empty variable store; every guest gets a copy of its own.
+/// Its empty variable store; every guest gets a copy of its own.
 pub const OVMF_VARS: &str = "/usr/share/OVMF/OVMF_VARS_4M.fd";
+/// The firmware that 64-bit Arm guests start from.
+pub const AAVMF_CODE: &str = "/usr/share/AAVMF/AAVMF_CODE.fd";
+/// Its empty variable store.
+pub const AAVMF_VARS: &str = "/usr/share/AAVMF/AAVMF_VARS.fd";
 
 /// Where programs are looked for besides `PATH`: file system tools live here, and a user's `PATH` may lack it.
 const SBIN: [&str; 3] = ["/usr/local/sbin", "/usr/sbin", "/sbin"];
@@ -89,8 +107,11 @@ pub fn skip_vm() -> bool {
 /// When something is missing and cannot be installed; the message holds one line that a person can copy.
 pub fn ensure_tools() -> Result<()> {
     static DONE: OnceLock<std::result::Result<(), String>> = OnceLock::new();
-    let work = Work::Tests { vm: !skip_vm() };
-    DONE.get_or_init(|| ensure(work).map_err(|e| format!("{e:#}"))).clone().map_err(|e| anyhow!(e))
+    DONE.get_or_init(|| ensure_for_tests().map_err(|e| format!("{e:#}"))).clone().map_err(|e| anyhow!(e))
+}
+
+fn ensure_for_tests() -> Result<()> {
+    ensure(Work::Tests { guests: if skip_vm() { &[] } else { Arch::wanted()? } })
 }
 
 /// Makes sure that what the benchmark runs is there besides.
@@ -162,10 +183,16 @@ fn ensure(work: Work) -> Result<()> {
 fn missing(root: bool, work: Work, present: impl Fn(&str) -> bool) -> Vec<&'static str> {
     let mut packages = Vec::new();
     for &(package, proof, need) in TOOLS {
+        let (makes_guests, guests): (bool, &[Arch]) = match work {
+            Work::Tests { guests } => (!guests.is_empty(), guests),
+            Work::Bench => (true, &[]),
+        };
         let wanted = match need {
             Need::Files => true,
-            Need::Vm => work != Work::Tests { vm: false },
-            Need::VmUnprivileged => work != Work::Tests { vm: false } && !root,
+            Need::Vm => makes_guests,
+            Need::Guest(arch) => guests.contains(&arch),
+            Need::Cross(arch) => guests.contains(&arch) && !arch.is_host(),
+            Need::VmUnprivileged => makes_guests && !root,
             Need::Bench => work == Work::Bench,
         };
         if wanted && !present(proof) && !packages.contains(&package) {
@@ -212,8 +239,9 @@ mod tests {
 
     #[test]
     fn a_bare_machine_misses_each_package_once() {
-        let packages = missing(true, Work::Tests { vm: true }, |_| false);
+        let packages = missing(true, Work::Tests { guests: &Arch::ALL }, |_| false);
         assert!(packages.contains(&"qemu-system-x86"));
+        assert!(packages.contains(&"qemu-efi-aarch64"));
         assert!(!packages.contains(&"uidmap"), "root needs no user namespace");
         assert!(!packages.contains(&"rauc"), "only the benchmark runs the peers");
         assert_eq!(packages.iter().filter(|p| **p == "dosfstools").count(), 1);
@@ -221,20 +249,28 @@ mod tests {
 
     #[test]
     fn without_virtual_machines_only_the_file_tools_are_needed() {
-        let packages = missing(false, Work::Tests { vm: false }, |_| false);
+        let packages = missing(false, Work::Tests { guests: &[] }, |_| false);
         assert!(packages.contains(&"erofs-utils"));
         assert!(!packages.contains(&"qemu-system-x86"));
+    }
+
+    #[test]
+    fn guests_of_one_architecture_need_nothing_of_the_other_s() {
+        let packages = missing(true, Work::Tests { guests: &[Arch::X86_64] }, |_| false);
+        assert!(packages.contains(&"qemu-system-x86"));
+        assert!(!packages.iter().any(|name| name.contains("arm") || name.contains("aarch64")), "{packages:?}");
     }
 
     #[test]
     fn the_benchmark_needs_the_peers_and_what_makes_a_tree() {
         let packages = missing(true, Work::Bench, |_| false);
         assert!(["swupdate", "rauc", "casync", "mmdebstrap"].iter().all(|name| packages.contains(name)));
+        assert!(!packages.contains(&"qemu-system-x86"), "it starts no guest");
     }
 
     #[test]
     fn only_what_is_missing_is_asked_for() {
-        let packages = missing(true, Work::Tests { vm: true }, |proof| proof != "sgdisk");
+        let packages = missing(true, Work::Tests { guests: &[] }, |proof| proof != "sgdisk");
         assert_eq!(packages, ["gdisk"]);
         assert!(advice(&packages).ends_with("--no-install-recommends gdisk"));
     }

@@ -1,4 +1,4 @@
-//! One virtual machine: QEMU without KVM, OVMF with variables of its own, the scenario's disk, a console that is
+//! One virtual machine: QEMU without KVM, firmware with variables of its own, the scenario's disk, a console that is
 //! recorded and a second serial port to the guest's agent.
 
 mod bare;
@@ -15,6 +15,7 @@ use anyhow::{Context, Result, anyhow, bail};
 pub use self::bare::run_bare;
 use self::power::Power;
 use crate::agent::{Boot, FromGuest, run_line};
+use crate::arch::Arch;
 use crate::setup;
 use crate::transcript::Transcript;
 
@@ -55,25 +56,25 @@ pub struct Ran {
 }
 
 /// The firmware's variables of the machine whose folder this is, empty at first.
-fn vars_of(dir: &Path) -> Result<PathBuf> {
-    let vars = dir.join("OVMF_VARS.fd");
+fn vars_of(arch: Arch, dir: &Path) -> Result<PathBuf> {
+    let vars = dir.join("variables.fd");
     if !vars.exists() {
-        std::fs::copy(setup::OVMF_VARS, &vars).with_context(|| format!("cannot make {}", vars.display()))?;
+        std::fs::copy(arch.firmware().1, &vars).with_context(|| format!("cannot make {}", vars.display()))?;
     }
     Ok(vars)
 }
 
 impl Vm {
-    /// Switches on a machine with `disk` (raw, written to). `dir` is for what belongs to this machine: the firmware's
+    /// Switches on a machine of `arch` with `disk` (raw, written to). `dir` is for what belongs to this machine: the firmware's
     /// variables, which stay from one start to the next, and the transcript. Waits while two others run.
     ///
     /// # Errors
     /// When QEMU does not start.
-    pub fn start(disk: &Path, dir: &Path, on_reset: OnReset) -> Result<Self> {
+    pub fn start(arch: Arch, disk: &Path, dir: &Path, on_reset: OnReset) -> Result<Self> {
         setup::ensure_tools()?;
         let slot = slots::take();
-        let vars = vars_of(dir)?;
-        let (power, from_agent) = Power::on(disk, &vars, on_reset)?;
+        let vars = vars_of(arch, dir)?;
+        let (power, from_agent) = Power::on(arch, disk, &vars, on_reset)?;
         Ok(Self { power, dir: dir.to_owned(), from_agent, next_id: 1, _slot: slot })
     }
 

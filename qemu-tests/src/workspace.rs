@@ -7,30 +7,41 @@ use std::sync::OnceLock;
 
 use anyhow::{Context, Result, anyhow, bail};
 
-/// The programs that scenarios run, all from this workspace.
+use crate::arch::Arch;
+use crate::cross;
+
+/// The programs that scenarios run on the host.
 #[derive(Clone, Debug)]
-pub struct Programs {
-    /// `ralph-update`, on the host and in the guest.
-    pub update: PathBuf,
-    /// `ralph-health-check`, in the guest.
-    pub health_check: PathBuf,
-    /// `ralph-sandbox`, in the guest.
-    pub sandbox: PathBuf,
-    /// `ralph-boot-guard`, a static program, in the guest's initrd.
-    pub boot_guard: PathBuf,
-    /// `ralph-image`, on the host.
+pub struct HostPrograms {
+    /// `ralph-image`.
     pub image: PathBuf,
-    /// The stand-in for `ralphd`, in the guest.
+    /// `ralph-update`.
+    pub update: PathBuf,
+    /// What makes and checks the states of a power-cut proof.
+    pub power_cuts: PathBuf,
+}
+
+/// The programs that go into a guest. Of this machine's own architecture they find the C library in the guest, as in a
+/// package; of another they have it linked in.
+#[derive(Clone, Debug)]
+pub struct GuestPrograms {
+    /// `ralph-update`.
+    pub update: PathBuf,
+    /// `ralph-health-check`.
+    pub health_check: PathBuf,
+    /// `ralph-sandbox`.
+    pub sandbox: PathBuf,
+    /// `ralph-boot-guard`, a static program, in the initrd.
+    pub boot_guard: PathBuf,
+    /// The stand-in for `ralphd`.
     pub ralphd: PathBuf,
-    /// The agent that runs the harness's commands in the guest.
+    /// The agent that runs the harness's commands.
     pub agent: PathBuf,
 }
 
-/// Static programs, which run in an initrd with nothing beside them, and on the host as well.
+/// Static programs, which run in an initrd with nothing beside them.
 #[derive(Clone, Debug)]
 pub struct StaticPrograms {
-    /// `ralph-image`.
-    pub image: PathBuf,
     /// `ralph-update`.
     pub update: PathBuf,
     /// `ralph-boot-guard`.
@@ -39,8 +50,6 @@ pub struct StaticPrograms {
     pub health_check: PathBuf,
     /// What works through the states of a power-cut proof.
     pub cuts_guest: PathBuf,
-    /// What makes and checks them, on the host.
-    pub power_cuts: PathBuf,
 }
 
 /// The root of the workspace's sources.
@@ -53,7 +62,8 @@ pub fn target_dir() -> PathBuf {
     if let Ok(exe) = std::env::current_exe() {
         if let Some(dir) = exe.ancestors().find(|dir| dir.join("CACHEDIR.TAG").is_file()) {
             // A program that was itself built for a target lies one folder deeper.
-            return if dir.ends_with(TARGET) { dir.parent().unwrap_or(dir) } else { dir }.to_owned();
+            let for_target = Arch::ALL.iter().any(|arch| dir.ends_with(arch.target()));
+            return if for_target { dir.parent().unwrap_or(dir) } else { dir }.to_owned();
         }
         // A target folder that cargo did not create itself has no tag: TARGET/PROFILE/deps/TEST.
         if let Some(deps) = exe.parent().filter(|dir| dir.ends_with("deps"))
@@ -75,123 +85,203 @@ pub fn cache_dir() -> Result<PathBuf> {
     Ok(dir)
 }
 
-/// Builds the programs under test, once per process.
+/// What was built, or why not, once per process.
+type Built<T> = OnceLock<std::result::Result<T, String>>;
+
+fn once<T: Clone>(built: &Built<T>, build: impl FnOnce() -> Result<T>) -> Result<T> {
+    built.get_or_init(|| build().map_err(|e| format!("{e:#}"))).clone().map_err(|e| anyhow!(e))
+}
+
+/// Builds the programs that scenarios run here, once per process.
 ///
 /// # Errors
 /// When cargo fails; what it said went to standard error.
-pub fn programs() -> Result<Programs> {
-    static BUILT: OnceLock<std::result::Result<Programs, String>> = OnceLock::new();
-    BUILT.get_or_init(|| build_programs().map_err(|e| format!("{e:#}"))).clone().map_err(|e| anyhow!(e))
+pub fn host_programs() -> Result<HostPrograms> {
+    static BUILT: Built<HostPrograms> = OnceLock::new();
+    once(&BUILT, || {
+        let cargo = native()?;
+        Ok(HostPrograms {
+            image: cargo.program("ralph-image")?,
+            update: cargo.program("ralph-update")?,
+            power_cuts: cargo.program("power-cuts")?,
+        })
+    })
 }
 
-/// The target of the static programs. The C library is linked in, which only a build with a target asks for without
-/// asking it for build scripts, too.
-const TARGET: &str = "x86_64-unknown-linux-gnu";
+/// What guests run of this workspace, besides the guard: packages and programs.
+const GUEST: [(&str, &str); 5] = [
+    ("updater", "ralph-update"),
+    ("health-check", "ralph-health-check"),
+    ("sandbox", "ralph-sandbox"),
+    ("qemu-tests", "ralphd"),
+    ("qemu-tests", "guest-agent"),
+];
+const GUARD: (&str, &str) = ("boot-guard", "ralph-boot-guard");
 
-fn build_programs() -> Result<Programs> {
-    let target = target_dir();
-    let mut dynamic = cargo_build(&target);
-    for package in ["updater", "health-check", "image-tools", "sandbox", "qemu-tests"] {
-        dynamic.args(["--package", package]);
-    }
-    for program in ["ralph-update", "ralph-health-check", "ralph-image", "ralph-sandbox", "ralphd", "guest-agent"] {
-        dynamic.args(["--bin", program]);
-    }
-    run(&mut dynamic)?;
+/// Builds what runs here and what guests of this architecture run, in one go and once per process: two builds that choose
+/// other packages may choose other features, and would take turns in putting their program at the same place.
+fn native() -> Result<Cargo> {
+    static BUILT: Built<()> = OnceLock::new();
+    once(&BUILT, || {
+        let host = [("image-tools", "ralph-image"), ("power-cuts", "power-cuts")];
+        Cargo::new()?.build(&[&GUEST[..], &host[..]].concat())
+    })?;
+    Cargo::new()
+}
 
-    let mut linked = static_build(&target);
-    linked.args(["--package", "boot-guard", "--bin", "ralph-boot-guard"]);
-    run(&mut linked)?;
-
-    let bin = |folder: &str, name: &str| {
-        let path = target.join(folder).join(name);
-        if path.is_file() { Ok(path) } else { Err(anyhow!("cargo built no {}", path.display())) }
-    };
-    Ok(Programs {
-        update: bin("debug", "ralph-update")?,
-        health_check: bin("debug", "ralph-health-check")?,
-        sandbox: bin("debug", "ralph-sandbox")?,
-        boot_guard: bin(&format!("{TARGET}/debug"), "ralph-boot-guard")?,
-        image: bin("debug", "ralph-image")?,
-        ralphd: bin("debug", "ralphd")?,
-        agent: bin("debug", "guest-agent")?,
+/// Builds the programs of guests of `arch`, once per process.
+///
+/// # Errors
+/// When cargo fails, what it said went to standard error; or when there is no compiler for `arch`.
+pub fn guest_programs(arch: Arch) -> Result<GuestPrograms> {
+    static BUILT: [Built<GuestPrograms>; 2] = [const { OnceLock::new() }; 2];
+    once(&BUILT[arch as usize], || {
+        let mut linked = Cargo::with_c_library(arch)?;
+        let others = if arch.is_host() {
+            linked.build(&[GUARD])?;
+            native()?
+        } else {
+            // All of one kind: one build in place of three.
+            linked.build(&[&GUEST[..], &[GUARD, ("qemu-tests", "cuts-guest")]].concat())?;
+            Cargo::with_c_library(arch)?
+        };
+        Ok(GuestPrograms {
+            update: others.program("ralph-update")?,
+            health_check: others.program("ralph-health-check")?,
+            sandbox: others.program("ralph-sandbox")?,
+            boot_guard: linked.program("ralph-boot-guard")?,
+            ralphd: others.program("ralphd")?,
+            agent: others.program("guest-agent")?,
+        })
     })
 }
 
 /// Builds the programs of the power-cut proof's guest, once per process.
 ///
 /// # Errors
-/// When cargo fails; what it said went to standard error.
-pub fn static_programs() -> Result<StaticPrograms> {
-    static BUILT: OnceLock<std::result::Result<StaticPrograms, String>> = OnceLock::new();
-    BUILT.get_or_init(|| build_static().map_err(|e| format!("{e:#}"))).clone().map_err(|e| anyhow!(e))
-}
-
-fn build_static() -> Result<StaticPrograms> {
-    let target = target_dir();
-    let mut linked = static_build(&target);
-    for package in ["image-tools", "updater", "boot-guard", "health-check", "power-cuts", "qemu-tests"] {
-        linked.args(["--package", package]);
-    }
-    for program in ["ralph-image", "ralph-update", "ralph-boot-guard", "ralph-health-check", "power-cuts", "cuts-guest"]
-    {
-        linked.args(["--bin", program]);
-    }
-    run(&mut linked)?;
-    let bin = |name: &str| {
-        let path = target.join(TARGET).join("debug").join(name);
-        if path.is_file() { Ok(path) } else { Err(anyhow!("cargo built no {}", path.display())) }
-    };
-    Ok(StaticPrograms {
-        image: bin("ralph-image")?,
-        update: bin("ralph-update")?,
-        boot_guard: bin("ralph-boot-guard")?,
-        health_check: bin("ralph-health-check")?,
-        cuts_guest: bin("cuts-guest")?,
-        power_cuts: bin("power-cuts")?,
+/// As [`guest_programs`].
+pub fn static_programs(arch: Arch) -> Result<StaticPrograms> {
+    static BUILT: [Built<StaticPrograms>; 2] = [const { OnceLock::new() }; 2];
+    once(&BUILT[arch as usize], || {
+        let mut linked = Cargo::with_c_library(arch)?;
+        if arch.is_host() {
+            linked.build(&[
+                ("updater", "ralph-update"),
+                GUARD,
+                ("health-check", "ralph-health-check"),
+                ("qemu-tests", "cuts-guest"),
+            ])?;
+        } else {
+            guest_programs(arch)?;
+        }
+        Ok(StaticPrograms {
+            update: linked.program("ralph-update")?,
+            boot_guard: linked.program("ralph-boot-guard")?,
+            health_check: linked.program("ralph-health-check")?,
+            cuts_guest: linked.program("cuts-guest")?,
+        })
     })
 }
 
-/// `cargo build` of static programs.
-fn static_build(target: &Path) -> Command {
-    let mut linked = cargo_build(target);
-    linked.args(["--target", TARGET]);
-    // The variable wins over what a configuration file says, so what it held is kept.
-    let flags = std::env::var("RUSTFLAGS").unwrap_or_default();
-    linked.env("RUSTFLAGS", format!("{flags} -C target-feature=+crt-static")).env_remove("CARGO_ENCODED_RUSTFLAGS");
-    linked
+/// Runs the unit tests of these packages' libraries as programs of `arch`, under QEMU's user emulation where that is not
+/// this machine's own.
+///
+/// # Errors
+/// When one fails, what it said went to standard error; or when there is no compiler for `arch`.
+pub fn test_libraries(arch: Arch, packages: &[&str]) -> Result<()> {
+    let mut cargo = Cargo::static_work("test", arch)?;
+    cargo.command.arg("--lib").env("PROPTEST_CASES", EMULATED_CASES).stdout(std::io::stderr());
+    // Their tools are the host's, and there already; to an emulated program this machine looks like a bare one of its own kind.
+    cargo.command.env("RALPH_SKIP_VM", "1");
+    for package in packages {
+        cargo.command.args(["--package", package]);
+    }
+    run(&mut cargo.command, "the libraries' tests fail")
 }
 
-/// `cargo build` of this workspace, into `target`.
-fn cargo_build(target: &Path) -> Command {
-    // Cargo holds no lock on the target folder while it runs tests or a program.
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let mut command = Command::new(cargo);
-    command
-        .args(["build", "--locked", "--manifest-path"])
-        .arg(source_dir().join("Cargo.toml"))
-        .arg("--target-dir")
-        .arg(target)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null());
-    // It takes minutes in a fresh clone: a person may watch, a log need not.
-    if !std::io::stderr().is_terminal() {
-        command.arg("--quiet");
+/// Cases of each property: emulation takes ten times as long, and the same properties are tried on the host.
+const EMULATED_CASES: &str = "24";
+
+/// `cargo` in this workspace.
+struct Cargo {
+    command: Command,
+    /// Where the programs come to lie.
+    folder: PathBuf,
+}
+
+impl Cargo {
+    /// For this machine.
+    fn new() -> Result<Self> {
+        let target = target_dir();
+        Ok(Self { command: Self::command("build", &target), folder: target.join("debug") })
     }
-    // Cargo sets these for the test it runs; they are not this build's.
-    for (name, _) in std::env::vars_os() {
-        let text = name.to_string_lossy();
-        if text.starts_with("CARGO_PKG_") || text.starts_with("CARGO_BIN_") {
-            command.env_remove(&name);
+
+    /// Static programs for `arch`. Only a build with a target asks for that without asking it for build scripts, too.
+    fn with_c_library(arch: Arch) -> Result<Self> {
+        Self::static_work("build", arch)
+    }
+
+    fn static_work(verb: &str, arch: Arch) -> Result<Self> {
+        let toolchain = cross::toolchain(arch)?;
+        let mut target = target_dir();
+        if toolchain.other_compiler {
+            target = cache_dir()?.join(format!("target-{arch}"));
         }
+        let mut command = Self::command(verb, &target);
+        command.args(["--target", arch.target()]).envs(toolchain.env);
+        // The variable wins over what a configuration file says, so what it held is kept; but flags for this machine's
+        // processor are none for another.
+        let flags = if arch.is_host() { std::env::var("RUSTFLAGS").unwrap_or_default() } else { String::new() };
+        command
+            .env("RUSTFLAGS", format!("{flags} -C target-feature=+crt-static"))
+            .env_remove("CARGO_ENCODED_RUSTFLAGS");
+        Ok(Self { command, folder: target.join(arch.target()).join("debug") })
     }
-    command
+
+    fn command(verb: &str, target: &Path) -> Command {
+        // Cargo holds no lock on the target folder while it runs tests or a program.
+        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        let mut command = Command::new(cargo);
+        command
+            .args([verb, "--locked", "--manifest-path"])
+            .arg(source_dir().join("Cargo.toml"))
+            .arg("--target-dir")
+            .arg(target)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null());
+        // It takes minutes in a fresh clone: a person may watch, a log need not.
+        if !std::io::stderr().is_terminal() {
+            command.arg("--quiet");
+        }
+        // Cargo sets these for the test it runs; they are not this build's.
+        for (name, _) in std::env::vars_os() {
+            let text = name.to_string_lossy();
+            if text.starts_with("CARGO_PKG_") || text.starts_with("CARGO_BIN_") {
+                command.env_remove(&name);
+            }
+        }
+        command
+    }
+
+    /// Builds these programs (package, program).
+    fn build(&mut self, programs: &[(&str, &str)]) -> Result<()> {
+        for (package, program) in programs {
+            self.command.args(["--package", package, "--bin", program]);
+        }
+        run(&mut self.command, "the programs under test do not build")
+    }
+
+    /// One that was built.
+    fn program(&self, name: &str) -> Result<PathBuf> {
+        let path = self.folder.join(name);
+        if path.is_file() { Ok(path) } else { Err(anyhow!("cargo built no {}", path.display())) }
+    }
 }
 
-fn run(command: &mut Command) -> Result<()> {
+fn run(command: &mut Command, otherwise: &str) -> Result<()> {
     let status = command.status().with_context(|| format!("cannot start {command:?}"))?;
     if !status.success() {
-        bail!("{command:?}: {status}: the programs under test do not build");
+        bail!("{command:?}: {status}: {otherwise}");
     }
     Ok(())
 }

@@ -5,7 +5,13 @@ typedef unsigned short u16;
 typedef unsigned int u32;
 typedef unsigned long long u64;
 
+#ifdef __x86_64__
 #define EFIAPI __attribute__((ms_abi))
+#define LOADER_FILE u"\\EFI\\BOOT\\BOOTX64.EFI"
+#else
+#define EFIAPI
+#define LOADER_FILE u"\\EFI\\BOOT\\BOOTAA64.EFI"
+#endif
 #define ERROR (1ull << 63)
 #define EFI_ABORTED (ERROR | 21)
 #define EFI_NOT_FOUND (ERROR | 14)
@@ -99,9 +105,17 @@ static const Guid LOADER = {0x4a67b082, 0x0a4c, 0x41cf, {0xb6, 0xc7, 0x44, 0x0b,
 /* Said by the launcher to the kernel: there is someone to go back to. */
 #define LAUNCHED u"RalphLaunched"
 
-/* What is printed goes to QEMU's debug port byte by byte: a console would wrap it and mix it with the loader's. */
+/* What is printed goes to QEMU byte by byte, past the firmware: a console would wrap it and mix it with the loader's. */
 static inline void put(u8 byte) {
+#ifdef __x86_64__
+    /* The debug port. */
     __asm__ volatile("outb %0, %1" : : "a"(byte), "Nd"((u16) 0xe9));
+#else
+    /* Semihosting: the call SYS_WRITEC, with the byte's address. */
+    register u64 call __asm__("x0") = 3;
+    register const u8 *at __asm__("x1") = &byte;
+    __asm__ volatile("hlt #0xf000" : "+r"(call) : "r"(at) : "memory");
+#endif
 }
 
 static inline void print(const char *text) {

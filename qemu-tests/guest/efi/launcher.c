@@ -71,10 +71,10 @@ static void set_variables(File *root) {
     }
 }
 
-/* Runs \EFI\BOOT\BOOTX64.EFI of a volume. */
+/* Runs the loader of a volume. */
 static Status run(Handle self, Handle volume) {
     static u8 path[1024];
-    static const u16 file[] = u"\\EFI\\BOOT\\BOOTX64.EFI";
+    static const u16 file[] = LOADER_FILE;
     DevicePath *device;
     Handle image;
     Status status = boot->handle_protocol(volume, &DEVICE_PATH, (void **) &device);

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
+use qemu_tests::arch::Arch;
 use qemu_tests::cuts::bench::{Bench, Payloads};
 use qemu_tests::cuts::boots::Booted;
 use qemu_tests::cuts::flow::{FIRMWARE, FLOWS, Flow, flow};
@@ -18,7 +19,8 @@ usage: cuts record OUT [FLOW…]         record flows, each into a folder below 
        cuts work COUNT [FLOW…]         record, and work from COUNT states of each flow
        cuts boot COUNT [FLOW…]         record with a real kernel, and boot COUNT states of each flow
        cuts work-from DIR [ID]         work once more from the states of the recording in DIR, or from one
-       cuts boot-from DIR ID           boot a state of the recording in DIR once more";
+       cuts boot-from DIR ID           boot a state of the recording in DIR once more
+RALPH_VM_ARCH names the architecture of the guests (x86_64, aarch64); else it is this machine's";
 
 fn main() -> Result<()> {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -39,6 +41,10 @@ fn main() -> Result<()> {
         }
         _ => bail!(USAGE),
     }
+}
+
+fn arch() -> Result<Arch> {
+    Arch::to_show()
 }
 
 fn flows(names: &[String]) -> Result<Vec<&'static Flow>> {
@@ -64,7 +70,7 @@ fn record_one(
 /// What is kept is kept in OUT: the laboratory's own folder is made anew for each flow.
 fn record(payloads: Payloads, out: &Path, flows: &[&'static Flow]) -> Result<()> {
     for flow in flows {
-        let lab = Lab::new(&format!("by-hand-record-{}", flow.name))?;
+        let lab = Lab::new(arch()?, &format!("by-hand-record-{}", flow.name))?;
         let recording = record_one(&lab, payloads, flow, None, &out.join(flow.name))?;
         println!("{}", recording.log.display());
         lab.remove()?;
@@ -76,7 +82,7 @@ fn record(payloads: Payloads, out: &Path, flows: &[&'static Flow]) -> Result<()>
 fn work(count: usize, flows: &[&'static Flow]) -> Result<()> {
     let mut sum = 0;
     for flow in flows {
-        let lab = Lab::new(&format!("by-hand-work-{}", flow.name))?;
+        let lab = Lab::new(arch()?, &format!("by-hand-work-{}", flow.name))?;
         let recording = record_one(&lab, Payloads::Small, flow, None, &lab.machine("machine")?)?;
         select(&recording, count)?;
         sum += work_states(&recording, None)?;
@@ -87,7 +93,7 @@ fn work(count: usize, flows: &[&'static Flow]) -> Result<()> {
 }
 
 fn boot(count: usize, flows: &[&'static Flow]) -> Result<()> {
-    let loaders: [(u32, PathBuf); 2] = [(257, guest::base()?.loader), (252, guest::loader_252()?)];
+    let loaders: [(u32, PathBuf); 2] = [(257, guest::base(arch()?)?.loader), (252, guest::loader_252(arch()?)?)];
     let mut sum = 0;
     for flow in flows {
         let mut all: Vec<Booted> = Vec::new();
@@ -96,7 +102,7 @@ fn boot(count: usize, flows: &[&'static Flow]) -> Result<()> {
             if share == 0 {
                 continue;
             }
-            let lab = Lab::new(&format!("by-hand-boot-{}-{release}", flow.name))?;
+            let lab = Lab::new(arch()?, &format!("by-hand-boot-{}-{release}", flow.name))?;
             let recording = record_one(&lab, Payloads::Real, flow, Some(loader), &lab.machine("machine")?)?;
             select(&recording, count)?;
             all.extend(boot_states(&recording, share)?);

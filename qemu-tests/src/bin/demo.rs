@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use anyhow::Result;
+use qemu_tests::arch::Arch;
 use qemu_tests::guest::{Release, base};
 use qemu_tests::lab::Lab;
 use qemu_tests::machine::Machine;
@@ -18,16 +19,19 @@ fn main() -> Result<()> {
 
     story.chapter("Set-up: the programs, and a small operating system made of Debian packages");
     println!("(This takes minutes the first time, and seconds from then on.)");
-    workspace::programs()?;
-    base()?;
-    let lab = Lab::new("demo")?;
+    let arch = Arch::to_show()?;
+    workspace::host_programs()?;
+    workspace::guest_programs(arch)?;
+    base(arch)?;
+    let lab = Lab::new(arch, "demo")?;
 
     story.chapter("The build host: a key pair, and version 1.0.0 on the disk of a new machine");
     let keys = lab.keygen()?;
     println!(
         "    $ ralph-image keygen --out release\n    \
              $ ralph-image build --root root.erofs --linux vmlinuz --initrd initrd.img --version 1.0.0 … -o v1.0.0.zst\n    \
-             $ ralph-image disk --image v1.0.0.zst --trust release.pub.pem --loader systemd-bootx64.efi … -o disk.raw"
+             $ ralph-image disk --image v1.0.0.zst --trust release.pub.pem --loader systemd-boot{}.efi … -o disk.raw",
+        arch.efi()
     );
     let first = lab.image(&Release::new("1.0.0"), &keys)?;
     let disk = lab.disk(&first, &keys)?;

@@ -13,6 +13,7 @@ use super::record::{self, Recording};
 use super::room;
 use super::twins;
 use super::work::run_on;
+use crate::arch::Arch;
 use crate::esp::Esp;
 use crate::guest;
 use crate::lab::{Keys, Lab};
@@ -36,9 +37,8 @@ pub struct Bench<'l> {
     keys: Keys,
 }
 
-/// Kernel options of the images: what a boot that is looked at needs.
-const OPTIONS: &str = "console=ttyS0 quiet panic=1 mitigations=off cryptomgr.notests no_timer_check tsc=reliable \
-    random.trust_cpu=on apparmor=0 selinux=0 nokaslr";
+/// Kernel options of the images, besides their architecture's: what a boot that is looked at needs.
+const OPTIONS: &str = "quiet panic=1";
 /// The loader's own configuration.
 pub const LOADER_CONF: &str = "loader/loader.conf";
 const ROOT_LEN: usize = 256 << 10;
@@ -55,8 +55,13 @@ impl<'l> Bench<'l> {
         Ok(Self { lab, payloads, keys })
     }
 
+    /// What its machines are.
+    pub fn arch(&self) -> Arch {
+        self.lab.arch
+    }
+
     fn update_disk(&self, disk: &Path, args: &[&str], files: &[&Path]) -> Result<()> {
-        let mut update = Command::new(workspace::static_programs()?.update);
+        let mut update = Command::new(workspace::host_programs()?.update);
         run(update.arg("--disk").arg(disk).args(args).args(files)).map(drop)
     }
 
@@ -81,7 +86,11 @@ impl<'l> Bench<'l> {
         }
         let esp = match self.payloads {
             Payloads::Small => "34M",
-            Payloads::Real => "48M",
+            // Room for two kernels; Debian's for Arm is not compressed.
+            Payloads::Real => match self.arch() {
+                Arch::X86_64 => "48M",
+                Arch::Aarch64 => "88M",
+            },
         };
         run(image()?
             .arg("disk")
@@ -90,7 +99,7 @@ impl<'l> Bench<'l> {
             .arg("--trust")
             .arg(&self.keys.public)
             .arg("--loader")
-            .arg(guest::base()?.loader)
+            .arg(guest::base(self.arch())?.loader)
             .args(["--slot-size", "1M", "--var-size", "1M", "--esp-size", esp, "--seed", "4"])
             .arg("-o")
             .arg(&path))?;
@@ -110,11 +119,14 @@ impl<'l> Bench<'l> {
         std::fs::write(dir.join("root"), noise(version, ROOT_LEN))?;
         let (linux, initrd) = match self.payloads {
             Payloads::Small => {
-                std::fs::write(dir.join("linux"), small_kernel(version))?;
+                std::fs::write(dir.join("linux"), small_kernel(self.arch(), version))?;
                 std::fs::write(dir.join("initrd"), noise(version + 100, 5_000))?;
                 (dir.join("linux"), dir.join("initrd"))
             }
-            Payloads::Real => (guest::base()?.linux, guest::base()?.initrd_that_prints),
+            Payloads::Real => {
+                let base = guest::base(self.arch())?;
+                (base.linux, base.initrd_that_prints)
+            }
         };
         run(image()?
             .args(["build", "--root"])
@@ -123,8 +135,9 @@ impl<'l> Bench<'l> {
             .arg(linux)
             .arg("--initrd")
             .arg(initrd)
-            .args(["--os-id", "ralphos", "--arch", "x86_64", "--epoch", "1"])
-            .args(["--version", &format!("{version}.0.0"), "--cmdline", OPTIONS])
+            .args(["--os-id", "ralphos", "--arch", self.arch().name(), "--epoch", "1"])
+            .args(["--version", &format!("{version}.0.0")])
+            .args(["--cmdline", &format!("{OPTIONS} {}", self.arch().kernel_options())])
             .arg("--key")
             .arg(&self.keys.private)
             .arg("-o")
@@ -183,7 +196,7 @@ impl<'l> Bench<'l> {
 }
 
 fn image() -> Result<Command> {
-    Ok(Command::new(workspace::static_programs()?.image))
+    Ok(Command::new(workspace::host_programs()?.image))
 }
 
 /// Copies a disk, holes included.
@@ -200,14 +213,15 @@ fn noise(version: u32, len: usize) -> Vec<u8> {
     std::iter::repeat_with(|| rng.below(256) as u8).take(len).collect()
 }
 
-/// A file that begins as a kernel for x86-64 machines with an EFI stub does (IMG-13), and goes on with noise.
-fn small_kernel(version: u32) -> Vec<u8> {
+/// A file that begins as a kernel with an EFI stub does (IMG-13), and goes on with noise.
+fn small_kernel(arch: Arch, version: u32) -> Vec<u8> {
     let mut bytes = noise(version + 200, 9_000);
     bytes[..256].fill(0);
     bytes[..2].copy_from_slice(b"MZ");
     bytes[0x3c] = 64;
     // Machine, PE32+, EFI application.
-    bytes[64..70].copy_from_slice(b"PE\0\0\x64\x86");
+    bytes[64..68].copy_from_slice(b"PE\0\0");
+    bytes[68..70].copy_from_slice(&arch.pe_machine().to_le_bytes());
     bytes[88..90].copy_from_slice(&[0x0b, 0x02]);
     bytes[156] = 10;
     bytes

@@ -1,4 +1,4 @@
-//! Boots a state of the disk for real: OVMF, the systemd-boot on the disk, a real kernel, and an initrd that prints what the
+//! Boots a state of the disk for real: the firmware, the systemd-boot on the disk, a real kernel, and an initrd that prints what the
 //! entry says.
 
 use std::fs::File;
@@ -7,12 +7,12 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use boot_entries::loader::LoaderVars;
-use boot_entries::{BootOptions, EntryArchitecture, EspState, ImageEsp, Prediction};
+use boot_entries::{BootOptions, EspState, ImageEsp, Prediction};
 use disk_layout::{DiskLayout, FileWindow};
 
 use super::states::Patch;
 use super::tiny::{plain_disk, talk};
-
+use crate::arch::Arch;
 use crate::setup::{self, run};
 use crate::vm::{BOOT_TIMEOUT, slots};
 
@@ -43,25 +43,19 @@ pub fn disk_in_state(base: &Path, patch: &Patch, disk: &Path) -> Result<()> {
 /// # Errors
 /// When it does not within [`BOOT_TIMEOUT`]: the machine would sit in its firmware. With what the console said.
 pub fn boot(disk: &Path, dir: &Path) -> Result<Booted> {
-    boot_on(plain_disk(disk), dir)
+    boot_on(Arch::of_disk(disk)?, plain_disk(disk), dir)
 }
 
-/// As [`boot`], with QEMU's options for the disk.
+/// As [`boot`], on a machine of `arch`, with QEMU's options for the disk.
 ///
 /// # Errors
 /// As [`boot`].
-pub fn boot_on(disk: Vec<String>, dir: &Path) -> Result<Booted> {
+pub fn boot_on(arch: Arch, disk: Vec<String>, dir: &Path) -> Result<Booted> {
     let _slot = slots::take();
-    let vars: PathBuf = dir.join("OVMF_VARS.fd");
-    std::fs::copy(setup::OVMF_VARS, &vars).with_context(|| format!("cannot make {}", vars.display()))?;
-    let mut qemu = setup::command("qemu-system-x86_64");
-    qemu.args(["-machine", "q35,smm=off,sata=off,usb=off,smbus=off,hpet=off,i8042=off,vmport=off"])
-        .args(["-accel", "tcg,thread=multi", "-cpu", "Nehalem,-cx16", "-smp", "1", "-m", "256"])
-        .args(["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-nic", "none"])
-        .args(["-device", "virtio-rng-pci", "-serial", "stdio", "-drive"])
-        .arg(format!("if=pflash,format=raw,unit=0,readonly=on,file={}", setup::OVMF_CODE))
-        .arg("-drive")
-        .arg(format!("if=pflash,format=raw,unit=1,cache=unsafe,file={}", vars.display()))
+    let vars: PathBuf = dir.join("variables.fd");
+    std::fs::copy(arch.firmware().1, &vars).with_context(|| format!("cannot make {}", vars.display()))?;
+    let mut qemu = arch.qemu_with_firmware(256, &vars);
+    qemu.args(["-nic", "none", "-serial", "stdio"])
         .args(&disk)
         .args(["-device", "virtio-blk-pci,drive=disk,bootindex=0"]);
     let said = talk(qemu, BOOT_TIMEOUT, &mut |_| {})?;
@@ -83,7 +77,7 @@ pub fn boot_on(disk: Vec<String>, dir: &Path) -> Result<Booted> {
 pub fn predicted(disk: &Path) -> Result<Booted> {
     let layout = DiskLayout::open(disk)?;
     let mut esp = ImageEsp::new(FileWindow::new(File::open(disk)?, layout.esp.start, layout.esp.len)?);
-    match EspState::read(&mut esp)?.predict(&LoaderVars::default(), EntryArchitecture::X64) {
+    match EspState::read(&mut esp)?.predict(&LoaderVars::default(), Arch::of_disk(disk)?.entry()) {
         Prediction::Boots { entry: Some(name), .. } => {
             Ok(Booted { slot: name.slot.to_string(), generation: name.generation.get() })
         }

@@ -31,7 +31,7 @@ const KEPT: usize = 5;
 /// # Errors
 /// When it does not build, a state fails, or none is chosen.
 pub fn select(recording: &Recording, count: usize) -> Result<u64> {
-    let power_cuts = workspace::static_programs()?.power_cuts;
+    let power_cuts = workspace::host_programs()?.power_cuts;
     let of_recording = |verb: &str| {
         let mut command = Command::new(&power_cuts);
         command.arg(verb).arg("--base").arg(&recording.base).arg("--log").arg(&recording.log);

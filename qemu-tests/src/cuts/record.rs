@@ -15,6 +15,7 @@ use super::boots;
 use super::flow::{COUNTED, FIRMWARE, Flow, flow};
 use super::tiny::{Tiny, logged_disk};
 use super::work::kept;
+use crate::arch::Arch;
 use crate::esp::Esp;
 use crate::setup::{self, run};
 
@@ -48,14 +49,14 @@ impl Recording {
         bench.base(flow, dir)?;
         if let Some(loader) = loader {
             // Before anything is recorded: what is written later may lie where a loader copied in afterwards would.
-            Esp::of_disk(&recording.base)?.copy_in(loader, "EFI/BOOT/BOOTX64.EFI")?;
+            Esp::of_disk(&recording.base)?.copy_in(loader, &bench.arch().loader_path())?;
         }
         bench.lay_out(flow, dir)?;
         let disk = dir.join("disk.raw");
         run(setup::command("cp").arg("--sparse=always").arg(&recording.base).arg(&disk))?;
         let logged = logged_disk(&disk, &recording.log)?;
         if flow.name == FIRMWARE.name {
-            let booted = boots::boot_on(logged, dir)?;
+            let booted = boots::boot_on(bench.arch(), logged, dir)?;
             ensure!(booted.slot == FIRMWARE.runs, "the machine booted {booted:?} and not what was staged");
             // A firmware that renamed nothing would leave the states of a flow in which nothing happens.
             let entries = Esp::of_disk(&disk)?.entries()?;
@@ -107,7 +108,8 @@ impl Recording {
         let files = self.files();
         let files: Vec<(&str, &Path)> = files.iter().map(|(name, path)| (*name, path.as_path())).collect();
         let timeout = Duration::from_secs(600);
-        let tiny = Tiny { disk, states: None, job: &job, files: &files, dir: &self.dir, timeout };
+        let arch = Arch::of_disk(&self.base)?;
+        let tiny = Tiny { arch, disk, states: None, job: &job, files: &files, dir: &self.dir, timeout };
         let said = tiny.run(&mut |_| {})?;
         Ok(std::fs::write(self.dir.join("recorded.txt"), said.join("\n"))?)
     }
@@ -127,7 +129,7 @@ impl Recording {
         let text = json!({
             "format": "power-cuts flow 1",
             "name": flow.name,
-            "architecture": "x64",
+            "architecture": Arch::of_disk(&self.base)?.efi(),
             "before": system(flow.before),
             "after": system(flow.after),
             "entries": entries,

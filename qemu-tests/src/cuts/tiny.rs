@@ -7,11 +7,11 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
+use crate::arch::Arch;
 use crate::guest::{self, cpio};
-use crate::setup;
 use crate::vm::slots;
 use crate::workspace::{self, StaticPrograms};
 
@@ -39,12 +39,14 @@ tries = 1
 deadline = \"5s\"
 ";
 
-const KERNEL_OPTIONS: &str = "rdinit=/cuts-init console=ttyS0 quiet panic=-1 mitigations=off cryptomgr.notests no_timer_check \
-    tsc=reliable random.trust_cpu=on apparmor=0 selinux=0 nokaslr";
+/// Options of its kernel, besides its architecture's.
+const KERNEL_OPTIONS: &str = "rdinit=/cuts-init quiet panic=-1";
 
 /// What the guest runs with.
 #[derive(Debug)]
 pub struct Tiny<'a> {
+    /// What it is.
+    pub arch: Arch,
     /// The disk under test, as QEMU's options for it; its block device is `disk`.
     pub disk: Vec<String>,
     /// A second disk.
@@ -87,17 +89,14 @@ impl Tiny<'_> {
     pub fn run(&self, line: &mut dyn FnMut(&str)) -> Result<Vec<String>> {
         let _slot = slots::take();
         let initrd = self.initrd()?;
-        let base = guest::base()?;
-        let mut qemu = setup::command("qemu-system-x86_64");
-        qemu.args(["-machine", "q35,smm=off,sata=off,usb=off,smbus=off,hpet=off,i8042=off,vmport=off"])
-            .args(["-accel", "tcg,thread=multi", "-cpu", "Nehalem,-cx16", "-smp", "1", "-m", "384"])
-            .args(["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-nic", "none"])
-            .args(["-device", "virtio-rng-pci", "-serial", "stdio"])
+        let base = guest::base(self.arch)?;
+        let mut qemu = self.arch.qemu(384);
+        qemu.args(["-nic", "none", "-serial", "stdio"])
             .arg("-kernel")
             .arg(&base.linux)
             .arg("-initrd")
             .arg(&initrd)
-            .args(["-append", KERNEL_OPTIONS])
+            .args(["-append", &format!("{KERNEL_OPTIONS} {}", self.arch.kernel_options())])
             .args(&self.disk)
             .args(["-device", "virtio-blk-pci,drive=disk"]);
         if let Some(states) = self.states {
@@ -114,7 +113,7 @@ impl Tiny<'_> {
     }
 
     fn initrd(&self) -> Result<PathBuf> {
-        let programs = workspace::static_programs()?;
+        let programs = workspace::static_programs(self.arch)?;
         let mut entries: Vec<(String, cpio::Entry)> = Vec::new();
         for folder in ["bin", "job", "var", "etc", "etc/ralph-health-check", "etc/ralph-health-check/checks.d"] {
             entries.push((folder.to_owned(), cpio::Entry::Dir));
@@ -127,37 +126,28 @@ impl Tiny<'_> {
         let StaticPrograms { update, boot_guard, health_check, cuts_guest, .. } = &programs;
         for program in [update, boot_guard, health_check, cuts_guest] {
             let name = program.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            entries.push((format!("bin/{name}"), cpio::Entry::File(guest::stripped(program, self.dir)?)));
+            entries.push((format!("bin/{name}"), cpio::Entry::File(guest::stripped(self.arch, program, self.dir)?)));
         }
         for (name, path) in self.files {
             let content = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
             entries.push((format!("job/{name}"), cpio::Entry::File(content)));
         }
-        entries.push(("bin/fsck.vfat".to_owned(), cpio::Entry::File(fsck()?)));
+        let guest::Base { fsck_vfat, initrd, .. } = guest::base(self.arch)?;
+        let read = |path: &Path| std::fs::read(path).with_context(|| format!("cannot read {}", path.display()));
+        // It needs the C library and nothing else, which the shared initrd has.
+        entries.push(("bin/fsck.vfat".to_owned(), cpio::Entry::File(read(&fsck_vfat)?)));
         let mut archive = Vec::new();
         cpio::write(&mut archive, &entries)?;
-        let shared = guest::base()?.initrd;
-        archive.extend(std::fs::read(&shared).with_context(|| format!("cannot read {}", shared.display()))?);
+        archive.extend(read(&initrd)?);
         let path = self.dir.join("tiny-initrd");
         std::fs::write(&path, archive).with_context(|| format!("cannot write {}", path.display()))?;
         Ok(path)
     }
 }
 
-/// The host's program: it needs the C library and nothing else, which the shared initrd has.
-fn fsck() -> Result<Vec<u8>> {
-    let program = setup::find("fsck.vfat").context("there is no fsck.vfat")?;
-    let needed = setup::run(setup::command("readelf").arg("-d").arg(&program))?;
-    let needed = String::from_utf8_lossy(&needed).into_owned();
-    let libraries: Vec<&str> = needed.lines().filter(|line| line.contains("(NEEDED)")).collect();
-    ensure!(libraries.iter().all(|line| line.contains("[libc.so.6]")), "{} needs {libraries:?}", program.display());
-    std::fs::read(&program).with_context(|| format!("cannot read {}", program.display()))
-}
-
 /// Runs QEMU to its end and gives the console's lines.
 pub(super) fn talk(mut qemu: Command, timeout: Duration, line: &mut dyn FnMut(&str)) -> Result<Vec<String>> {
-    let mut child =
-        Running(qemu.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().context("cannot start qemu-system-x86_64")?);
+    let mut child = Running(qemu.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().context("cannot start QEMU")?);
     let console = child.0.stdout.take().context("QEMU has no standard output")?;
     let (sender, receiver) = channel();
     std::thread::spawn(move || {
@@ -182,7 +172,7 @@ pub(super) fn talk(mut qemu: Command, timeout: Duration, line: &mut dyn FnMut(&s
     }
     let status = child.0.wait().context("waiting for QEMU")?;
     if !status.success() {
-        bail!("qemu-system-x86_64: {status}\n{}", said.join("\n"));
+        bail!("QEMU: {status}\n{}", said.join("\n"));
     }
     Ok(said)
 }

@@ -18,6 +18,7 @@ use super::flow::{Flow, Op};
 use super::record::{Recording, commented};
 use super::states::States;
 use super::tiny::{Tiny, plain_disk};
+use crate::arch::Arch;
 use crate::setup::{self, run};
 
 /// How long one state may take, with a busy compiler beside the guest.
@@ -59,7 +60,8 @@ pub fn work(recording: &Recording, only: Option<&str>) -> Result<Vec<Worked>> {
     let files: Vec<(&str, &Path)> = files.iter().map(|(name, path)| (*name, path.as_path())).collect();
     let timeout = Duration::from_secs(600) + PATIENCE * u32::try_from(count)?;
     let states = recording.states();
-    let tiny = Tiny { disk: plain_disk(&disk), states: Some(&states), job: &job, files: &files, dir: &dir, timeout };
+    let (arch, under_test) = (Arch::of_disk(&disk)?, plain_disk(&disk));
+    let tiny = Tiny { arch, disk: under_test, states: Some(&states), job: &job, files: &files, dir: &dir, timeout };
     let mut worked = Vec::new();
     let said = tiny.run(&mut |line| worked.extend(parse(line)))?;
     std::fs::write(dir.join("console.txt"), said.join("\n"))?;
@@ -75,7 +77,8 @@ pub fn work(recording: &Recording, only: Option<&str>) -> Result<Vec<Worked>> {
 pub fn run_on(disk: &Path, flow: &Flow, op: &Op, slot: &str, dir: &Path) -> Result<()> {
     let job = json!({ "mode": "record", "slot": slot, "op": flow.job(op), "keep": {} });
     let timeout = Duration::from_secs(600);
-    let tiny = Tiny { disk: plain_disk(disk), states: None, job: &job, files: &[], dir, timeout };
+    let (arch, disk) = (Arch::of_disk(disk)?, plain_disk(disk));
+    let tiny = Tiny { arch, disk, states: None, job: &job, files: &[], dir, timeout };
     tiny.run(&mut |_| {}).map(drop)
 }
 
@@ -97,7 +100,7 @@ pub(super) fn kept(base: &Path, flow: &Flow) -> Result<Value> {
         kept.insert(path.to_string(), Value::from(hex(&digest)));
         Ok(())
     };
-    for path in ["EFI/BOOT/BOOTX64.EFI", LOADER_CONF] {
+    for path in [&Arch::of_disk(base)?.loader_path(), LOADER_CONF] {
         keep(&mut esp, &path.parse()?)?;
     }
     let foreign = |name: &str| name.parse::<EntryName>().is_err();

@@ -5,12 +5,13 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, ensure};
 
 use super::{cached, fingerprint, initrd, initrd_systemd, mirror::mirror, put, remove};
+use crate::arch::Arch;
 use crate::setup;
 
-/// What the base consists of. All paths lie in the cache and must not be written to.
+/// What the base of an architecture's guests consists of. All paths lie in the cache and must not be written to.
 #[derive(Clone, Debug)]
 pub struct Base {
     /// The root file system as a folder.
@@ -25,11 +26,13 @@ pub struct Base {
     pub initrd_that_prints: PathBuf,
     /// systemd-boot 257 (Debian 13).
     pub loader: PathBuf,
+    /// `fsck.vfat`, which needs the C library alone.
+    pub fsck_vfat: PathBuf,
 }
 
 const PACKAGES: &str = "systemd-sysv,systemd,udev,dbus,kmod,util-linux,mount,dash,coreutils,grep,sed,procps,\
     base-files,libc-bin,cryptsetup-bin,systemd-cryptsetup,busybox-static,kexec-tools,systemd-boot-efi,systemd-boot,\
-    linux-image-cloud-amd64";
+    dosfstools,linux-image-cloud-";
 
 /// Everything but the programs that are needed to run. `var` is a partition of its own, `boot` the ESP's business.
 const TRIM: &[&str] = &[
@@ -63,11 +66,15 @@ const TRIM: &[&str] = &[
     "usr/lib/udev/hwdb.bin",
     "usr/lib/udev/hwdb.d",
     "usr/lib/x86_64-linux-gnu/gconv",
+    "usr/lib/aarch64-linux-gnu/gconv",
     "usr/share/*",
     "usr/bin/bashbug",
     "usr/bin/systemd-analyze",
     "usr/sbin/cryptsetup",
     "usr/sbin/integritysetup",
+    "usr/sbin/fatlabel",
+    "usr/sbin/fsck.fat",
+    "usr/sbin/mkfs.fat",
     "var/*",
 ];
 
@@ -80,7 +87,7 @@ const KEPT: &[&str] = &[
     "usr/lib/tmpfiles.d/var.conf",
 ];
 
-/// Modules of the running system (the initrd's are in `initrd`), with what they need.
+/// Modules of the running system besides the watchdog's (the initrd's are in `initrd`), with what they need.
 const MODULES: &[&str] = &[
     "vfat",
     "nls_cp437",
@@ -91,7 +98,6 @@ const MODULES: &[&str] = &[
     "virtio-rng",
     "overlay",
     "loop",
-    "i6300esb",
     "autofs4",
 ];
 
@@ -166,27 +172,28 @@ const ETC: &[(&str, &str)] = &[
     ("systemd/journald.conf", "[Journal]\nStorage=volatile\n"),
 ];
 
-/// Builds the base, once: later calls and later runs find it in the cache.
+/// Builds the base of `arch`, once: later calls and later runs find it in the cache.
 ///
 /// # Errors
 /// When a tool or the package mirror fails.
-pub fn base() -> Result<Base> {
-    static BUILT: OnceLock<std::result::Result<Base, String>> = OnceLock::new();
-    BUILT.get_or_init(|| find_base().map_err(|e| format!("{e:#}"))).clone().map_err(|e| anyhow!(e))
+pub fn base(arch: Arch) -> Result<Base> {
+    static BUILT: [OnceLock<std::result::Result<Base, String>>; 2] = [const { OnceLock::new() }; 2];
+    BUILT[arch as usize].get_or_init(|| find_base(arch).map_err(|e| format!("{e:#}"))).clone().map_err(|e| anyhow!(e))
 }
 
-fn find_base() -> Result<Base> {
+fn find_base(arch: Arch) -> Result<Base> {
     setup::ensure_tools()?;
-    let recipes = (initrd::RECIPE, initrd_systemd::RECIPE, include_str!("base.rs"));
+    let recipes = (initrd::RECIPE, initrd_systemd::RECIPE, include_str!("base.rs"), include_str!("../arch.rs"));
     let key = fingerprint(&((PACKAGES, TRIM, KEPT, MODULES, WANTS, MASKED, ETC), recipes));
-    let dir = cached("guest", &key, build)?;
+    let dir = cached(&format!("base-{arch}"), &key, |dir| build(arch, dir))?;
     Ok(Base {
         tree: dir.join("tree"),
         linux: dir.join("linux"),
         initrd: dir.join("initrd"),
         initrd_systemd: dir.join("initrd-systemd"),
         initrd_that_prints: dir.join("initrd-that-prints"),
-        loader: dir.join("systemd-bootx64.efi"),
+        loader: dir.join("systemd-boot.efi"),
+        fsck_vfat: dir.join("fsck.vfat"),
     })
 }
 
@@ -194,41 +201,49 @@ fn find_base() -> Result<Base> {
 ///
 /// # Errors
 /// When a tool or the package mirror fails.
-pub fn loader_252() -> Result<PathBuf> {
-    loader("bookworm")
+pub fn loader_252(arch: Arch) -> Result<PathBuf> {
+    loader(arch, "bookworm")
 }
 
 /// systemd-boot 257 (Debian 13), for tests that need nothing else of the base.
 ///
 /// # Errors
 /// When a tool or the package mirror fails.
-pub fn loader_257() -> Result<PathBuf> {
-    loader("trixie")
+pub fn loader_257(arch: Arch) -> Result<PathBuf> {
+    loader(arch, "trixie")
 }
 
-fn loader(suite: &str) -> Result<PathBuf> {
-    setup::ensure_tools()?;
-    let dir = cached(&format!("loader-{suite}"), "1", |dir| {
+/// Whoever asks has made sure of the tools: of the tests', or of the benchmark's.
+fn loader(arch: Arch, suite: &str) -> Result<PathBuf> {
+    let dir = cached(&format!("loader-{suite}-{arch}"), "1", |dir| {
         let tree = dir.join("tree");
-        debootstrap(suite, "systemd-boot-efi", &tree)?;
-        copy(&tree.join("usr/lib/systemd/boot/efi/systemd-bootx64.efi"), &dir.join("systemd-bootx64.efi"))?;
+        debootstrap(arch, suite, "systemd-boot-efi", &tree)?;
+        copy(&tree.join(arch.systemd_boot()), &dir.join("systemd-boot.efi"))?;
         remove(&tree)
     })?;
-    Ok(dir.join("systemd-bootx64.efi"))
+    Ok(dir.join("systemd-boot.efi"))
 }
 
-fn build(dir: &Path) -> Result<()> {
-    eprintln!("guest: building the base from Debian packages");
+fn build(arch: Arch, dir: &Path) -> Result<()> {
+    eprintln!("guest: building the base of {arch} from Debian packages");
     let full = dir.join("full");
-    debootstrap("trixie", PACKAGES, &full)?;
+    debootstrap(arch, "trixie", &format!("{PACKAGES}{}", arch.debian()), &full)?;
     let (version, linux) = kernel(&full)?;
     copy(&linux, &dir.join("linux"))?;
-    copy(&full.join("usr/lib/systemd/boot/efi/systemd-bootx64.efi"), &dir.join("systemd-bootx64.efi"))?;
-    initrd::build(&full, &version, dir)?;
-    initrd_systemd::build(&full, &version, dir)?;
+    copy(&full.join(arch.systemd_boot()), &dir.join("systemd-boot.efi"))?;
+    let fsck = full.join("usr/sbin/fsck.fat");
+    let needs = initrd::libraries(arch, &full, vec![fsck.clone()])?;
+    let c_library = |path: &PathBuf| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        name == "libc.so.6" || name.starts_with("ld-linux")
+    };
+    ensure!(needs.iter().all(c_library), "fsck.vfat needs more than the C library: {needs:?}");
+    copy(&fsck, &dir.join("fsck.vfat"))?;
+    initrd::build(arch, &full, &version, dir)?;
+    initrd_systemd::build(arch, &full, &version, dir)?;
 
     let modules = dir.join("modules");
-    initrd::install_modules(&full, &version, MODULES, &modules)?;
+    initrd::install_modules(&full, &version, &initrd::with_watchdog(arch, MODULES), &modules)?;
     trim(&full)?;
     let kept = full.join("usr/lib/modules").join(&version);
     std::fs::create_dir_all(&kept)?;
@@ -244,10 +259,12 @@ fn build(dir: &Path) -> Result<()> {
 
 /// Unpacks `packages` of `suite` and what they need into `tree`. No maintainer script runs, so this works as root in a
 /// plain chroot and as a user alike.
-fn debootstrap(suite: &str, packages: &str, tree: &Path) -> Result<()> {
+fn debootstrap(arch: Arch, suite: &str, packages: &str, tree: &Path) -> Result<()> {
     let tar = tree.with_extension("tar");
     let mut command = setup::command("mmdebstrap");
-    command.args(["--quiet", "--variant=extract", "--architectures=amd64"]).arg(format!("--include={packages}"));
+    command.args(["--quiet", "--variant=extract"]).arg(format!("--architectures={}", arch.debian()));
+    // Links such as /bin stand before packages are unpacked over them, whether or not their scripts could run here.
+    command.arg("--hook-dir=/usr/share/mmdebstrap/hooks/merged-usr").arg(format!("--include={packages}"));
     if setup::is_root() {
         command.arg("--mode=root");
     }

@@ -9,6 +9,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use super::base::copy;
 use super::cpio::{self, Entry};
 use super::put;
+use crate::arch::Arch;
 use crate::setup;
 
 const INIT: &str = include_str!("../../guest/init");
@@ -26,16 +27,16 @@ poweroff -f
 pub(super) const RECIPE: &[&str] = &[INIT, INIT_THAT_PRINTS, include_str!("initrd.rs"), include_str!("cpio.rs")];
 
 /// Needed to reach the root (the rest of what a slot and VAR need is built into the kernel), to mark an entry bad on the
-/// ESP, and to have a watchdog as soon as systemd asks for one.
+/// ESP. Besides, the watchdog's, to have one as soon as systemd asks for it.
 pub(super) const MODULES: &[&str] =
-    &["virtio_blk", "dm-verity", "erofs", "vfat", "nls_cp437", "nls_ascii", "nls_utf8", "efivarfs", "i6300esb"];
+    &["virtio_blk", "dm-verity", "erofs", "vfat", "nls_cp437", "nls_ascii", "nls_utf8", "efivarfs"];
 
 /// Applets that the scripts use.
 const APPLETS: &[&str] =
     &["basename", "cat", "dirname", "insmod", "mount", "poweroff", "readlink", "sh", "sleep", "switch_root", "sync"];
 
 /// Builds `initrd` (the shared part) and `initrd-that-prints` in `dir` from the programs and modules in `tree`.
-pub(super) fn build(tree: &Path, version: &str, dir: &Path) -> Result<()> {
+pub(super) fn build(arch: Arch, tree: &Path, version: &str, dir: &Path) -> Result<()> {
     let mut entries = shell(tree)?;
     let printing = entries.len();
     entries.push(("init".into(), Entry::File(INIT_THAT_PRINTS.into())));
@@ -44,7 +45,7 @@ pub(super) fn build(tree: &Path, version: &str, dir: &Path) -> Result<()> {
 
     entries.push(("init".into(), Entry::File(INIT.into())));
     let modules = dir.join("initrd-modules");
-    install_modules(tree, version, MODULES, &modules)?;
+    install_modules(tree, version, &with_watchdog(arch, MODULES), &modules)?;
     entries.push(("modules".into(), Entry::Dir));
     let order = lines(&modules.join("order"))?;
     for name in order.iter().map(String::as_str).chain(["order"]) {
@@ -53,17 +54,20 @@ pub(super) fn build(tree: &Path, version: &str, dir: &Path) -> Result<()> {
     }
     super::remove(&modules)?;
 
-    for folder in ["lib64", "usr", "usr/lib", "usr/lib/x86_64-linux-gnu"] {
+    let folder = format!("usr/lib/{}", arch.multiarch());
+    for folder in ["usr", "usr/lib", "usr/lib64", &folder] {
         entries.push((folder.into(), Entry::Dir));
     }
-    entries.push(("lib".into(), Entry::Link("usr/lib".into())));
+    for folder in ["lib", "lib64"] {
+        entries.push((folder.into(), Entry::Link(format!("usr/{folder}"))));
+    }
     let programs = ["blkid", "veritysetup"].map(|name| (name, tree.join("usr/sbin").join(name)));
-    for library in libraries(tree, programs.iter().map(|(_, path)| path.clone()).collect())? {
+    for library in libraries(arch, tree, programs.iter().map(|(_, path)| path.clone()).collect())? {
         let name = library.file_name().unwrap_or_default().to_string_lossy();
         let place = if name.starts_with("ld-linux") {
-            format!("lib64/{name}")
+            format!("usr/{}", arch.dynamic_linker())
         } else {
-            format!("usr/lib/x86_64-linux-gnu/{name}")
+            format!("{folder}/{name}")
         };
         entries.push((place, Entry::File(std::fs::read(&library)?)));
     }
@@ -116,6 +120,11 @@ pub(super) fn pack(entries: &[(String, Entry)], path: &Path) -> Result<()> {
     Ok(())
 }
 
+/// These modules and the watchdog's.
+pub(super) fn with_watchdog(arch: Arch, modules: &[&'static str]) -> Vec<&'static str> {
+    modules.iter().copied().chain([arch.watchdog_module()]).collect()
+}
+
 /// Copies `wanted` modules of `tree` and what they need, uncompressed, into `dir`, and writes their file names, in
 /// the order in which they can be loaded, to `dir/order`.
 pub(super) fn install_modules(tree: &Path, version: &str, wanted: &[&str], dir: &Path) -> Result<()> {
@@ -154,8 +163,9 @@ pub(super) fn install_modules(tree: &Path, version: &str, wanted: &[&str], dir: 
 }
 
 /// The shared libraries that the programs `open` need, as files of `tree`.
-pub(super) fn libraries(tree: &Path, mut open: Vec<PathBuf>) -> Result<BTreeSet<PathBuf>> {
-    let folders = ["lib/x86_64-linux-gnu", "lib/x86_64-linux-gnu/systemd", "lib64"].map(|f| tree.join("usr").join(f));
+pub(super) fn libraries(arch: Arch, tree: &Path, mut open: Vec<PathBuf>) -> Result<BTreeSet<PathBuf>> {
+    let folder = tree.join("usr/lib").join(arch.multiarch());
+    let folders = [folder.clone(), folder.join("systemd")];
     let mut found = BTreeSet::new();
     while let Some(file) = open.pop() {
         let text = setup::run(setup::command("readelf").arg("-d").arg(&file))?;

@@ -8,8 +8,9 @@ use anyhow::{Context, Result};
 
 use super::base::{copy, link};
 use super::cpio::Entry;
-use super::initrd::{MODULES, install_modules, libraries, pack};
+use super::initrd::{MODULES, install_modules, libraries, pack, with_watchdog};
 use super::{put, remove};
+use crate::arch::Arch;
 use crate::{setup, workspace};
 
 /// Its name, as its systemd says it at the start.
@@ -42,7 +43,6 @@ const LINKS: &[(&str, &str)] = &[
     ("usr/sbin", "sbin"),
     ("usr/lib", "lib"),
     ("usr/lib64", "lib64"),
-    ("../lib/x86_64-linux-gnu/ld-linux-x86-64.so.2", "usr/lib64/ld-linux-x86-64.so.2"),
     ("../../bin/udevadm", "usr/lib/systemd/systemd-udevd"),
     ("system-generators/systemd-fstab-generator", "usr/lib/systemd/systemd-sysroot-fstab-check"),
     ("../bin/kmod", "usr/sbin/modprobe"),
@@ -112,7 +112,7 @@ const FEW: &str = "[Service]\nExecStart=\nExecStart=-udevadm trigger --type=all 
 pub(super) const RECIPE: &str = include_str!("initrd_systemd.rs");
 
 /// Builds `initrd-systemd` in `dir` from the untrimmed `tree`.
-pub(super) fn build(tree: &Path, version: &str, dir: &Path) -> Result<()> {
+pub(super) fn build(arch: Arch, tree: &Path, version: &str, dir: &Path) -> Result<()> {
     let root = dir.join("initrd-systemd-root");
     std::fs::create_dir(&root).with_context(|| format!("cannot create {}", root.display()))?;
     let take = |path: &str| -> Result<()> {
@@ -125,16 +125,19 @@ pub(super) fn build(tree: &Path, version: &str, dir: &Path) -> Result<()> {
     }
     let mut open: Vec<PathBuf> = PROGRAMS.iter().map(|path| tree.join(path)).collect();
     for name in OPENED_LATER {
-        let path = format!("usr/lib/x86_64-linux-gnu/{name}");
+        let path = format!("usr/lib/{}/{name}", arch.multiarch());
         take(&path)?;
         open.push(tree.join(path));
     }
-    for library in libraries(tree, open)? {
+    for library in libraries(arch, tree, open)? {
         take(&library.strip_prefix(tree)?.to_string_lossy())?;
     }
     for (to, at) in LINKS {
         link(to, &root.join(at))?;
     }
+    let linker = Path::new(arch.dynamic_linker());
+    let name = linker.file_name().unwrap_or_default().to_string_lossy();
+    link(&format!("/usr/lib/{}/{name}", arch.multiarch()), &root.join("usr").join(linker))?;
     for name in UDEV_RULES {
         take(&format!("usr/lib/udev/rules.d/{name}"))?;
     }
@@ -149,9 +152,10 @@ pub(super) fn build(tree: &Path, version: &str, dir: &Path) -> Result<()> {
 
     let modules = root.join("usr/lib/modules");
     std::fs::create_dir(&modules)?;
-    install_modules(tree, version, MODULES, &modules.join(version))?;
+    let wanted = with_watchdog(arch, MODULES);
+    install_modules(tree, version, &wanted, &modules.join(version))?;
     setup::run(setup::command("depmod").arg("-b").arg(&root).arg(version))?;
-    put(&root.join("usr/lib/modules-load.d/root.conf"), MODULES.join("\n") + "\n")?;
+    put(&root.join("usr/lib/modules-load.d/root.conf"), wanted.join("\n") + "\n")?;
 
     for (name, content) in [
         ("initrd-release", OS_RELEASE),

@@ -21,6 +21,19 @@ pub fn mirror() -> String {
     texts.iter().find_map(|text| debian_uri(text)).unwrap_or_else(|| DEFAULT.to_owned())
 }
 
+/// The archive of security updates: `RALPH_DEBIAN_SECURITY_MIRROR`, else the one beside the [`mirror`].
+pub fn security_mirror() -> String {
+    std::env::var("RALPH_DEBIAN_SECURITY_MIRROR").unwrap_or_else(|_| security(&mirror()))
+}
+
+/// The security archive beside `mirror`, as most mirrors have it; the public one where the name tells nothing.
+fn security(mirror: &str) -> String {
+    match mirror.trim_end_matches('/').strip_suffix("/debian") {
+        Some(base) => format!("{base}/debian-security"),
+        None => "http://deb.debian.org/debian-security".to_owned(),
+    }
+}
+
 /// The first archive in `text` (one-line or deb822) that looks like Debian's main one.
 fn debian_uri(text: &str) -> Option<String> {
     text.lines()
@@ -48,6 +61,13 @@ mod tests {
         assert_eq!(debian_uri(one_line).as_deref(), Some("http://m.example/debian"));
         let deb822 = "Types: deb\nURIs: https://deb.example/debian\nSuites: trixie\nComponents: main\n";
         assert_eq!(debian_uri(deb822).as_deref(), Some("https://deb.example/debian"));
+    }
+
+    #[test]
+    fn the_security_archive_is_looked_for_beside_the_mirror() {
+        assert_eq!(security("http://m.example/debian"), "http://m.example/debian-security");
+        assert_eq!(security("https://m.example/debian/"), "https://m.example/debian-security");
+        assert_eq!(security("http://m.example/snapshot"), "http://deb.debian.org/debian-security");
     }
 
     #[test]

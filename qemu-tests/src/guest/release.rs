@@ -7,8 +7,9 @@ use anyhow::{Context, Result};
 use super::base::{BLESS_BOOT, Base, base, copy, pull_in};
 use super::checks::{FOLDER as CHECKS, impatient_checks, shipped, shipped_files};
 use super::{initrd, initrd_systemd, put, remove};
+use crate::arch::Arch;
 use crate::setup;
-use crate::workspace::Programs;
+use crate::workspace::{GuestPrograms, HostPrograms};
 
 /// Same for every image, so that equal trees give equal images.
 const EROFS_UUID: &str = "7261ffff-7068-4f53-8000-000000000000";
@@ -20,7 +21,7 @@ const UNITS: &[(&str, &str, &str)] = &[
     ("ralphd.service", "multi-user.target", include_str!("../../guest/units/ralphd.service")),
 ];
 
-/// A version of the operating system, as a release engineer would describe it.
+/// A version of the operating system, as a release engineer would describe it, for whatever architecture.
 #[derive(Clone, Debug)]
 pub struct Release {
     /// The version, as in `os-release`.
@@ -156,19 +157,19 @@ impl Release {
         self
     }
 
-    /// Builds it in `dir`, with `programs` inside; `extra` are further files (path in the root, content), which a
+    /// Builds it for `arch` in `dir`, with `programs` inside; `extra` are further files (path in the root, content), which a
     /// release's own changes win over.
     ///
     /// # Errors
     /// When a tool fails.
-    pub fn build(&self, programs: &Programs, extra: &[(&str, &[u8])], dir: &Path) -> Result<Built> {
-        let base = base()?;
+    pub fn build(&self, arch: Arch, programs: &GuestPrograms, extra: &[(&str, &[u8])], dir: &Path) -> Result<Built> {
+        let base = base(arch)?;
         std::fs::create_dir_all(dir)?;
         let tree = dir.join("tree");
         remove(&tree)?;
         // Hard links: a new version is a few files beside the shared ones.
         setup::run(setup::command("cp").args(["--archive", "--link"]).arg(&base.tree).arg(&tree))?;
-        self.add(&tree, programs)?;
+        self.add(arch, &tree, programs)?;
         for (path, content) in extra {
             put(&tree.join(path), content)?;
         }
@@ -185,7 +186,7 @@ impl Release {
                 .arg(&tree),
         )?;
         remove(&tree)?;
-        let initrd = self.initrd(&base, programs, dir)?;
+        let initrd = self.initrd(arch, &base, programs, dir)?;
         Ok(Built { root, linux: base.linux, initrd })
     }
 
@@ -193,15 +194,16 @@ impl Release {
     ///
     /// # Errors
     /// When a file cannot be read.
-    pub fn fingerprint(&self, programs: &Programs) -> Result<String> {
-        let base = base()?;
+    pub fn fingerprint(&self, arch: Arch, host: &HostPrograms, programs: &GuestPrograms) -> Result<String> {
+        let base = base(arch)?;
         let mut parts: Vec<Vec<u8>> = vec![format!("{self:?} {UNITS:?} {base:?}").into_bytes()];
+        parts.push(arch.kernel_options().into_bytes());
         let all = [
             &programs.update,
             &programs.health_check,
             &programs.sandbox,
             &programs.boot_guard,
-            &programs.image,
+            &host.image,
             &programs.ralphd,
             &programs.agent,
         ];
@@ -221,7 +223,7 @@ impl Release {
         Ok(super::fingerprint(&(parts, impatient_checks()?)))
     }
 
-    fn initrd(&self, base: &Base, programs: &Programs, dir: &Path) -> Result<PathBuf> {
+    fn initrd(&self, arch: Arch, base: &Base, programs: &GuestPrograms, dir: &Path) -> Result<PathBuf> {
         let flavour = match self.initrd {
             Initrd::Works | Initrd::Systemd => None,
             Initrd::HangsBeforeGuard => Some("hangs-before-guard"),
@@ -230,7 +232,7 @@ impl Release {
             Initrd::VarReadOnly => Some("var-read-only"),
         };
         let guard = dir.join("ralph-boot-guard");
-        strip(&programs.boot_guard, &guard)?;
+        strip(arch, &programs.boot_guard, &guard)?;
         let path = dir.join("initrd");
         if self.initrd == Initrd::Systemd {
             initrd::assemble(&base.initrd_systemd, &initrd_systemd::guard(&guard)?, &path)?;
@@ -240,7 +242,7 @@ impl Release {
         Ok(path)
     }
 
-    fn add(&self, tree: &Path, programs: &Programs) -> Result<()> {
+    fn add(&self, arch: Arch, tree: &Path, programs: &GuestPrograms) -> Result<()> {
         let version = &self.version;
         put(
             &tree.join("usr/lib/os-release"),
@@ -254,7 +256,7 @@ impl Release {
             (&programs.ralphd, "ralphd"),
             (&programs.agent, "guest-agent"),
         ] {
-            strip(program, &tree.join("usr/bin").join(name))?;
+            strip(arch, program, &tree.join("usr/bin").join(name))?;
         }
         let units = tree.join("usr/lib/systemd/system");
         for (name, target, content) in UNITS {
@@ -282,17 +284,17 @@ impl Change {
 }
 
 /// Copies a program without debug information: it is most of its size, and the guest hashes every byte.
-fn strip(program: &Path, to: &Path) -> Result<()> {
+fn strip(arch: Arch, program: &Path, to: &Path) -> Result<()> {
     remove(to)?;
-    setup::run(setup::command("strip").arg("-o").arg(to).arg(program))
+    setup::run(arch.binutils("strip").arg("-o").arg(to).arg(program))
         .with_context(|| format!("cannot put {} into the guest", program.display()))?;
     Ok(())
 }
 
 /// The bytes of a program without debug information; `dir` is for a file in between.
-pub(crate) fn stripped(program: &Path, dir: &Path) -> Result<Vec<u8>> {
+pub(crate) fn stripped(arch: Arch, program: &Path, dir: &Path) -> Result<Vec<u8>> {
     let path = dir.join("stripped");
-    strip(program, &path)?;
+    strip(arch, program, &path)?;
     let bytes = std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
     remove(&path)?;
     Ok(bytes)

@@ -8,22 +8,26 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 
 use super::{qemu, slots, vars_of};
+use crate::arch::Arch;
 use crate::setup;
 
-/// Starts the firmware on the first of `disks` (raw, written to) and waits until the machine turns itself off. Gives what
-/// was written to the debug port, I/O port 0xe9. `dir` is for what belongs to this machine: the firmware's variables,
+/// Starts the firmware of `arch` on the first of `disks` (raw, written to) and waits until the machine turns itself off.
+/// Gives what was written to the debug port: I/O port 0xe9 on a PC, semihosting on Arm. `dir` is for what belongs to this machine: the firmware's variables,
 /// which stay from one start to the next, and the consoles.
 ///
 /// # Errors
 /// When QEMU does not start, or the machine does not turn itself off within `timeout`; with what it said.
-pub fn run_bare(disks: &[PathBuf], dir: &Path, timeout: Duration) -> Result<String> {
+pub fn run_bare(arch: Arch, disks: &[PathBuf], dir: &Path, timeout: Duration) -> Result<String> {
     setup::ensure_tools()?;
     let _slot = slots::take();
     let (console, debug) = (dir.join("console.txt"), dir.join("debug.txt"));
-    let mut qemu = qemu::machine(&vars_of(dir)?);
+    let mut qemu = arch.qemu_with_firmware(qemu::MEMORY, &vars_of(arch, dir)?);
     qemu.arg("-serial").arg(format!("file:{}", console.display()));
     qemu.arg("-chardev").arg(format!("file,id=debug,path={}", debug.display()));
-    qemu.args(["-device", "isa-debugcon,iobase=0xe9,chardev=debug"]);
+    qemu.args(match arch {
+        Arch::X86_64 => ["-device", "isa-debugcon,iobase=0xe9,chardev=debug"],
+        Arch::Aarch64 => ["-semihosting-config", "enable=on,target=native,chardev=debug"],
+    });
     for (n, disk) in disks.iter().enumerate() {
         qemu.arg("-drive").arg(format!("if=none,id=disk{n},format=raw,cache=unsafe,file={}", disk.display()));
         let first = if n == 0 { ",bootindex=0" } else { "" };
@@ -32,7 +36,7 @@ pub fn run_bare(disks: &[PathBuf], dir: &Path, timeout: Duration) -> Result<Stri
     let errors = dir.join("qemu.txt");
     let file = File::create(&errors).with_context(|| format!("cannot create {}", errors.display()))?;
     let child = qemu.stdin(Stdio::null()).stdout(Stdio::null()).stderr(file).spawn();
-    let ended = wait(child.context("cannot start qemu-system-x86_64")?, timeout)?;
+    let ended = wait(child.context("cannot start QEMU")?, timeout)?;
     let said = |path: &Path| String::from_utf8_lossy(&std::fs::read(path).unwrap_or_default()).into_owned();
     if !ended {
         bail!("the machine did not turn itself off in {timeout:?}\n{}\n{}", said(&errors), said(&debug));

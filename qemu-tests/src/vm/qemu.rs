@@ -9,7 +9,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 
 use crate::agent::PORT;
-use crate::setup;
+use crate::arch::Arch;
+
+/// MiB that a guest with systemd has.
+pub(super) const MEMORY: u32 = 512;
 
 /// A process that was just started, and what leads out of it.
 #[derive(Debug)]
@@ -20,27 +23,26 @@ pub(super) struct Started {
 }
 
 /// Starts QEMU on `disk` with the firmware's variables in `vars`; it ends when the guest resets or turns itself off.
-pub(super) fn start(disk: &Path, vars: &Path) -> Result<Started> {
+pub(super) fn start(arch: Arch, disk: &Path, vars: &Path) -> Result<Started> {
     let socket = socket_path();
-    let mut child = command(disk, vars, &socket)
+    let mut child = command(arch, disk, vars, &socket)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::inherit())
         .spawn()
-        .context("cannot start qemu-system-x86_64")?;
+        .context("cannot start QEMU")?;
     let console = child.stdout.take().context("QEMU has no standard output")?;
     let agent = connect(&socket, &mut child)?;
     Ok(Started { child, console, agent })
 }
 
-fn command(disk: &Path, vars: &Path, socket: &Path) -> Command {
-    let mut qemu = machine(vars);
-    qemu.args([
+fn command(arch: Arch, disk: &Path, vars: &Path, socket: &Path) -> Command {
+    let mut qemu = arch.qemu_with_firmware(MEMORY, vars);
+    if arch == Arch::X86_64 {
         // A watchdog, as a machine in a rack has one.
-        "-device",
-        "i6300esb",
-        "-action",
-        "watchdog=reset",
+        qemu.args(["-device", "i6300esb", "-action", "watchdog=reset"]);
+    }
+    qemu.args([
         "-netdev",
         "user,id=net",
         "-device",
@@ -62,38 +64,6 @@ fn command(disk: &Path, vars: &Path, socket: &Path) -> Command {
     qemu
 }
 
-/// Firmware, processor and memory, alike for all machines.
-pub(super) fn machine(vars: &Path) -> Command {
-    let mut qemu = setup::command("qemu-system-x86_64");
-    qemu.args([
-        "-machine",
-        "q35,smm=off,sata=off,usb=off,smbus=off,hpet=off,i8042=off,vmport=off",
-        // A KVM that is there need not work, and one machine's timing should be every machine's.
-        "-accel",
-        "tcg,thread=multi",
-        // QEMU 7.2 loses a guest's flags around cmpxchg16b now and then, and kernels from 6.12 on use it in every
-        // allocation: one boot in three died of it.
-        "-cpu",
-        "Nehalem,-cx16",
-        "-smp",
-        "1",
-        "-m",
-        "512",
-        "-nodefaults",
-        "-no-user-config",
-        "-no-reboot",
-        "-display",
-        "none",
-        "-device",
-        "virtio-rng-pci",
-    ]);
-    qemu.arg("-drive")
-        .arg(format!("if=pflash,format=raw,unit=0,readonly=on,file={}", setup::OVMF_CODE))
-        .arg("-drive")
-        .arg(format!("if=pflash,format=raw,unit=1,cache=unsafe,file={}", vars.display()));
-    qemu
-}
-
 /// In the temporary folder: a socket's path has at most 107 bytes, and a build folder's may be long.
 fn socket_path() -> PathBuf {
     static NUMBER: AtomicU32 = AtomicU32::new(0);
@@ -112,7 +82,7 @@ fn connect(socket: &Path, qemu: &mut Child) -> Result<UnixStream> {
             }
             Err(error) => {
                 if let Some(status) = qemu.try_wait().context("waiting for QEMU")? {
-                    bail!("qemu-system-x86_64 ended at once: {status}");
+                    bail!("QEMU ended at once: {status}");
                 }
                 if Instant::now() > end {
                     let _ = qemu.kill();

@@ -4,13 +4,12 @@ use std::fs::File;
 
 use anyhow::{Context, Result};
 use boot_entries::loader::{Candidate, Outcome};
-use boot_entries::{EntryArchitecture, EntryName, Esp, EspState, ImageEsp, Prediction, Release};
+use boot_entries::{EntryName, Esp, EspState, ImageEsp, Prediction, Release};
 use disk_layout::{DiskLayout, FileWindow, LayoutError};
 use qemu_tests::loaders::{Place, Ran, VOLUME_LEN};
 
+use crate::ARCH;
 use crate::state::{ENTRIES, Expect, State};
-
-const X64: EntryArchitecture = EntryArchitecture::X64;
 
 /// An ESP as the product read it before the loader ran.
 pub struct Before {
@@ -24,7 +23,7 @@ impl Before {
     pub fn read(place: &Place, state: &State) -> Result<Self> {
         let mut esp = open(place)?;
         let read = EspState::read(&mut esp)?;
-        let prediction = read.predict(&state.loader_vars(), X64);
+        let prediction = read.predict(&state.loader_vars(), ARCH.entry());
         Ok(Self { state: read, prediction, listing: listing(&mut esp) })
     }
 }
@@ -59,10 +58,10 @@ pub fn compare(state: &State, release: Release, before: &Before, place: &Place, 
         return Ok(wrong);
     }
 
-    let candidates = before.state.candidates(release, X64);
+    let candidates = before.state.candidates(release, ARCH.entry());
     let listed: Vec<&String> = ran.entries.iter().filter(|id| !is_automatic(id)).collect();
     same("order", &candidates.iter().map(|candidate| &candidate.id).collect::<Vec<_>>(), &listed);
-    let chosen = match before.state.outcome(release, &state.loader_vars(), X64) {
+    let chosen = match before.state.outcome(release, &state.loader_vars(), ARCH.entry()) {
         Outcome::Boots(choice) => {
             let candidate = candidates.iter().find(|candidate| candidate.index == choice.index);
             Some((candidate.context("a choice that is no candidate")?, choice.name))
@@ -106,7 +105,7 @@ fn is_automatic(id: &str) -> bool {
 }
 
 fn ids(before: &Before, release: Release) -> Vec<String> {
-    before.state.candidates(release, X64).into_iter().map(|candidate| candidate.id).collect()
+    before.state.candidates(release, ARCH.entry()).into_iter().map(|candidate| candidate.id).collect()
 }
 
 fn first_id(before: &Before, release: Release) -> Option<String> {

@@ -2,6 +2,7 @@
 
 use power_cuts::rng::Rng;
 
+use crate::ARCH;
 use crate::state::{Expect, State};
 
 /// Tells these numbers from others of the same seed.
@@ -102,7 +103,8 @@ fn content(dice: &mut Dice) -> String {
             text += "\0";
         } else {
             // An empty value halts some loaders (LDR-10): none is made here.
-            text += &[dice.of(KEYS), dice.of(BLANKS), dice.of(VALUES), dice.of(LINE_ENDS)].concat();
+            let value = dice.of(VALUES).replace("x64", ARCH.efi()).replace("X64", &ARCH.efi().to_uppercase());
+            text += &[dice.of(KEYS), dice.of(BLANKS), &value, dice.of(LINE_ENDS)].concat();
         }
     }
     text

@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 
 use boot_entries::entry::Liveness;
-use boot_entries::{BootOptions, Entry, EntryArchitecture, EntryName, LoaderVars, OnCorruption, PayloadKind};
+use boot_entries::{BootOptions, Entry, EntryName, LoaderVars, OnCorruption, PayloadKind};
 use disk_layout::Slot;
 use qemu_tests::loaders::Volume;
+
+use crate::ARCH;
 
 /// Headless and without what the loader adds by itself, as ENT-60 has it.
 const CONF: &str = "timeout 0\neditor no\nauto-entries no\nauto-firmware no\nsecure-boot-enroll off\n";
@@ -164,7 +166,7 @@ impl State {
     /// The partition, with this loader.
     pub fn volume(&self, loader: &[u8], programs: &Programs) -> Volume {
         let vars: Vec<(&str, &str)> = self.vars.iter().map(|(name, value)| (*name, value.as_str())).collect();
-        let mut volume = Volume::with_loader(&self.name, loader, &vars);
+        let mut volume = Volume::with_loader(ARCH, &self.name, loader, &vars);
         fill(&mut volume, &self.files, programs);
         volume
     }
@@ -201,7 +203,7 @@ fn fill(volume: &mut Volume, files: &BTreeMap<String, Content>, programs: &Progr
 fn entry(name: EntryName, os_version: &str) -> Entry {
     Entry {
         title: "RalphOS".into(),
-        architecture: EntryArchitecture::X64,
+        architecture: ARCH.entry(),
         options: BootOptions {
             root_hash: [0x11; 32],
             partuuid: uuid::Uuid::from_u128(if name.slot == Slot::A { 0xa } else { 0xb }),

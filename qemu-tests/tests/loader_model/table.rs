@@ -1,7 +1,9 @@
 //! The states that the loader model is compared on, by subject.
 
 use boot_entries::entry::Liveness;
+use qemu_tests::arch::Arch;
 
+use crate::ARCH;
 use crate::state::{CONF_PATH, Expect, State};
 
 const A: &str = "ralphos-a-g1.conf";
@@ -152,6 +154,8 @@ fn twins() -> Vec<State> {
 /// LDR-1: what a line is.
 fn lines() -> Vec<State> {
     let s = State::new;
+    let this = ARCH.efi();
+    let other = if ARCH == Arch::X86_64 { Arch::Aarch64 } else { Arch::X86_64 }.efi();
     let one = |name: &str, content: &[u8]| s(name).ours(&[A]).entry("x.conf", [b"sort-key a\n", content].concat());
     vec![
         s("an inert trial").ours(&[A]).system(TRIAL, Liveness::Inert, "1.0.0"),
@@ -181,16 +185,21 @@ fn lines() -> Vec<State> {
         s("the last sort key").ours(&[A]).entry("x.conf", "sort-key a\nlinux /k\nsort-key zz\n"),
         one("a long line", format!("options {}\nlinux /k\n", "x".repeat(9000)).as_bytes()),
         one("a long file", format!("{}linux /k\n", "# comment\n".repeat(9000)).as_bytes()),
-        one("another architecture", b"linux /k\narchitecture aa64\n"),
-        one("this architecture", b"architecture X64\nlinux /k\n"),
+        one("another architecture", format!("linux /k\narchitecture {other}\n").as_bytes()),
+        one("this architecture", format!("architecture {}\nlinux /k\n", this.to_uppercase()).as_bytes()),
         one("an empty architecture", b"architecture \"\"\nlinux /k\n"),
-        one("another architecture, then this", b"architecture aa64\narchitecture x64\nlinux /k\n"),
+        one(
+            "another architecture, then this",
+            format!("architecture {other}\narchitecture {this}\nlinux /k\n").as_bytes(),
+        ),
     ]
 }
 
 /// LDR-1, LDR-6: what starts.
 fn kernels() -> Vec<State> {
     let s = State::new;
+    let this = ARCH.efi();
+    let another = format!("EFI/systemd/systemd-boot{this}.efi");
     let one = |name: &str, line: &str| s(name).ours(&[A]).entry("x+2-0.conf", format!("sort-key a\n{line}\n"));
     // How the firmware follows such a path is its own affair.
     let odd = |name: &str, line: &str| one(name, line).expect(Expect::Refusal);
@@ -218,11 +227,11 @@ fn kernels() -> Vec<State> {
         one("an efi key", "efi /k"),
         one("efi, then linux", "efi /missing\nlinux /k"),
         one("linux, then efi", "linux /k\nefi /missing"),
-        one("the loader itself", "efi /EFI/BOOT/BOOTX64.EFI"),
-        one("the loader itself, then a kernel", "efi \\efi\\boot//bootx64.efi\nlinux /k"),
+        one("the loader itself", &format!("efi /{}", ARCH.loader_path())),
+        one("the loader itself, then a kernel", &format!("efi \\efi\\boot//boot{this}.efi\nlinux /k")),
         one("the loader's path without a slash", "efi EFI/BOOT/MISSING.EFI"),
         one("beside the loader", "efi /EFI/BOOT/BOOTIA32.EFI").kernel("EFI/BOOT/BOOTIA32.EFI"),
-        one("another loader", "efi /EFI/systemd/systemd-bootx64.efi").kernel("EFI/systemd/systemd-bootx64.efi"),
+        one("another loader", &format!("efi /{another}")).kernel(&another),
     ]
 }
 

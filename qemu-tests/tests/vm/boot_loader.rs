@@ -5,10 +5,11 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
+use crate::{ARCH, scenario};
 use anyhow::{Context, Result, ensure};
 use qemu_tests::esp::Esp;
 use qemu_tests::guest;
-use qemu_tests::lab::{Lab, scenario};
+use qemu_tests::lab::Lab;
 use qemu_tests::setup::{command, run};
 use qemu_tests::vm::{BOOT_TIMEOUT, OnReset, Vm};
 
@@ -17,12 +18,12 @@ const STAGED: &str = "ralphos-b-g7+3-0.conf";
 
 #[test]
 fn systemd_boot_252_skips_an_inert_entry_and_one_byte_makes_it_live() -> Result<()> {
-    scenario("loader-252", |lab| inert_then_live(lab, &guest::loader_252()?))
+    scenario("loader-252", |lab| inert_then_live(lab, &guest::loader_252(ARCH)?))
 }
 
 #[test]
 fn systemd_boot_257_skips_an_inert_entry_and_one_byte_makes_it_live() -> Result<()> {
-    scenario("loader-257", |lab| inert_then_live(lab, &guest::base()?.loader))
+    scenario("loader-257", |lab| inert_then_live(lab, &guest::base(ARCH)?.loader))
 }
 
 fn inert_then_live(lab: &Lab, loader: &Path) -> Result<()> {
@@ -49,7 +50,7 @@ fn inert_then_live(lab: &Lab, loader: &Path) -> Result<()> {
 
 /// Boots once, and tells which entry's options the kernel was given.
 fn booted(lab: &Lab, disk: &Path) -> Result<String> {
-    let vm = Vm::start(disk, &lab.machine("machine")?, OnReset::Exit)?;
+    let vm = Vm::start(ARCH, disk, &lab.machine("machine")?, OnReset::Exit)?;
     let transcript = vm.wait_end(BOOT_TIMEOUT)?;
     let printed = transcript.lines().iter().find_map(|line| line.text.split_once("which="));
     let (_, slot) = printed.with_context(|| format!("no command line on the console:\n{}", transcript.last_boot()))?;
@@ -65,8 +66,8 @@ fn make_disk(lab: &Lab, loader: &Path) -> Result<(PathBuf, Esp)> {
     run(command("mkfs.vfat").args(["-F", "32", "-s", "1"]).arg(&volume))?;
     let esp = Esp::at(&volume, 0);
     esp.make_folders(&["EFI", "EFI/BOOT", "loader", "loader/entries", "ralphos", "ralphos/a", "ralphos/b"])?;
-    esp.copy_in(loader, "EFI/BOOT/BOOTX64.EFI")?;
-    let base = guest::base()?;
+    esp.copy_in(loader, &ARCH.loader_path())?;
+    let base = guest::base(ARCH)?;
     for (slot, generation, name, live_byte) in [("a", 1, COMMITTED, ' '), ("b", 7, STAGED, '#')] {
         esp.copy_in(&base.linux, &format!("ralphos/{slot}/g{generation}-linux"))?;
         esp.copy_in(&base.initrd_that_prints, &format!("ralphos/{slot}/g{generation}-initrd"))?;
@@ -76,9 +77,11 @@ fn make_disk(lab: &Lab, loader: &Path) -> Result<(PathBuf, Esp)> {
              title RalphOS\n\
              version {generation}-1.0.0\n\
              sort-key ralphos\n\
-             architecture x64\n\
-             options console=ttyS0 quiet which={slot}\n\
-             # ralphos-entry 1\n"
+             architecture {}\n\
+             options {} quiet which={slot}\n\
+             # ralphos-entry 1\n",
+            ARCH.efi(),
+            ARCH.kernel_options()
         );
         let file = lab.path(name);
         std::fs::write(&file, text)?;

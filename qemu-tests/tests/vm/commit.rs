@@ -4,9 +4,9 @@
 use std::time::Duration;
 
 use crate::common::{self, A, commits, fallen, update};
+use crate::scenario;
 use anyhow::{Context, Result, ensure};
 use qemu_tests::guest::Release;
-use qemu_tests::lab::scenario;
 use qemu_tests::machine::{Machine, Off};
 use qemu_tests::vm::BOOT_TIMEOUT;
 use serde_json::Value;
@@ -20,7 +20,7 @@ fn a_healthy_trial_is_committed_and_costs_so_much() -> Result<()> {
         let record = evidence(&mut machine, "g2-try1")?;
         assert_eq!(record["verdict"], "commit");
         print_costs(&mut machine)?;
-        // The watchdog that QEMU offers is armed (HLT-63).
+        // The watchdog is armed (HLT-63).
         assert_eq!(machine.vm.ok("cat /sys/class/watchdog/watchdog0/state")?.trim(), "active");
         // The guard's process has been told, and is gone (GRD-22).
         machine.vm.ok("! pgrep -f '^@ralph-boot-guard'")?;

@@ -1,9 +1,9 @@
 //! The doctor on a machine that runs: the firmware's own variables, the disk under the running system, the mounted ESP
 //! (specs/doctor.md).
 
+use crate::scenario;
 use anyhow::{Context, Result};
 use qemu_tests::guest::Release;
-use qemu_tests::lab::scenario;
 use qemu_tests::machine::{Machine, Off};
 use qemu_tests::setup::{command, run};
 use qemu_tests::vm::BOOT_TIMEOUT;

@@ -4,9 +4,9 @@
 use std::time::Duration;
 
 use crate::common::{self, A, HANG, committed, fallen};
+use crate::scenario;
 use anyhow::{Context, Result, ensure};
 use qemu_tests::guest::{Initrd, Release};
-use qemu_tests::lab::scenario;
 use qemu_tests::machine::{Machine, Off};
 use qemu_tests::vm::BOOT_TIMEOUT;
 use serde_json::Value;

@@ -3,9 +3,9 @@
 //! `scenarios.rs`.
 
 use crate::common::{Fallen, fall_back};
+use crate::scenario;
 use anyhow::{Result, ensure};
 use qemu_tests::guest::Release;
-use qemu_tests::lab::scenario;
 
 /// A trial of 2.0.0 whose `ralphd` behaves like this is marked bad for just these failed checks, for these reasons.
 fn ralphd_fails(name: &str, behaviour: &str, failed: &[(&str, &str)]) -> Result<()> {

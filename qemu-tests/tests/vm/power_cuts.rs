@@ -3,6 +3,7 @@
 
 use std::path::PathBuf;
 
+use crate::{ARCH, scenario};
 use anyhow::{Context, Result, ensure};
 use qemu_tests::cuts::bench::{Bench, Payloads};
 use qemu_tests::cuts::boots::{self, Booted};
@@ -13,7 +14,6 @@ use qemu_tests::cuts::twins::{Chain, plant};
 use qemu_tests::cuts::work::run_on;
 use qemu_tests::esp::Esp;
 use qemu_tests::guest;
-use qemu_tests::lab::scenario;
 use qemu_tests::setup;
 
 /// States of a flow that are worked from here; `cuts work` goes through as many as one likes.
@@ -138,7 +138,7 @@ fn twins(name: &str, first: &str, second: &str, chains: &[Chain]) -> Result<()> 
                 let disk = dir.join("disk.raw");
                 setup::run(setup::command("cp").arg("--sparse=always").arg(&base).arg(&disk))?;
                 let esp = Esp::of_disk(&disk)?;
-                esp.copy_in(&loader, "EFI/BOOT/BOOTX64.EFI")?;
+                esp.copy_in(&loader, &ARCH.loader_path())?;
                 if first != "+3-0" {
                     esp.rename(&format!("loader/entries/{}", file("+3-0")), &file(first))?;
                 }
@@ -156,5 +156,5 @@ fn twins(name: &str, first: &str, second: &str, chains: &[Chain]) -> Result<()> 
 }
 
 fn loaders() -> Result<[(u32, PathBuf); 2]> {
-    Ok([(257, guest::base()?.loader), (252, guest::loader_252()?)])
+    Ok([(257, guest::base(ARCH)?.loader), (252, guest::loader_252(ARCH)?)])
 }

@@ -8,12 +8,13 @@ use std::path::Path;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use crate::scenario;
 use anyhow::{Context, Result, ensure};
 use image_format::{Chunk, Digest, UnverifiedImage};
 use qemu_tests::esp::partition;
 use qemu_tests::guest::Release;
 use qemu_tests::http::Answer;
-use qemu_tests::lab::{Lab, scenario};
+use qemu_tests::lab::Lab;
 use qemu_tests::machine::{Machine, Off};
 use qemu_tests::vm::BOOT_TIMEOUT;
 use serde_json::Value;

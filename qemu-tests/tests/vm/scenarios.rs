@@ -1,9 +1,9 @@
-//! The life of an update on real firmware: OVMF, systemd-boot, a Debian kernel, systemd, and the three programs.
+//! The life of an update on real firmware: OVMF or AAVMF, systemd-boot, a Debian kernel, systemd, and the three programs.
 
+use crate::scenario;
 use anyhow::{Context, Result, ensure};
 use qemu_tests::guest::{Initrd, Release};
 use qemu_tests::http::Answer;
-use qemu_tests::lab::scenario;
 use qemu_tests::machine::Machine;
 use qemu_tests::vm::BOOT_TIMEOUT;
 

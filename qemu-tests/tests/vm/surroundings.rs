@@ -2,9 +2,10 @@
 //! without EFI variables.
 
 use crate::common::{A, commits};
+use crate::{ARCH, scenario};
 use anyhow::{Context, Result, ensure};
+use qemu_tests::arch::Arch;
 use qemu_tests::guest::Release;
-use qemu_tests::lab::scenario;
 use qemu_tests::machine::{Machine, Off};
 use qemu_tests::vm::BOOT_TIMEOUT;
 use serde_json::Value;
@@ -17,16 +18,16 @@ fn quickly_judged() -> Release {
 
 #[test]
 fn a_kexec_into_a_trial_is_no_trial_grd_13_hlt_37() -> Result<()> {
-    // Passes where a kernel started this one (208), and nowhere else: the boot by the firmware comes to no verdict, and
-    // nothing but its origin keeps the other from a commit.
-    let check = r#"
-[check.kexec]
-kind = "command"
-command = ["/usr/bin/grep", "-qx", "208", "/proc/sys/kernel/bootloader_type"]
-tries = 100
-interval = "3s"
-deadline = "5min"
-"#;
+    // Passes where a kernel started this one, and nowhere else: the boot by the firmware comes to no verdict, and nothing
+    // but its origin keeps the other from a commit.
+    let trace = match ARCH {
+        Arch::X86_64 => r#""-qx", "208", "/proc/sys/kernel/bootloader_type""#,
+        Arch::Aarch64 => r#""-qa", "linux,booted-from-kexec", "/sys/firmware/fdt""#,
+    };
+    let check = &format!(
+        "[check.kexec]\nkind = \"command\"\ncommand = [\"/usr/bin/grep\", {trace}]\n\
+         tries = 100\ninterval = \"3s\"\ndeadline = \"5min\"\n"
+    );
     let trial = "ralphos-b-g2+2-1.conf";
     scenario("kexec", |lab| {
         let release = quickly_judged().with_checks("60-kexec", check);

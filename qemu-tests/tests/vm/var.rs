@@ -5,9 +5,10 @@
 //! read. N runs, N+1 is tried and fails, N runs again, all on one `/var`.
 
 use crate::common::{committed, fallen, update};
+use crate::scenario;
 use anyhow::{Context, Result, ensure};
 use qemu_tests::guest::{Initrd, Release};
-use qemu_tests::lab::{Lab, scenario};
+use qemu_tests::lab::Lab;
 use qemu_tests::machine::{Machine, Off};
 use qemu_tests::vm::BOOT_TIMEOUT;
 

@@ -3,9 +3,9 @@
 //! leaves time for what is to be shown.
 
 use crate::common::{self, A, Fallen, HANG, commits, fallen};
+use crate::scenario;
 use anyhow::Result;
 use qemu_tests::guest::{Initrd, Release};
-use qemu_tests::lab::scenario;
 use qemu_tests::machine::{Machine, Off};
 
 /// What the guard says when it ends a trial.

@@ -27,7 +27,7 @@ fn pe() -> Vec<u8> {
 impl Lab {
     pub fn new() -> Self {
         setup::ensure_tools().unwrap();
-        let image_tool = workspace::programs().unwrap().image;
+        let image_tool = workspace::host_programs().unwrap().image;
         let lab = Lab { dir: tempfile::tempdir().unwrap(), image_tool };
         let noise: Vec<u8> = (0..1_500_000_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
         lab.write("root", &noise);

@@ -5,10 +5,9 @@ use std::io::{Read, Seek, SeekFrom};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 
 use anyhow::{Context, Result, ensure};
+use nix::fcntl::OFlag;
 use qemu_tests::cuts::states::Patch;
 
-/// `O_DIRECT` of x86-64.
-const O_DIRECT: i32 = 0x4000;
 const ALIGNMENT: usize = 4096;
 
 /// The disk, and all that stood on it at first.
@@ -31,7 +30,7 @@ impl Disk {
         let mut memory = vec![0; len + ALIGNMENT];
         let start = memory.as_ptr().align_offset(ALIGNMENT);
         reading.read_exact(&mut memory[start..start + len]).with_context(cannot)?;
-        let file = OpenOptions::new().write(true).custom_flags(O_DIRECT).open(path);
+        let file = OpenOptions::new().write(true).custom_flags(OFlag::O_DIRECT.bits()).open(path);
         Ok(Disk { file: file.with_context(|| format!("cannot write to {path}"))?, memory, start, len })
     }
 

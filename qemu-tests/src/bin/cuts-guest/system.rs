@@ -12,7 +12,7 @@ use boot_entries::loader::LoaderVars;
 use boot_entries::names::entries_dir;
 use boot_entries::options::hex;
 use boot_entries::{BootOptions, EntryArchitecture, EntryName, EspState, ImageEsp, OurEntry, Prediction};
-use disk_layout::{DiskLayout, FileWindow, Slot};
+use disk_layout::{Architecture, DiskLayout, FileWindow, Slot};
 use qemu_tests::cuts::states::State;
 
 use crate::job::Op;
@@ -92,15 +92,22 @@ impl System {
     /// The entry that the loader takes in this state.
     pub fn choice(&self) -> Result<OurEntry> {
         let state = self.entries()?;
-        let prediction = state.predict(&LoaderVars::default(), EntryArchitecture::X64);
+        let prediction = state.predict(&LoaderVars::default(), self.architecture());
         of_ours(state, prediction)
     }
 
     /// The entry that the loader takes once `trial` is bad.
     pub fn fallback(&self, trial: EntryName) -> Result<OurEntry> {
         let state = self.entries()?;
-        let prediction = state.predict_if_bad(trial, &LoaderVars::default(), EntryArchitecture::X64);
+        let prediction = state.predict_if_bad(trial, &LoaderVars::default(), self.architecture());
         of_ours(state, prediction)
+    }
+
+    fn architecture(&self) -> EntryArchitecture {
+        match self.layout.architecture {
+            Architecture::X86_64 => EntryArchitecture::X64,
+            Architecture::Aarch64 => EntryArchitecture::Aa64,
+        }
     }
 
     fn entries(&self) -> Result<EspState> {

@@ -1,13 +1,5 @@
-//! The loader model against the loaders: what `boot-entries` says systemd-boot 252 and 257 will do with an ESP, and what
-//! they do (LDR-1 to LDR-10).
-//!
 //! Every state of the table is run under both, and a number of random ones. `RALPH_ALL=1` runs many more of those;
 //! `RALPH_SEED` begins at another place. See `qemu_tests::loaders` for how a loader is run.
-
-mod compare;
-mod random;
-mod state;
-mod table;
 
 use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,11 +9,12 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use boot_entries::Release;
 use qemu_tests::guest;
-use qemu_tests::lab::{Lab, scenario};
+use qemu_tests::lab::Lab;
 use qemu_tests::loaders::{Kind, Loaders, PER_MACHINE, Place, Ran, programs};
 
-use self::compare::{Before, compare};
-use self::state::{Expect, Programs, State};
+use crate::compare::{Before, compare};
+use crate::state::{Expect, Programs, State};
+use crate::{ARCH, random, scenario, table};
 
 /// Random states in every run, and with `RALPH_ALL=1`.
 const RANDOM: [usize; 2] = [60, 2000];
@@ -30,19 +23,19 @@ const TIMEOUT: Duration = Duration::from_secs(3600);
 
 #[test]
 fn ldr1_to_10_systemd_boot_252_does_what_the_model_says() -> Result<()> {
-    scenario("model-252", |lab| all_states(lab, guest::loader_252()?))
+    scenario("model-252", |lab| all_states(lab, guest::loader_252(ARCH)?))
 }
 
 #[test]
 fn ldr1_to_10_systemd_boot_257_does_what_the_model_says() -> Result<()> {
-    scenario("model-257", |lab| all_states(lab, guest::loader_257()?))
+    scenario("model-257", |lab| all_states(lab, guest::loader_257(ARCH)?))
 }
 
 /// A loader that the firmware starts does what one does that the launcher starts.
 #[test]
 fn the_launcher_changes_nothing() -> Result<()> {
     scenario("model-launcher", |lab| {
-        for (release, loader) in [(252, guest::loader_252()?), (257, guest::loader_257()?)] {
+        for (release, loader) in [(252, guest::loader_252(ARCH)?), (257, guest::loader_257(ARCH)?)] {
             let rig = Rig::new(lab, loader)?;
             let states: Vec<State> = table::table().into_iter().filter(|s| COLD.contains(&s.name.as_str())).collect();
             ensure!(states.len() == COLD.len(), "a state of {COLD:?} is not in the table");
@@ -97,7 +90,7 @@ struct Rig<'a> {
 
 impl<'a> Rig<'a> {
     fn new(lab: &'a Lab, loader: PathBuf) -> Result<Self> {
-        let built = programs()?;
+        let built = programs(ARCH)?;
         let programs = Programs { kernel: std::fs::read(built.kernel)?, unified: std::fs::read(built.unified)? };
         let loader = std::fs::read(&loader).with_context(|| format!("cannot read {}", loader.display()))?;
         Ok(Self { lab, loader, programs, release: OnceCell::new() })
@@ -126,7 +119,7 @@ impl<'a> Rig<'a> {
     /// Runs states in one machine. Gives what their ESPs were before, and what the loaders did.
     fn run(&self, states: &[State]) -> Result<Runs> {
         let dir = self.lab.machine("machine")?;
-        let mut loaders = Loaders::new(&dir)?;
+        let mut loaders = Loaders::new(ARCH, &dir)?;
         let (beside, alone): (Vec<&State>, Vec<&State>) = states.iter().partition(|state| state.beside.is_some());
         let volumes = alone.iter().map(|state| state.volume(&self.loader, &self.programs)).collect();
         let mut places: BTreeMap<&str, Place> =
@@ -166,11 +159,11 @@ impl<'a> Rig<'a> {
 
     /// Boots a state from cold, in a machine of its own in `dir`, and compares.
     fn cold(&self, state: &State, dir: &Path) -> Result<()> {
-        let mut loaders = Loaders::new(dir)?;
+        let mut loaders = Loaders::new(ARCH, dir)?;
         if !state.vars.is_empty() {
             // A launcher sets the variables, but finds no loader there.
             let mut sets_variables = state.volume(&self.loader, &self.programs);
-            sets_variables.files.remove("EFI/BOOT/BOOTX64.EFI");
+            sets_variables.files.remove(&ARCH.loader_path());
             loaders.add(vec![sets_variables])?;
             loaders.run(TIMEOUT)?;
         }

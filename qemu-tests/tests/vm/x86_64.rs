@@ -13,3 +13,13 @@ mod scenarios;
 mod surroundings;
 mod var;
 mod ways_out;
+
+use anyhow::Result;
+use qemu_tests::arch::Arch;
+use qemu_tests::lab::Lab;
+
+const ARCH: Arch = Arch::X86_64;
+
+fn scenario(name: &str, steps: impl FnOnce(&Lab) -> Result<()>) -> Result<()> {
+    qemu_tests::lab::scenario(ARCH, name, steps)
+}

@@ -1,0 +1,25 @@
+//! Scenarios on real firmware: AAVMF, systemd-boot, systemd. One program for all of them, so that two guests run at any
+//! time until the last is done.
+
+mod boot_loader;
+mod commit;
+mod common;
+mod doctor;
+mod hangs;
+mod health;
+mod power_cuts;
+mod reuse;
+mod scenarios;
+mod surroundings;
+mod var;
+mod ways_out;
+
+use anyhow::Result;
+use qemu_tests::arch::Arch;
+use qemu_tests::lab::Lab;
+
+const ARCH: Arch = Arch::Aarch64;
+
+fn scenario(name: &str, steps: impl FnOnce(&Lab) -> Result<()>) -> Result<()> {
+    qemu_tests::lab::scenario(ARCH, name, steps)
+}
