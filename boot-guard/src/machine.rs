@@ -1,14 +1,14 @@
 //! The machine itself: the initrd's view of it, or that of a running system.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use boot_entries::esp::Remount;
 use boot_entries::guard::GuardDevice;
-use boot_entries::kexec;
+use boot_entries::kexec::started_by_kexec;
 use boot_entries::{BootOptions, EntryArchitecture, ImageEsp, KernelEsp, LoaderVars, MarkedBad, read_vars};
 use disk_layout::{
     Architecture, BootedDisk, BootedError, DEVICE_LOCK, FileWindow, MountMode, PrivateMount, SysRoot, UpdateLock,
@@ -128,17 +128,8 @@ impl crate::start::Machine for RealMachine {
     }
 
     fn is_kexec(&mut self) -> bool {
-        let bootloader_type = std::fs::read_to_string(kexec::BOOTLOADER_TYPE).ok();
-        let device_tree = device_tree(Path::new(kexec::DEVICE_TREE)).ok();
-        let line = self.sys.command_line().unwrap_or_default();
-        // A file that says nothing is no reason to leave a boot uncounted.
-        kexec::is_kexec(kexec::Traces {
-            bootloader_type: bootloader_type.as_deref(),
-            device_tree: device_tree.as_deref(),
-            command_line: &line,
-            vmcore: Path::new(kexec::VMCORE).exists(),
-        })
-        .unwrap_or(false)
+        // Files that do not tell are no reason to leave a boot uncounted.
+        started_by_kexec(Path::new("/")).unwrap_or(false)
     }
 
     fn disk(&mut self, booted: &BootOptions, wait: Duration) -> Result<OpenDisk, Stop> {
@@ -235,13 +226,6 @@ pub fn open_disk(disk: &BootedDisk) -> Result<OpenDisk, Stop> {
         esp: ImageEsp::new(esp),
         architecture: architecture(disk.layout.architecture),
     })
-}
-
-/// The kernel's device tree, as far as one may be long.
-fn device_tree(path: &Path) -> io::Result<Vec<u8>> {
-    let mut tree = Vec::new();
-    File::open(path)?.take(kexec::DEVICE_TREE_MAX).read_to_end(&mut tree)?;
-    Ok(tree)
 }
 
 fn architecture(architecture: Architecture) -> EntryArchitecture {

@@ -3,12 +3,10 @@
 #[cfg(test)]
 mod tests;
 
-use std::fs;
-use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use boot_entries::kexec;
+use boot_entries::kexec::started_by_kexec;
 
 use crate::machine::Fault;
 use crate::systemd::systemctl;
@@ -17,8 +15,6 @@ use crate::systemd::systemctl;
 const ANSWER: Duration = Duration::from_secs(10);
 /// The unit that would commit without asking (HLT-38).
 const BLESS_BOOT: &str = "systemd-bless-boot.service";
-/// What the kernel was started with.
-const COMMAND_LINE: &str = "/proc/cmdline";
 
 /// Questions about the machine that are asked once a boot.
 pub trait Surroundings {
@@ -37,52 +33,16 @@ pub struct ThisMachine {
 }
 
 impl ThisMachine {
-    /// With `/proc` below `root`, which is `/` but for tests.
+    /// With `/proc` and `/sys` below `root`, which is `/` but for tests.
     pub fn below(root: &Path) -> Self {
         Self { root: root.to_owned() }
-    }
-
-    /// GRD-13, as the boot guard asks.
-    fn is_kexec(&self) -> Result<bool, Fault> {
-        let failed = |path: &str, error| format!("cannot read {path}: {error}");
-        let bootloader_type = match fs::read_to_string(self.at(kexec::BOOTLOADER_TYPE)) {
-            Ok(text) => Some(text),
-            // Not on this architecture.
-            Err(error) if error.kind() == ErrorKind::NotFound => None,
-            Err(error) => return Err(failed(kexec::BOOTLOADER_TYPE, error).into()),
-        };
-        // Where the loader's type decides, nobody looks.
-        let device_tree = if bootloader_type.is_none() { self.device_tree()? } else { None };
-        let line = fs::read_to_string(self.at(COMMAND_LINE)).map_err(|error| failed(COMMAND_LINE, error))?;
-        let vmcore = self.at(kexec::VMCORE).try_exists().map_err(|error| failed(kexec::VMCORE, error))?;
-        Ok(kexec::is_kexec(kexec::Traces {
-            bootloader_type: bootloader_type.as_deref(),
-            device_tree: device_tree.as_deref(),
-            command_line: &line,
-            vmcore,
-        })?)
-    }
-
-    fn device_tree(&self) -> Result<Option<Vec<u8>>, Fault> {
-        let failed = |error| format!("cannot read {}: {error}", kexec::DEVICE_TREE);
-        let file = match fs::File::open(self.at(kexec::DEVICE_TREE)) {
-            Ok(file) => file,
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(failed(error).into()),
-        };
-        let mut tree = Vec::new();
-        file.take(kexec::DEVICE_TREE_MAX).read_to_end(&mut tree).map_err(failed)?;
-        Ok(Some(tree))
-    }
-
-    fn at(&self, path: &str) -> PathBuf {
-        self.root.join(path.trim_start_matches('/'))
     }
 }
 
 impl Surroundings for ThisMachine {
     fn not_firmware(&self) -> Result<Option<String>, Fault> {
-        if self.is_kexec()? {
+        // As the boot guard asks.
+        if started_by_kexec(&self.root)? {
             return Ok(Some("the kernel was started by kexec".to_owned()));
         }
         let shown = systemctl(&["show", "--no-pager", "--property=SoftRebootsCount"], ANSWER)?;

@@ -2,33 +2,18 @@
 
 use super::*;
 
-/// A machine with these files below `/proc`.
-fn proc(files: &[(&str, &str)]) -> tempfile::TempDir {
-    let root = tempfile::tempdir().unwrap();
-    for (name, text) in files {
-        let path = root.path().join("proc").join(name);
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(path, text).unwrap();
-    }
-    root
-}
-
 #[test]
 fn a_kexec_is_told_by_the_kernels_files_hlt_37_grd_13() {
-    const LOADER: &str = "sys/kernel/bootloader_type";
-    let started_by_kexec = |files: &[(&str, &str)]| ThisMachine::below(proc(files).path()).is_kexec();
-    assert!(started_by_kexec(&[(LOADER, "208\n"), ("cmdline", "quiet")]).unwrap());
-    assert!(!started_by_kexec(&[(LOADER, "33\n"), ("cmdline", "quiet")]).unwrap());
-    // Where nothing tells the loader, a crash kernel is known all the same.
-    assert!(!started_by_kexec(&[("cmdline", "quiet")]).unwrap());
-    assert!(started_by_kexec(&[("cmdline", "quiet elfcorehdr=0x1000")]).unwrap());
-    assert!(started_by_kexec(&[("cmdline", "quiet"), ("vmcore", "")]).unwrap());
-    // What cannot be read is said.
-    let said = |files: &[(&str, &str)]| crate::chain(started_by_kexec(files).unwrap_err().as_ref());
-    assert!(said(&[(LOADER, "nonsense"), ("cmdline", "quiet")]).starts_with("/proc/sys/kernel/bootloader_type holds"));
-    assert!(said(&[]).starts_with("cannot read /proc/cmdline: "));
-    let told = ThisMachine::below(proc(&[(LOADER, "208\n"), ("cmdline", "quiet")]).path()).not_firmware().unwrap();
-    assert_eq!(told.as_deref(), Some("the kernel was started by kexec"));
+    let root = tempfile::tempdir().unwrap();
+    let loader = root.path().join("proc/sys/kernel/bootloader_type");
+    std::fs::create_dir_all(loader.parent().unwrap()).unwrap();
+    std::fs::write(&loader, "208\n").unwrap();
+    let told = || ThisMachine::below(root.path()).not_firmware();
+    assert_eq!(told().unwrap().as_deref(), Some("the kernel was started by kexec"));
+    // What cannot be understood is said.
+    std::fs::write(&loader, "nonsense").unwrap();
+    let said = crate::chain(told().unwrap_err().as_ref());
+    assert!(said.contains("bootloader_type holds no number"), "{said}");
 }
 
 #[test]

@@ -22,7 +22,7 @@ fn a_kexec_into_a_trial_is_no_trial_grd_13_hlt_37() -> Result<()> {
     // but its origin keeps the other from a commit.
     let trace = match ARCH {
         Arch::X86_64 => r#""-qx", "208", "/proc/sys/kernel/bootloader_type""#,
-        Arch::Aarch64 => r#""-qa", "linux,booted-from-kexec", "/sys/firmware/fdt""#,
+        Arch::Aarch64 => r#""-qa", "linux,initrd-start", "/sys/firmware/fdt""#,
     };
     let check = &format!(
         "[check.kexec]\nkind = \"command\"\ncommand = [\"/usr/bin/grep\", {trace}]\n\
@@ -42,7 +42,7 @@ fn a_kexec_into_a_trial_is_no_trial_grd_13_hlt_37() -> Result<()> {
              mkdir /run/payload
              until mount -o ro /dev/vda1 /run/payload; do sleep 0.2; done
              cd /run/payload/ralphos/b
-             kexec --kexec-file-syscall --load g2-linux --initrd=g2-initrd --command-line=\"$(cat /proc/cmdline)\"
+             kexec --load g2-linux --initrd=g2-initrd --command-line=\"$(cat /proc/cmdline)\"
              cd /
              umount /run/payload")?;
         machine.vm.start_script("systemctl start --no-block --job-mode=replace-irreversibly kexec.target")?;
