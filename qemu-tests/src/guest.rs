@@ -15,7 +15,6 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 
 pub use base::{Base, apt_options, base, loader_252, loader_257};
-pub use checks::impatient_checks;
 pub use mirror::{mirror, security_mirror};
 pub(crate) use release::stripped;
 pub use release::{Built, Initrd, Release};

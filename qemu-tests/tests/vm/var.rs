@@ -39,7 +39,7 @@ impl Var {
 
 fn commits(name: &str, var: Var) -> Result<()> {
     scenario(name, |lab| {
-        let mut machine = var.trial(lab, Release::new("2.0.0"))?;
+        let mut machine = var.trial(lab, Release::new("2.0.0").without_sandbox_check())?;
         assert_eq!(machine.vm.wait_boot(BOOT_TIMEOUT)?.slot, "b");
         committed(&mut machine)?;
         Ok(())
@@ -48,7 +48,7 @@ fn commits(name: &str, var: Var) -> Result<()> {
 
 fn falls_back(name: &str, var: Var) -> Result<()> {
     scenario(name, |lab| {
-        let release = Release::new("2.0.0").with_ralphd("policy-not-loaded").given_up_at_once();
+        let release = Release::new("2.0.0").without_sandbox_check().with_ralphd("policy-not-loaded").given_up_at_once();
         let fallen = fallen(var.trial(lab, release)?)?;
         fallen.marked_bad("checks");
         fallen.guard_said("check: policy");
@@ -98,7 +98,7 @@ fn after_a_failed_trial_the_old_version_finds_its_database_hlt_3() -> Result<()>
         assert_eq!(database(&mut machine)?, "1");
 
         // A version that keeps the contract: its trial leaves the database alone, and starts no agents.
-        let keeps = Release::new("2.0.0").with_ralphd("policy-not-loaded").given_up_at_once();
+        let keeps = Release::new("2.0.0").without_sandbox_check().with_ralphd("policy-not-loaded").given_up_at_once();
         try_and_fall_back(&mut machine, lab, &keeps)?;
         assert_eq!(database(&mut machine)?, "1");
         agents_run(&mut machine)?;
@@ -106,7 +106,10 @@ fn after_a_failed_trial_the_old_version_finds_its_database_hlt_3() -> Result<()>
         assert_eq!(update(&machine.explain()?, 2)?["end"], "marked-bad");
 
         // One that breaks it, to see that this would be seen: the old version cannot open what it left.
-        let breaks = Release::new("3.0.0").with_ralphd("policy-not-loaded\nmigrates-early").given_up_at_once();
+        let breaks = Release::new("3.0.0")
+            .without_sandbox_check()
+            .with_ralphd("policy-not-loaded\nmigrates-early")
+            .given_up_at_once();
         try_and_fall_back(&mut machine, lab, &breaks)?;
         assert_eq!(database(&mut machine)?, "3");
         assert_eq!(machine.vm.run("systemctl is-active ralphd.service")?.stdout.trim(), "failed");
