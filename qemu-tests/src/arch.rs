@@ -23,7 +23,8 @@ pub enum Arch {
 }
 
 /// Options of the kernel that make a boot under software emulation faster, on any machine.
-const FASTER: &str = "mitigations=off cryptomgr.notests random.trust_cpu=on apparmor=0 selinux=0 nokaslr";
+const FASTER: &str = "mitigations=off cryptomgr.notests random.trust_cpu=on apparmor=0 selinux=0 nokaslr init_on_alloc=0 \
+    hardened_usercopy=off audit=0 psi=0 rcupdate.rcu_expedited=1";
 
 impl Arch {
     /// All there are.
@@ -196,6 +197,10 @@ impl Arch {
             .arg(format!("if=pflash,format=raw,unit=0,readonly=on,file={}", self.firmware().0.display()))
             .arg("-drive")
             .arg(format!("if=pflash,format=raw,unit=1,cache=unsafe,file={}", vars.display()));
+        if self == Self::Aarch64 {
+            // AAVMF waits five seconds for somebody to press a key, if it is not told for how long; OVMF does not.
+            qemu.args(["-boot", "menu=on,splash-time=0"]);
+        }
         qemu
     }
 

@@ -65,6 +65,7 @@ const TRIM: &[&str] = &[
     "usr/lib/tmpfiles.d/*",
     "usr/lib/udev/hwdb.bin",
     "usr/lib/udev/hwdb.d",
+    "usr/lib/udev/rules.d/*",
     "usr/lib/x86_64-linux-gnu/gconv",
     "usr/lib/aarch64-linux-gnu/gconv",
     "usr/share/*",
@@ -85,6 +86,19 @@ const KEPT: &[&str] = &[
     "usr/lib/tmpfiles.d/systemd.conf",
     "usr/lib/tmpfiles.d/tmp.conf",
     "usr/lib/tmpfiles.d/var.conf",
+];
+
+/// What udev does about disks, partitions and dm-verity, here and in an initrd with systemd. To read and try the rules for all
+/// else that a computer may have takes udevd and its workers a second under emulation.
+pub(super) const UDEV_RULES: &[&str] = &[
+    "50-udev-default.rules",
+    "55-dm.rules",
+    "60-block.rules",
+    "60-persistent-storage-dm.rules",
+    "60-persistent-storage.rules",
+    "80-drivers.rules",
+    "95-dm-notify.rules",
+    "99-systemd.rules",
 ];
 
 /// Modules of the running system besides the watchdog's (the initrd's are in `initrd`), with what they need.
@@ -134,6 +148,7 @@ const MASKED: &[&str] = &[
     "systemd-update-done.service",
     "systemd-hwdb-update.service",
     "systemd-machine-id-commit.service",
+    "systemd-udev-load-credentials.service",
     "sys-fs-fuse-connections.mount",
 ];
 
@@ -167,9 +182,10 @@ const ETC: &[(&str, &str)] = &[
     // Only what the programs under test look at: coldplugging every device takes two seconds under emulation.
     (
         "systemd/system/systemd-udev-trigger.service.d/few.conf",
-        "[Service]\nExecStart=\nExecStart=-udevadm trigger --action=add --subsystem-match=block --subsystem-match=net\n",
+        "[Service]\nExecStart=\nExecStart=-udevadm trigger --action=add --subsystem-match=block\n",
     ),
-    ("systemd/journald.conf", "[Journal]\nStorage=volatile\n"),
+    // Reading the kernel's messages takes a while under emulation, and nobody looks for them there.
+    ("systemd/journald.conf", "[Journal]\nStorage=volatile\nReadKMsg=no\n"),
 ];
 
 /// Builds the base of `arch`, once: later calls and later runs find it in the cache.
@@ -317,7 +333,8 @@ fn trim(tree: &Path) -> Result<()> {
                 for entry in std::fs::read_dir(tree.join(dir))?.flatten() {
                     let name = entry.file_name();
                     let name = name.to_string_lossy();
-                    if name.ends_with(suffix) && !KEPT.contains(&format!("{dir}{name}").as_str()) {
+                    let rule = dir.ends_with("/rules.d/") && UDEV_RULES.contains(&name.as_ref());
+                    if name.ends_with(suffix) && !rule && !KEPT.contains(&format!("{dir}{name}").as_str()) {
                         remove(&entry.path())?;
                     }
                 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-use super::base::{copy, link};
+use super::base::{UDEV_RULES, copy, link};
 use super::cpio::Entry;
 use super::initrd::{MODULES, install_modules, libraries, pack, with_watchdog};
 use super::{put, remove};
@@ -88,17 +88,6 @@ const UNITS: &[&str] = &[
     "umount.target",
     "veritysetup-pre.target",
     "veritysetup.target",
-];
-
-const UDEV_RULES: &[&str] = &[
-    "50-udev-default.rules",
-    "55-dm.rules",
-    "60-block.rules",
-    "60-persistent-storage-dm.rules",
-    "60-persistent-storage.rules",
-    "80-drivers.rules",
-    "95-dm-notify.rules",
-    "99-systemd.rules",
 ];
 
 /// The guest's `/etc/fstab` is empty: as with the other initrd, the system finds `/var` mounted.
