@@ -20,7 +20,7 @@ use crate::setup;
 use crate::transcript::Transcript;
 
 /// A boot, or a row of boots that do not reach the agent, that takes longer hangs. A quiet machine needs 15 s for one,
-/// two guests beside a compiler five times that; up to seven are in a row.
+/// three guests beside a compiler five times that; up to seven are in a row.
 pub const BOOT_TIMEOUT: Duration = Duration::from_secs(480);
 /// A command in the guest that takes longer hangs.
 const RUN_TIMEOUT: Duration = Duration::from_secs(300);
@@ -66,7 +66,7 @@ fn vars_of(arch: Arch, dir: &Path) -> Result<PathBuf> {
 
 impl Vm {
     /// Switches on a machine of `arch` with `disk` (raw, written to). `dir` is for what belongs to this machine: the firmware's
-    /// variables, which stay from one start to the next, and the transcript. Waits while two others run.
+    /// variables, which stay from one start to the next, and the transcript. Waits while three others run.
     ///
     /// # Errors
     /// When QEMU does not start.

@@ -1,4 +1,4 @@
-//! Scenarios on real firmware: OVMF, systemd-boot, systemd. One program for all of them, so that two guests run at any
+//! Scenarios on real firmware: OVMF, systemd-boot, systemd. One program for all of them, so that guests run side by side at any
 //! time until the last is done.
 
 mod boot_loader;
