@@ -54,6 +54,7 @@ const TOOLS: &[(&str, &str, Need)] = &[
     ("mount", "mount", Need::Files),
     ("zstd", "zstd", Need::Files),
     ("openssl", "openssl", Need::Files),
+    ("sbsigntool", "sbsign", Need::Files),
     ("qemu-system-x86", "qemu-system-x86_64", Need::Guest(Arch::X86_64)),
     ("ovmf", OVMF_CODE, Need::Guest(Arch::X86_64)),
     ("ovmf", OVMF_VARS, Need::Guest(Arch::X86_64)),
