@@ -80,7 +80,8 @@ impl Signature {
         }
         let content = content_for(program, &content)?;
         let certificates = carried(&certificates)?;
-        let [signer] = signers.parts(Tag::Set)?;
+        signers.tag.assert_eq(Tag::Set)?;
+        let [signer] = signers.elements()?[..] else { return form("it has not exactly one signer") };
         let signer = verify_signer(&signer, content, &certificates)?;
         Ok(Self { certificates, signer })
     }

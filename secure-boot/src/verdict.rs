@@ -66,18 +66,18 @@ pub fn verdict<R: Read + Seek>(program: &mut Pe<R>, stores: &Stores) -> Result<A
     for certificate in &signature.certificates {
         check_revoked(certificate, &stores.dbx)?;
     }
-    let mut revoked = None;
+    // edk2 gives up at the first certificate that leads here and is revoked; which one it meets first is the order in db.
+    let mut trusted = None;
     for anchor in stores.db.certificates().filter_map(|der| Certificate::parse(der).ok()) {
-        if !leads_to(&signature, &anchor) {
-            continue;
-        }
-        match check_revoked(&anchor, &stores.dbx) {
-            Ok(()) => return Ok(Accepted::Certificate(anchor.fingerprint())),
-            Err(why) => revoked = Some(why),
+        if leads_to(&signature, &anchor) {
+            check_revoked(&anchor, &stores.dbx)?;
+            trusted.get_or_insert(anchor.fingerprint());
         }
     }
-    let untrusted = revoked.unwrap_or_else(|| Refused::Untrusted(signature.signer().fingerprint()));
-    by_digest(&digest, stores, untrusted)
+    match trusted {
+        Some(anchor) => Ok(Accepted::Certificate(anchor)),
+        None => by_digest(&digest, stores, Refused::Untrusted(signature.signer().fingerprint())),
+    }
 }
 
 /// What the lists hold that this check passes over, a line each, for whoever reads them.

@@ -63,13 +63,14 @@ pub(super) fn parse(bytes: &[u8], len: u64) -> Result<Header, PeError> {
     check_memory(&sections, optional)?;
 
     let optional_start = nt_start as usize + size_of::<u32>() + size_of::<pe::ImageFileHeader>();
-    let mut unhashed = Vec::from([optional_start + CHECKSUM.start..optional_start + CHECKSUM.end]);
-    if directories.get(pe::IMAGE_DIRECTORY_ENTRY_SECURITY).is_some() {
+    let checksum = optional_start + CHECKSUM.start..optional_start + CHECKSUM.end;
+    let security = (directories.len() > pe::IMAGE_DIRECTORY_ENTRY_SECURITY).then(|| {
         let entry = size_of::<pe::ImageDataDirectory>();
         let start =
             optional_start + size_of::<pe::ImageOptionalHeader64>() + entry * pe::IMAGE_DIRECTORY_ENTRY_SECURITY;
-        unhashed.push(start..start + entry);
-    }
+        start..start + entry
+    });
+    let unhashed = [Some(checksum), security].into_iter().flatten().collect();
     let certificates = certificate_table(&directories, sections_end, len)?;
     Ok(Header { size: size as usize, machine, sections, unhashed, certificates })
 }
@@ -119,9 +120,9 @@ fn certificate_table(
     sections_end: u64,
     len: u64,
 ) -> Result<Option<Range<u64>>, PeError> {
-    // Of this directory alone the address is one in the file.
-    let (start, size) =
-        directories.get(pe::IMAGE_DIRECTORY_ENTRY_SECURITY).map_or((0, 0), pe::ImageDataDirectory::address_range);
+    // Of this directory alone the address is one in the file. (`get` would pass over an entry that has a size and the address 0.)
+    let entry = directories.iter().nth(pe::IMAGE_DIRECTORY_ENTRY_SECURITY);
+    let (start, size) = entry.map_or((0, 0), pe::ImageDataDirectory::address_range);
     let (start, size) = (u64::from(start), u64::from(size));
     let signed = size > 0;
     if sections_end > if signed { start.min(len) } else { len } {

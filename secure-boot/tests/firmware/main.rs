@@ -1,7 +1,12 @@
 //! What the firmware would start, by programs that sbsign signed (`specs/secure-boot.md`).
 
+mod forge;
 mod keys;
+mod layouts;
 mod program;
+mod properties;
+mod states;
+mod tampering;
 mod verdicts;
 
 use std::io::Cursor;

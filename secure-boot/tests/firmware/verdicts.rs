@@ -37,6 +37,9 @@ fn sec23_the_digest_is_the_one_that_sbsign_signs_whatever_the_length() {
         bytes.extend(std::iter::repeat_n(0x55, extra));
         let signed = sign(&bytes, alone(), &[]);
         assert!(sbverify(&signed, alone()), "{extra}");
+        if extra % 8 == 0 {
+            assert_eq!(digest(&signed), digest(&bytes), "nothing of the signature is hashed");
+        }
         assert_eq!(judge(&signed, &stores(&[alone()], &[])).unwrap(), by(alone()), "{extra} bytes behind the sections");
         assert!(!sbverify(&signed, stranger()));
         assert!(matches!(judge(&signed, &stores(&[stranger()], &[])), Err(Refused::Untrusted(_))));
