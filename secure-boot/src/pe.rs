@@ -36,7 +36,9 @@ pub enum PeError {
     )]
     Layout(&'static str),
     /// The certificate table is not one that all firmwares read alike.
-    #[error("the program's certificate table is damaged: {0}. Sign the program again, as its last change")]
+    #[error(
+        "not every firmware would find the program's signature: its certificate table {0}. Sign it anew, as its last change"
+    )]
     CertificateTable(&'static str),
     /// A section is longer than whoever wants it allows.
     #[error("section {name} has {size} bytes, more than the {limit} that are read of it")]
@@ -204,24 +206,24 @@ impl<R: Read + Seek> Pe<R> {
 fn only_certificate(table: &[u8]) -> Result<&[u8], PeError> {
     let damaged = |what| Err(PeError::CertificateTable(what));
     let Some((header, behind)) = table.split_first_chunk::<8>() else {
-        return damaged("it is shorter than one entry");
+        return damaged("is shorter than one entry");
     };
     let [l0, l1, l2, l3, r0, r1, t0, t1] = *header;
     let Some(data_len) = (u32::from_le_bytes([l0, l1, l2, l3]) as usize).checked_sub(header.len()) else {
-        return damaged("its entry is shorter than an entry's header");
+        return damaged("has an entry that is shorter than its header");
     };
     let Some((data, rest)) = behind.split_at_checked(data_len) else {
-        return damaged("its entry is longer than the table");
+        return damaged("has an entry that is longer than itself");
     };
     if (u16::from_le_bytes([r0, r1]), u16::from_le_bytes([t0, t1])) != (0x0200, 0x0002) {
-        return damaged("its entry is no PKCS#7 signature of revision 2.0");
+        return damaged("has an entry that is no PKCS#7 signature of revision 2.0");
     }
     let padding = data_len.next_multiple_of(CERTIFICATE_ALIGNMENT as usize) - data_len;
     if rest.len() > padding {
-        return damaged("it has more than one signature, and firmwares differ in which they take");
+        return damaged("has more than one signature");
     }
     if rest.len() < padding || rest.iter().any(|byte| *byte != 0) {
-        return damaged("its entry is not padded with zeros to a multiple of 8 bytes");
+        return damaged("is not padded with zeros to a multiple of 8 bytes");
     }
     Ok(data)
 }

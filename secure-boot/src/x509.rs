@@ -129,6 +129,15 @@ impl Certificate {
                 return Err(Unusable("it has a critical extension or a constraint that is not known here"));
             }
         }
+        // OpenSSL uses no certificate in which one of these is damaged, be it the signer's.
+        let damaged = Unusable("one of its extensions is damaged");
+        let constraints = tbs.get_extension::<BasicConstraints>().map_err(|_| damaged)?;
+        if constraints.is_some_and(|(_, constraints)| !constraints.ca && constraints.path_len_constraint.is_some()) {
+            return Err(damaged);
+        }
+        tbs.get_extension::<KeyUsage>().map_err(|_| damaged)?;
+        let identifiers = [SUBJECT_KEY_ID, AUTHORITY_KEY_ID].into_iter().filter_map(|id| self.extension(id));
+        identifiers.map(Element::only).collect::<der::Result<Vec<_>>>().map_err(|_| damaged)?;
         Ok(())
     }
 

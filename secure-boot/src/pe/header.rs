@@ -132,10 +132,10 @@ fn certificate_table(
         return Ok(None);
     }
     if size > MAX_CERTIFICATE_TABLE {
-        return Err(PeError::CertificateTable("it has more than 64 KiB"));
+        return Err(PeError::CertificateTable("has more than 64 KiB"));
     }
     if start % CERTIFICATE_ALIGNMENT != 0 || start + size != len {
-        return Err(PeError::CertificateTable("it is not the last of the file, at a multiple of 8 bytes"));
+        return Err(PeError::CertificateTable("is not the last of the file, at a multiple of 8 bytes"));
     }
     Ok(Some(start..len))
 }

@@ -1,13 +1,13 @@
 //! `SEC-20` to `SEC-22`, `SEC-50`: what is a program, and its sections.
 
-use std::io::Cursor;
+use std::io::{Cursor, Read, Result, Seek, SeekFrom};
 
 use secure_boot::{Machine, Pe, PeError};
 
 use crate::digest;
-use crate::program::{HEADER, OPTIONAL, PE, SECTIONS, put, put32, small};
+use crate::program::{HEADER, OPTIONAL, PE, SECTIONS, program, put, put32, small};
 
-fn open(bytes: &[u8]) -> Result<Pe<Cursor<&[u8]>>, PeError> {
+fn open(bytes: &[u8]) -> std::result::Result<Pe<Cursor<&[u8]>>, PeError> {
     Pe::open(Cursor::new(bytes))
 }
 
@@ -107,4 +107,36 @@ fn sec21_a_section_without_bytes_lies_anywhere() {
     let mut pe = open(&bytes).unwrap();
     let bss = pe.sections()[3].clone();
     assert_eq!(pe.read_section(&bss, 0).unwrap(), b"");
+}
+
+/// Tells how many bytes were asked for at most, and in all.
+struct Watched<'a> {
+    bytes: Cursor<&'a [u8]>,
+    longest: usize,
+    total: usize,
+}
+
+impl Read for Watched<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> Result<usize> {
+        // A source that gives less than asked for is a source, too.
+        let read = self.bytes.by_ref().take(10_000).read(buffer)?;
+        self.longest = self.longest.max(buffer.len());
+        self.total += read;
+        Ok(read)
+    }
+}
+
+impl Seek for Watched<'_> {
+    fn seek(&mut self, to: SeekFrom) -> Result<u64> {
+        self.bytes.seek(to)
+    }
+}
+
+#[test]
+fn sec2_memory_is_bounded_and_the_program_is_read_once() {
+    let bytes = program(&[(".text", &[0xc3; 300]), (".linux", &vec![7; 10 << 20])]);
+    let mut watched = Watched { bytes: Cursor::new(&bytes), longest: 0, total: 0 };
+    Pe::open(&mut watched).unwrap().authenticode_digest().unwrap();
+    assert!(watched.longest <= 64 << 10, "{}", watched.longest);
+    assert!(watched.total <= bytes.len() + (64 << 10), "{}", watched.total);
 }

@@ -182,6 +182,17 @@ fn sec35_who_is_no_ca_issues_nothing() {
 }
 
 #[test]
+fn sec35_a_signer_may_name_its_issuer_in_full() {
+    let [root, middle, _] = chain();
+    for identifier in ["authorityKeyIdentifier=keyid:always,issuer:always", "authorityKeyIdentifier=none"] {
+        let leaf = keys::issued("leaf", Some(middle), &[LEAF, &[identifier]].concat());
+        judge(&sign(&small(), &leaf, &[middle]), &stores(&[root], &[])).expect(identifier);
+    }
+    let damaged = keys::issued("leaf", Some(middle), &["keyUsage=DER:0400"]);
+    judge(&sign(&small(), &damaged, &[middle]), &stores(&[root], &[])).expect_err("a key usage that is none");
+}
+
+#[test]
 fn sec35_a_path_is_no_longer_than_its_ca_allows() {
     let short = keys::issued("short", None, &["basicConstraints=critical,CA:TRUE,pathlen:0"]);
     let middle = keys::issued("middle", Some(&short), CA);
