@@ -178,7 +178,8 @@ impl Certificate {
     /// Does it bear the name of `other`'s issuer, and a key that cannot be tried?
     pub(crate) fn may_have_issued(&self, other: &Self) -> bool {
         let same = self.parsed.tbs_certificate().subject() == other.parsed.tbs_certificate().issuer();
-        same && !self.rsa().is_some_and(|(modulus, _)| MODULUS_TRIED.contains(&modulus))
+        let tried = |(modulus, exponent): (usize, &[u8])| MODULUS_TRIED.contains(&modulus) && exponent.len() <= 4;
+        same && !self.rsa().is_some_and(tried)
     }
 
     /// A CA whose path is long enough. None: an extension is damaged.

@@ -81,6 +81,19 @@ pub fn issued(name: &str, issuer: Option<&Key>, extensions: &[&str]) -> Key {
     make(&Request { name, algorithm: RSA, issuer, extensions, digest: "sha256" })
 }
 
+/// Another certificate for the same key.
+pub fn renamed(name: &str, of: &Key) -> Key {
+    let pem = fresh_path("pem");
+    let config = pem.with_file_name("openssl.cnf");
+    let subject = format!("/CN={name}");
+    run(
+        "openssl",
+        &["req", "-x509", "-config", text(&config), "-subj", &subject, "-key", text(&of.key), "-out", text(&pem)],
+    );
+    let der = run("openssl", &["x509", "-in", text(&pem), "-outform", "DER"]);
+    Key { key: of.key.clone(), pem, der }
+}
+
 /// Root, intermediate, leaf.
 pub fn chain() -> &'static [Key; 3] {
     static CHAIN: OnceLock<[Key; 3]> = OnceLock::new();

@@ -151,6 +151,13 @@ fn sec43_a_revoked_key_is_revoked_in_every_certificate_and_a_damaged_one_by_its_
     padded.der.extend([0; 9]);
     assert!(matches!(judge(&signed, &stores(&[root], &[&padded])), Err(Refused::CertificateRevoked(_))));
     judge(&signed, &stores(&[&padded], &[])).expect_err("in db it is none");
+    // Another certificate for the CA's key, under another name.
+    let renamed = keys::renamed("renamed", root);
+    assert!(matches!(judge(&signed, &stores(&[middle], &[&renamed])), Err(Refused::CertificateRevoked(_))));
+    // A namesake of the CA whose key nobody here can try.
+    let curve = &["ec", "-pkeyopt", "ec_paramgen_curve:P-256"];
+    let namesake = make(&Request { name: "root", algorithm: curve, issuer: None, extensions: CA, digest: "sha256" });
+    assert!(matches!(judge(&signed, &stores(&[middle], &[&namesake])), Err(Refused::CertificateRevoked(_))));
 }
 
 #[test]
