@@ -50,6 +50,41 @@ impl EntryArchitecture {
     }
 }
 
+/// The payload files of an entry, by the SHA-256 that each must have (`ENT-14`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Payloads {
+    /// Kernel and initrd: an entry of form 1.
+    Kernel {
+        /// Of the kernel.
+        linux: [u8; 32],
+        /// Of the initial RAM disk.
+        initrd: [u8; 32],
+    },
+    /// A unified kernel image: an entry of form 2.
+    Uki(
+        /// Of the image.
+        [u8; 32],
+    ),
+}
+
+impl Payloads {
+    /// What the loader starts.
+    pub fn kernel(&self) -> PayloadKind {
+        match self {
+            Payloads::Kernel { .. } => PayloadKind::Linux,
+            Payloads::Uki(_) => PayloadKind::Uki,
+        }
+    }
+
+    /// All of them, the one that the loader starts first.
+    pub fn files(&self) -> Vec<(PayloadKind, [u8; 32])> {
+        match self {
+            Payloads::Kernel { linux, initrd } => vec![(PayloadKind::Linux, *linux), (PayloadKind::Initrd, *initrd)],
+            Payloads::Uki(sha256) => vec![(PayloadKind::Uki, *sha256)],
+        }
+    }
+}
+
 /// An entry of ours. Slot, generation and version stand in [`Entry::options`] and nowhere else, so they cannot disagree.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
@@ -59,10 +94,8 @@ pub struct Entry {
     pub architecture: EntryArchitecture,
     /// The command line.
     pub options: BootOptions,
-    /// SHA-256 of the kernel file.
-    pub linux_sha256: [u8; 32],
-    /// SHA-256 of the initrd file.
-    pub initrd_sha256: [u8; 32],
+    /// Its payload files.
+    pub payloads: Payloads,
 }
 
 /// The bytes are not an entry of ours (`ENT-13`).
@@ -114,14 +147,9 @@ impl Entry {
         EntryName { slot: self.slot(), generation: self.generation(), counter }
     }
 
-    /// Where its kernel lies.
-    pub fn linux_path(&self) -> EspPath {
-        self.payload(PayloadKind::Linux).path()
-    }
-
-    /// Where its initrd lies.
-    pub fn initrd_path(&self) -> EspPath {
-        self.payload(PayloadKind::Initrd).path()
+    /// Where what the loader starts lies.
+    pub fn kernel_path(&self) -> EspPath {
+        self.payload(self.payloads.kernel()).path()
     }
 
     /// The name of one of its payload files.
@@ -129,30 +157,30 @@ impl Entry {
         PayloadName { slot: self.slot(), generation: self.generation(), kind }
     }
 
-    /// The SHA-256 that the entry records for one of its payload files.
-    pub fn sha256(&self, kind: PayloadKind) -> &[u8; 32] {
-        match kind {
-            PayloadKind::Linux => &self.linux_sha256,
-            PayloadKind::Initrd => &self.initrd_sha256,
-        }
-    }
-
     /// The file's content.
     pub fn render(&self, liveness: Liveness) -> Vec<u8> {
         let options = &self.options;
+        let initrd = match self.payloads {
+            Payloads::Kernel { .. } => format!("initrd /{}\n", self.payload(PayloadKind::Initrd).path()),
+            Payloads::Uki(_) => String::new(),
+        };
+        let last = match &self.payloads {
+            Payloads::Kernel { linux, initrd } => format!(
+                "options {options}\n# ralphos-entry 1\n# linux-sha256 {}\n# initrd-sha256 {}\n",
+                hex(linux),
+                hex(initrd)
+            ),
+            Payloads::Uki(sha256) => format!("# ralphos-entry 2\n# options {options}\n# uki-sha256 {}\n", hex(sha256)),
+        };
         let mut bytes = vec![liveness.byte()];
         bytes.extend_from_slice(
             format!(
-                "linux /{}\ninitrd /{}\ntitle {}\nversion {}-{}\nsort-key ralphos\narchitecture {}\noptions {options}\n\
-                 # ralphos-entry 1\n# linux-sha256 {}\n# initrd-sha256 {}\n",
-                self.linux_path(),
-                self.initrd_path(),
+                "linux /{}\n{initrd}title {}\nversion {}-{}\nsort-key ralphos\narchitecture {}\n{last}",
+                self.kernel_path(),
                 self.title,
                 options.generation,
                 options.os_version,
                 self.architecture.as_str(),
-                hex(&self.linux_sha256),
-                hex(&self.initrd_sha256),
             )
             .as_bytes(),
         );
@@ -176,7 +204,7 @@ impl Entry {
         let text = std::str::from_utf8(rest).map_err(|_| EntryError::NotAscii)?;
         let mut lines = Lines { rest: text, number: 0 };
         let linux = lines.take("linux /")?;
-        let initrd = lines.take("initrd /")?;
+        let initrd = lines.is_next("initrd ").then(|| lines.take("initrd /")).transpose()?;
         let title = lines.take("title ")?.to_owned();
         let version = lines.take("version ")?;
         lines.empty("sort-key ralphos")?;
@@ -185,19 +213,28 @@ impl Entry {
             "aa64" => EntryArchitecture::Aa64,
             _ => return Err(lines.error("architecture ")),
         };
-        let options = BootOptions::parse(lines.take("options ")?)?;
-        lines.empty("# ralphos-entry 1")?;
-        let linux_sha256 = lines.sha256("# linux-sha256 ")?;
-        let initrd_sha256 = lines.sha256("# initrd-sha256 ")?;
+        let (options, payloads) = match initrd {
+            Some(_) => {
+                let options = BootOptions::parse(lines.take("options ")?)?;
+                lines.empty("# ralphos-entry 1")?;
+                let (linux, initrd) = (lines.sha256("# linux-sha256 ")?, lines.sha256("# initrd-sha256 ")?);
+                (options, Payloads::Kernel { linux, initrd })
+            }
+            None => {
+                lines.empty("# ralphos-entry 2")?;
+                let options = BootOptions::parse(lines.take("# options ")?)?;
+                (options, Payloads::Uki(lines.sha256("# uki-sha256 ")?))
+            }
+        };
         if !lines.rest.is_empty() {
             lines.number += 1;
             return Err(lines.error(""));
         }
-        let entry = Entry { title, architecture, options, linux_sha256, initrd_sha256 };
-        if linux != entry.linux_path().as_str() {
+        let entry = Entry { title, architecture, options, payloads };
+        if linux != entry.kernel_path().as_str() {
             return Err(EntryError::Disagrees("linux"));
         }
-        if initrd != entry.initrd_path().as_str() {
+        if initrd.is_some_and(|path| path != entry.payload(PayloadKind::Initrd).path().as_str()) {
             return Err(EntryError::Disagrees("initrd"));
         }
         if version != format!("{}-{}", entry.generation(), entry.os_version()) {
@@ -271,6 +308,10 @@ impl<'a> Lines<'a> {
         line.strip_prefix(prefix).ok_or_else(|| self.error(prefix))
     }
 
+    fn is_next(&self, prefix: &str) -> bool {
+        self.rest.starts_with(prefix)
+    }
+
     fn empty(&mut self, line: &'static str) -> Result<(), EntryError> {
         let tail = self.take(line)?;
         if tail.is_empty() { Ok(()) } else { Err(self.error(line)) }
@@ -287,128 +328,5 @@ impl<'a> Lines<'a> {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-    use crate::testing::{any_options, entry};
-
-    const FILE: &str = " linux /ralphos/b/g7-linux
-initrd /ralphos/b/g7-initrd
-title RalphOS
-version 7-1.2.0
-sort-key ralphos
-architecture x64
-options root=/dev/mapper/root ro roothash=1111111111111111111111111111111111111111111111111111111111111111 systemd.verity_root_data=PARTUUID=6ba7b810-9dad-11d1-80b4-00c04fd430c8 systemd.verity_root_hash=PARTUUID=6ba7b810-9dad-11d1-80b4-00c04fd430c8 systemd.verity_root_options=hash-offset=1048576 ralph.slot=b ralph.generation=7 ralph.system=2222222222222222222222222222222222222222222222222222222222222222 ralph.epoch=3 ralph.version=1.2.0 quiet panic=10
-# ralphos-entry 1
-# linux-sha256 3333333333333333333333333333333333333333333333333333333333333333
-# initrd-sha256 4444444444444444444444444444444444444444444444444444444444444444
-";
-
-    fn literal() -> Entry {
-        Entry { linux_sha256: [0x33; 32], initrd_sha256: [0x44; 32], ..entry(Slot::B, 7) }
-    }
-
-    #[test]
-    fn ent10_the_literal_entry_round_trips() {
-        assert_eq!(Entry::parse(FILE.as_bytes()), Ok((literal(), Liveness::Live)));
-        assert_eq!(String::from_utf8(literal().render(Liveness::Live)).unwrap(), FILE);
-        literal().check().unwrap();
-    }
-
-    #[test]
-    fn ent10_live_and_inert_differ_in_byte_0_alone() {
-        let (live, inert) = (literal().render(Liveness::Live), literal().render(Liveness::Inert));
-        assert_eq!((live[0], inert[0]), (b' ', b'#'));
-        assert_eq!(live[1..], inert[1..]);
-        assert_eq!(Entry::parse(&inert), Ok((literal(), Liveness::Inert)));
-    }
-
-    #[test]
-    fn ent13_a_missing_or_doubled_line_is_refused() {
-        let lines: Vec<&str> = FILE.lines().collect();
-        for at in 0..lines.len() {
-            let mut fewer = lines.clone();
-            fewer.remove(at);
-            assert!(Entry::parse((fewer.join("\n") + "\n").as_bytes()).is_err(), "without line {at}");
-            let mut more = lines.clone();
-            more.insert(at, lines[at]);
-            assert!(Entry::parse((more.join("\n") + "\n").as_bytes()).is_err(), "line {at} twice");
-        }
-    }
-
-    #[test]
-    fn ent13_places_that_disagree_are_refused() {
-        for (from, to, what) in [
-            ("linux /ralphos/b/g7", "linux /ralphos/a/g7", "linux"),
-            ("linux /ralphos/b/g7-linux", "linux /ralphos/b/g7-initrd", "linux"),
-            ("initrd /ralphos/b/g7", "initrd /ralphos/b/g6", "initrd"),
-            ("version 7-", "version 8-", "version"),
-            ("version 7-1.2.0", "version 7-1.2.1", "version"),
-            ("quiet panic", "quiet  panic", "the spelling"),
-        ] {
-            let text = FILE.replacen(from, to, 1);
-            assert_eq!(Entry::parse(text.as_bytes()), Err(EntryError::Disagrees(what)), "{to}");
-        }
-        let name = "ralphos-b-g8.conf".parse().unwrap();
-        assert_eq!(Entry::parse_named(name, FILE.as_bytes()), Err(EntryError::Disagrees("the file name")));
-        assert!(Entry::parse_named("ralphos-b-g7+2-1.conf".parse().unwrap(), FILE.as_bytes()).is_ok());
-    }
-
-    #[test]
-    fn ent10_what_is_no_entry_is_refused() {
-        assert_eq!(Entry::parse(b""), Err(EntryError::LiveByte));
-        assert_eq!(Entry::parse(&FILE.as_bytes()[1..]), Err(EntryError::LiveByte));
-        assert_eq!(Entry::parse(&[b' '; 4097]), Err(EntryError::TooLong(4097)));
-        assert_eq!(Entry::parse(FILE.replace("RalphOS", "R\u{e4}lphOS").as_bytes()), Err(EntryError::NotAscii));
-        assert_eq!(Entry::parse(FILE.replace('\n', "\r\n").as_bytes()), Err(EntryError::NotAscii));
-        assert_eq!(Entry::parse(FILE.replace("title ", "title\t").as_bytes()), Err(EntryError::NotAscii));
-        let more = format!("{FILE}efi /shell.efi\n");
-        assert_eq!(Entry::parse(more.as_bytes()), Err(EntryError::Line { number: 11, expected: "" }));
-        let torn = &FILE[..FILE.len() - 1];
-        let last = EntryError::Line { number: 10, expected: "# initrd-sha256 " };
-        assert_eq!(Entry::parse(torn.as_bytes()), Err(last));
-    }
-
-    #[test]
-    fn an_entry_that_would_not_come_back_is_not_written() {
-        for title in ["", " x", "x ", "a\nb", "\u{e9}"] {
-            assert!(Entry { title: title.into(), ..literal() }.check().is_err(), "{title:?}");
-        }
-        let mut long = literal();
-        long.options.extra = "x".repeat(4000);
-        assert!(matches!(long.check(), Err(EntryError::TooLong(_))));
-        let mut smuggled = literal();
-        smuggled.options.extra = "ralph.epoch=0".into();
-        assert!(matches!(smuggled.check(), Err(EntryError::Options(OptionsError::Twice(_)))));
-    }
-
-    #[test]
-    fn upd22_a_reason_is_added_to_the_options() {
-        let failed = literal().failed(Some("health-check"));
-        assert_eq!(failed.options.failed.as_deref(), Some("health-check"));
-        failed.check().unwrap();
-    }
-
-    proptest! {
-        #[test]
-        fn ent10_every_entry_round_trips(
-            options in any_options(), title in "[!-~]([ -~]{0,40}[!-~])?", x64: bool, hashes: [[u8; 32]; 2], live: bool,
-        ) {
-            let architecture = if x64 { EntryArchitecture::X64 } else { EntryArchitecture::Aa64 };
-            let [linux_sha256, initrd_sha256] = hashes;
-            let entry = Entry { title, architecture, options, linux_sha256, initrd_sha256 };
-            let liveness = if live { Liveness::Live } else { Liveness::Inert };
-            prop_assert_eq!(entry.check(), Ok(()));
-            prop_assert_eq!(Entry::parse(&entry.render(liveness)), Ok((entry, liveness)));
-        }
-
-        #[test]
-        fn the_parser_survives_anything(at in 0..FILE.len(), byte: u8, cut in 0..FILE.len()) {
-            let mut bytes = FILE.as_bytes().to_vec();
-            bytes[at] = byte;
-            let _ = Entry::parse(&bytes);
-            prop_assert!(Entry::parse(&bytes[..cut]).is_err());
-        }
-    }
-}
+#[path = "entry_tests.rs"]
+mod tests;

@@ -16,6 +16,7 @@ pub mod loader;
 pub mod names;
 pub mod options;
 mod prediction;
+pub mod signed;
 pub mod state;
 pub mod vars;
 
@@ -25,11 +26,12 @@ mod testing;
 pub use change::{
     ChangeError, Committed, Fenced, MarkedBad, Staged, Tidied, WrittenPayload, commit, fence, mark_bad, stage, tidy,
 };
-pub use entry::{Entry, EntryArchitecture, EntryError, Liveness};
+pub use entry::{Entry, EntryArchitecture, EntryError, Liveness, Payloads};
 pub use esp::{Esp, EspError, EspPath, FakeEsp, ImageEsp, KernelEsp, RawEsp, Space, WriteError};
 pub use loader::{LoaderConf, LoaderVars, Release};
 pub use names::{Counter, EntryName, Generation, PayloadKind, PayloadName};
 pub use options::{BootOptions, OnCorruption};
+pub use signed::{RUNNING_OPTIONS, RunningError, SignedOptions, running_options};
 pub use state::{
     EspState, Fallback, NoFallback, OurEntry, Prediction, Unpredictable, Wholeness, another_whole_entry_boots,
     because_text, is_whole,

@@ -213,6 +213,8 @@ pub enum PayloadKind {
     Linux,
     /// The initial RAM disk.
     Initrd,
+    /// A unified kernel image, which holds both.
+    Uki,
 }
 
 impl PayloadKind {
@@ -221,6 +223,7 @@ impl PayloadKind {
         match self {
             PayloadKind::Linux => "linux",
             PayloadKind::Initrd => "initrd",
+            PayloadKind::Uki => "uki",
         }
     }
 }
@@ -231,14 +234,14 @@ impl fmt::Display for PayloadKind {
     }
 }
 
-/// The name of a payload file: `gGEN-linux` or `gGEN-initrd` in `ralphos/SLOT` (`ENT-3`).
+/// The name of a payload file: `gGEN-linux`, `gGEN-initrd` or `gGEN-uki` in `ralphos/SLOT` (`ENT-3`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct PayloadName {
     /// The slot, which is its directory.
     pub slot: Slot,
     /// The generation, which makes the name unique.
     pub generation: Generation,
-    /// Kernel or initrd.
+    /// What it is.
     pub kind: PayloadKind,
 }
 
@@ -254,6 +257,7 @@ impl PayloadName {
         let kind = match kind {
             "linux" => PayloadKind::Linux,
             "initrd" => PayloadKind::Initrd,
+            "uki" => PayloadKind::Uki,
             _ => return Err(NameError::Foreign),
         };
         Ok(PayloadName { slot, generation: generation.parse()?, kind })
@@ -390,6 +394,7 @@ mod tests {
         assert_eq!(linux.path().as_str(), "ralphos/b/g7-linux");
         let initrd = PayloadName::parse(Slot::A, "G12-INITRD").unwrap();
         assert_eq!(initrd.path().as_str(), "ralphos/a/g12-initrd");
+        assert_eq!(PayloadName::parse(Slot::A, "g1-uki").unwrap().path().as_str(), "ralphos/a/g1-uki");
         for text in ["g7", "g7-", "g07-linux", "7-linux", "g7-linux2", "g7_linux", ""] {
             assert!(PayloadName::parse(Slot::A, text).is_err(), "{text}");
         }

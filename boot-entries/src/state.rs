@@ -193,7 +193,7 @@ impl EspState {
             |file: &&EntryFile| !matches!(file.name.parse(), Ok(EntryName { slot, .. }) if slot == entry.slot());
         let mut files: Vec<EntryFile> = self.files.iter().filter(fenced).cloned().collect();
         files.push(EntryFile { name: entry.name(Some(counter)).to_string(), content: entry.render(Liveness::Live) });
-        let new_kernel = entry.linux_path();
+        let new_kernel = entry.kernel_path();
         let fenced_dir = format!("{}/", payload_dir(entry.slot()));
         let exists = |kernel: &str| match resolve(kernel) {
             Kernel::At(path) if path.as_str().to_ascii_lowercase().starts_with(&fenced_dir) => {
@@ -362,7 +362,7 @@ fn with_marked_bad(files: &[EntryFile], name: EntryName) -> Vec<EntryFile> {
 /// Whether an entry is whole (`ENT-14`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Wholeness {
-    /// It parses, it is live, and both payload files have the recorded SHA-256.
+    /// It parses, it is live, and its payload files have the recorded SHA-256.
     Whole,
     /// It cannot be read.
     Unreadable(EntryError),
@@ -386,7 +386,7 @@ impl fmt::Display for Wholeness {
     }
 }
 
-/// Looks whether an entry is whole; reads both payload files.
+/// Looks whether an entry is whole; reads its payload files.
 ///
 /// # Errors
 /// When a payload file cannot be read for another reason than that it is missing.
@@ -398,9 +398,9 @@ pub fn is_whole(esp: &mut dyn Esp, entry: &OurEntry) -> Result<Wholeness, EspErr
     if !entry.is_live() {
         return Ok(Wholeness::Inert);
     }
-    for kind in [PayloadKind::Linux, PayloadKind::Initrd] {
+    for (kind, sha256) in content.payloads.files() {
         match esp.hash_file(&content.payload(kind).path()) {
-            Ok((digest, _)) if digest == *content.sha256(kind) => {}
+            Ok((digest, _)) if digest == sha256 => {}
             Ok(_) => return Ok(Wholeness::Differs(kind)),
             Err(EspError::Missing { .. }) => return Ok(Wholeness::Missing(kind)),
             Err(error) => return Err(error),

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
-use crate::entry::{Entry, EntryArchitecture, Liveness};
+use crate::entry::{Entry, EntryArchitecture, Liveness, Payloads};
 use crate::esp::FakeEsp;
 use crate::loader::LoaderVars;
 use crate::names::{EntryName, Generation, PayloadKind, PayloadName};
@@ -29,14 +29,22 @@ pub(crate) fn options(slot: Slot, generation: u32) -> BootOptions {
     }
 }
 
+/// Every fifth generation is a unified kernel image.
+fn is_unified(generation: u32) -> bool {
+    generation.is_multiple_of(5)
+}
+
 /// An entry of a slot and generation whose payload files hold what [`payload`] says.
 pub(crate) fn entry(slot: Slot, generation: u32) -> Entry {
+    let of = |kind| sha256(&payload(slot, generation, kind));
     Entry {
         title: "RalphOS".into(),
         architecture: EntryArchitecture::X64,
         options: options(slot, generation),
-        linux_sha256: sha256(&payload(slot, generation, PayloadKind::Linux)),
-        initrd_sha256: sha256(&payload(slot, generation, PayloadKind::Initrd)),
+        payloads: match is_unified(generation) {
+            false => Payloads::Kernel { linux: of(PayloadKind::Linux), initrd: of(PayloadKind::Initrd) },
+            true => Payloads::Uki(of(PayloadKind::Uki)),
+        },
     }
 }
 
@@ -60,7 +68,7 @@ pub(crate) fn put_system(esp: &mut FakeEsp, name: &str) {
 /// Puts the payload files of a system there.
 pub(crate) fn put_payloads(esp: &mut FakeEsp, name: &str) {
     let EntryName { slot, generation, .. } = name.parse().unwrap();
-    for kind in [PayloadKind::Linux, PayloadKind::Initrd] {
+    for (kind, _) in entry(slot, generation.get()).payloads.files() {
         let path = PayloadName { slot, generation, kind }.path();
         esp.put(path.as_str(), &payload(slot, generation.get(), kind));
     }
@@ -90,9 +98,12 @@ pub(crate) fn boots(esp: &FakeEsp) -> Option<(Slot, u32)> {
     let end = content.iter().position(|b| *b == 0).unwrap_or(content.len());
     let text = std::str::from_utf8(&content[..end]).ok()?;
     let value = |key: &str| text.lines().filter_map(|line| line.trim_start().strip_prefix(key)).next_back();
-    let options = BootOptions::parse(value("options ")?).ok()?;
+    // A unified image has them inside; the guard reads them where the loader does not.
+    let options = value("options ").or_else(|| value("# options "));
+    let options = BootOptions::parse(options?).ok()?;
     let (slot, generation) = (options.slot, options.generation);
-    for (kind, key) in [(PayloadKind::Linux, "linux /"), (PayloadKind::Initrd, "initrd /")] {
+    for (kind, _) in entry(slot, generation.get()).payloads.files() {
+        let key = if kind == PayloadKind::Initrd { "initrd /" } else { "linux /" };
         let path = PayloadName { slot, generation, kind }.path();
         let whole =
             value(key)? == path.as_str() && esp.content(path.as_str())? == payload(slot, generation.get(), kind);

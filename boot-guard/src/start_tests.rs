@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use boot_entries::fat::{FormatOptions, format_esp};
 use boot_entries::guard::guard_path;
-use boot_entries::{Entry, Esp, EspPath, Generation, Liveness, OnCorruption, PayloadKind, guard, mark_bad};
+use boot_entries::{Entry, Esp, EspPath, Generation, Liveness, OnCorruption, PayloadKind, Payloads, guard, mark_bad};
 use disk_layout::{Architecture, DiskLayout, NewDisk, Seed, Slot, UpdateLock};
 
 use super::*;
@@ -104,8 +104,7 @@ impl Fake {
                 failed: None,
                 extra: String::new(),
             },
-            linux_sha256: content(PayloadKind::Linux),
-            initrd_sha256: content(PayloadKind::Initrd),
+            payloads: Payloads::Kernel { linux: content(PayloadKind::Linux), initrd: content(PayloadKind::Initrd) },
         }
     }
 

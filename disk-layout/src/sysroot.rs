@@ -16,6 +16,7 @@ pub struct SysRoot {
     proc: PathBuf,
     sys: PathBuf,
     dev: PathBuf,
+    run: PathBuf,
 }
 
 /// The kernel's view of the machine could not be read.
@@ -48,9 +49,15 @@ impl SysRoot {
         SysRoot::at(Path::new("/"))
     }
 
-    /// `proc`, `sys` and `dev` below this directory.
+    /// `proc`, `sys`, `dev` and `run` below this directory.
     pub fn at(root: &Path) -> SysRoot {
-        SysRoot { proc: root.join("proc"), sys: root.join("sys"), dev: root.join("dev") }
+        let of = |name| root.join(name);
+        SysRoot { proc: of("proc"), sys: of("sys"), dev: of("dev"), run: of("run") }
+    }
+
+    /// Where a boot's programs leave things for one another.
+    pub fn run(&self) -> &Path {
+        &self.run
     }
 
     /// The identifier of this boot.

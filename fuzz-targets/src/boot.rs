@@ -8,7 +8,7 @@ use boot_entries::loader::{
 };
 use boot_entries::{
     BootOptions, Counter, Entry, EntryArchitecture, EntryName, EspPath, Generation, Liveness, LoaderConf, LoaderVars,
-    OnCorruption, PayloadName,
+    OnCorruption, PayloadName, Payloads,
 };
 use disk_layout::Slot;
 
@@ -76,7 +76,7 @@ pub fn boot_entry(data: &[u8]) {
             Liveness::Inert => assert!(found.is_empty(), "{release} would boot an inert entry"),
             Liveness::Live => {
                 assert_eq!(found.len(), 1, "{release} does not see a live entry");
-                assert_eq!(found[0].kernel, format!("/{}", entry.linux_path()));
+                assert_eq!(found[0].kernel, format!("/{}", entry.kernel_path()));
                 assert_eq!(found[0].sort_key.as_deref(), Some("ralphos"));
                 assert_eq!(found[0].counter, Some((3, 0)));
                 let version = format!("{}-{}", entry.generation(), entry.os_version());
@@ -161,8 +161,7 @@ pub fn entry() -> Entry {
             failed: None,
             extra: "quiet panic=10".into(),
         },
-        linux_sha256: [0x33; 32],
-        initrd_sha256: [0x44; 32],
+        payloads: Payloads::Kernel { linux: [0x33; 32], initrd: [0x44; 32] },
     }
 }
 

@@ -11,8 +11,8 @@ use boot_entries::fat::{
 use boot_entries::guard::{self, GuardFile};
 use boot_entries::loader::Outcome;
 use boot_entries::{
-    EntryArchitecture, EntryName, Esp, EspPath, EspState, ImageEsp, Liveness, LoaderVars, Prediction, RawEsp, Release,
-    is_whole,
+    EntryArchitecture, EntryName, Esp, EspPath, EspState, ImageEsp, Liveness, LoaderVars, PayloadKind, Payloads,
+    Prediction, RawEsp, Release, is_whole,
 };
 use image_format::Digest;
 
@@ -53,9 +53,9 @@ fn base(memory: Cursor<Vec<u8>>) -> Base {
     let mut esp = ImageEsp::new(memory);
     DIRS.iter().for_each(|dir| esp.make_dir(&path(dir)).expect("room"));
     let mut entry = boot::entry();
-    entry.linux_sha256 = *Digest::of(b"a kernel").as_bytes();
-    entry.initrd_sha256 = *Digest::of(b"an initrd").as_bytes();
-    let (linux, initrd) = (entry.linux_path(), entry.initrd_path());
+    let [linux, initrd] = [&b"a kernel"[..], b"an initrd"].map(|content| *Digest::of(content).as_bytes());
+    entry.payloads = Payloads::Kernel { linux, initrd };
+    let [linux, initrd] = [PayloadKind::Linux, PayloadKind::Initrd].map(|kind| entry.payload(kind).path());
     let files: [(EspPath, Vec<u8>); 6] = [
         (path("loader/loader.conf"), b"timeout 3\n".to_vec()),
         (path("loader/entries/ralphos-a-g1.conf"), b"title x\nlinux /ralphos/a/g1-linux\n".to_vec()),

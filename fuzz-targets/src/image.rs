@@ -2,12 +2,12 @@
 
 use std::sync::LazyLock;
 
-use boot_entries::options::with_default_words;
-use boot_entries::{BootOptions, Entry, EntryArchitecture, Generation, Liveness, OnCorruption};
+use boot_entries::{Entry, Generation, Liveness, OnCorruption};
 use disk_layout::Slot;
 use image_format::{
-    Architecture, Claims, Digest, Manifest, TrustPolicy, UnverifiedImage, VerifyError, check_options, unknown_fields,
+    Claims, Digest, Manifest, SystemId, TrustPolicy, UnverifiedImage, VerifyError, check_options, unknown_fields,
 };
+use updater::new_entry::{Place, new_entry};
 
 use crate::Seed;
 use crate::parts::{Parts, Plain, Stop, read_all, small_image, trust};
@@ -141,37 +141,12 @@ pub fn manifest(data: &[u8]) {
     let (root, verity) = manifest.root();
     assert_eq!((verity.hash_offset, verity.data_blocks), (root.size, root.size / 4096));
     assert_eq!(manifest.slot_bytes, image_format::slot_bytes(root.size));
-    assert_eq!(manifest.esp_bytes, manifest.linux().size + manifest.initrd().size);
+    assert_eq!(manifest.esp_bytes, manifest.boot().sizes().iter().sum::<u64>());
     // What is accepted here can be staged: no manifest gives an entry that nobody can read back (ENT-10).
-    let entry = entry(&manifest);
+    let place = Place { slot: Slot::B, partuuid: uuid::Uuid::from_u128(1), generation: Generation::FIRST };
+    let entry = new_entry(&manifest, SystemId::of_manifest(&[]), place, OnCorruption::Restart);
     entry.check().expect("an entry of a checked manifest");
     assert_eq!(Entry::parse(&entry.render(Liveness::Live)), Ok((entry, Liveness::Live)));
-}
-
-fn entry(manifest: &Manifest) -> Entry {
-    let (_, verity) = manifest.root();
-    Entry {
-        title: manifest.title.clone(),
-        architecture: match manifest.architecture {
-            Architecture::X86_64 => EntryArchitecture::X64,
-            Architecture::Aarch64 => EntryArchitecture::Aa64,
-        },
-        options: BootOptions {
-            root_hash: *verity.root_hash.as_bytes(),
-            partuuid: uuid::Uuid::from_u128(1),
-            hash_offset: verity.hash_offset,
-            on_corruption: OnCorruption::Restart,
-            slot: Slot::B,
-            generation: Generation::FIRST,
-            system: [7; 32],
-            epoch: manifest.epoch,
-            os_version: manifest.version.clone(),
-            failed: None,
-            extra: with_default_words(&manifest.options),
-        },
-        linux_sha256: *manifest.linux().sha256.as_bytes(),
-        initrd_sha256: *manifest.initrd().sha256.as_bytes(),
-    }
 }
 
 pub fn head_seeds() -> Vec<Seed> {

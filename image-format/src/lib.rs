@@ -47,8 +47,8 @@ pub use frame::{FrameKind, MAX_MANIFEST, MAX_TABLE};
 pub use json::JsonError;
 pub use keys::{KeyError, PolicyError, PrivateKey, PublicKey, Role, TrustPolicy, to_be_signed};
 pub use manifest::{
-    BadUpdaterVersion, Content, Manifest, ManifestError, Payload, PayloadKind, RESERVED_OPTION_KEYS, UpdaterVersion,
-    check_options, unknown_fields,
+    BadUpdaterVersion, Boot, Content, Manifest, ManifestError, Payload, PayloadKind, RESERVED_OPTION_KEYS,
+    UpdaterVersion, check_options, unknown_fields,
 };
 pub use reader::{
     ChunkError, Claims, FinishError, HeadError, InPlace, NoReuse, PayloadReader, Place, PlainChunk, Reuse, RootRun,
@@ -67,5 +67,6 @@ pub use verity::{
 pub use zeroize::Zeroizing;
 
 pub use writer::{
-    BuildError, Built, DEFAULT_CHUNK_LEN, DEFAULT_LEVEL, ImageSpec, MAX_LEVEL, Source, Sources, build, build_cut,
+    BootSource, BuildError, Built, DEFAULT_CHUNK_LEN, DEFAULT_LEVEL, ImageSpec, MAX_LEVEL, Source, Sources, build,
+    build_cut, root_verity,
 };

@@ -1,8 +1,9 @@
 //! Writing an image (IMG-18, IMG-24, IMG-52, IMG-55).
 
 mod pieces;
+mod sources;
 
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io::{self, Read as _, Seek, SeekFrom, Write};
 use std::num::NonZeroUsize;
 
 use sha2::{Digest as _, Sha256};
@@ -20,6 +21,7 @@ use crate::transport::{self, Transport};
 use crate::verity::{BLOCK, Verity, VerityBuilder, VerityError, derived_salt, slot_bytes};
 
 use pieces::Pieces;
+pub use sources::{BootSource, Source, Sources};
 
 /// Length of a chunk unless told otherwise (IMG-52).
 pub const DEFAULT_CHUNK_LEN: u32 = 1 << 20;
@@ -55,22 +57,6 @@ pub struct ImageSpec {
     pub chunk_len: u32,
     /// Threads that compress; the result does not depend on it. More than 256 are taken for 256; `None`: one for each processor.
     pub workers: Option<NonZeroUsize>,
-}
-
-/// Where a payload is read from: from its beginning to its end, `root` twice.
-pub trait Source: Read + Seek {}
-
-impl<T: Read + Seek> Source for T {}
-
-/// The payloads.
-#[allow(missing_debug_implementations, reason = "trait objects")]
-pub struct Sources<'a> {
-    /// Root filesystem; padded with zeros to a multiple of 4096 (IMG-21).
-    pub root: &'a mut dyn Source,
-    /// Kernel, a PE file.
-    pub linux: &'a mut dyn Source,
-    /// Initial RAM disk.
-    pub initrd: &'a mut dyn Source,
 }
 
 /// What was built.
@@ -124,8 +110,13 @@ pub enum BuildError {
     #[error("the {0} payload changed while the image was built: nothing may write to it meanwhile")]
     Changed(&'static str),
     /// The kernel cannot be started by UEFI firmware.
-    #[error("the linux payload is not a kernel that UEFI firmware can start (IMG-13)")]
-    Kernel(#[source] PeError),
+    #[error("the {payload} payload is not a kernel that UEFI firmware can start (IMG-13)")]
+    Kernel {
+        /// Which payload.
+        payload: &'static str,
+        /// What is wrong with it.
+        source: PeError,
+    },
     /// A value that a manifest must not have.
     #[error("the manifest would be refused")]
     Manifest(#[source] ManifestError),
@@ -204,15 +195,15 @@ fn build_any(
         return Err(BuildError::OutputNotEmpty);
     }
     let mut progress = Tally { done: 0, total: plan.total_work(), tell: progress };
-    let root_sha256 = hash_root(sources.root, plan.sizes[0], &mut progress)?;
+    let root_sha256 = hash_root(sources.root, plan.sizes[0], &mut |len| progress.add(len))?;
 
     // Every digest in the manifest has a fixed length, so the place of the data is known before the digests are.
-    let draft = plan.manifest(spec, root_sha256, [Digest::of([]); 4]).map_err(BuildError::Manifest)?;
+    let draft = plan.manifest(spec, &Digests::draft(root_sha256)).map_err(BuildError::Manifest)?;
     let data_start = plan.data_start(draft.to_json().len());
     out.seek(SeekFrom::Start(data_start)).map_err(BuildError::Write)?;
     let data = write_chunks(spec, &plan, &mut sources, &root_sha256, out, &mut progress)?;
 
-    let manifest = plan.manifest(spec, root_sha256, data.digests).map_err(BuildError::Manifest)?;
+    let manifest = plan.manifest(spec, &data.digests).map_err(BuildError::Manifest)?;
     let head = Head::new(&manifest, &data, keys)?;
     out.seek(SeekFrom::Start(0)).map_err(BuildError::Write)?;
     out.write_all(&head.bytes).and_then(|()| out.flush()).map_err(BuildError::Write)?;
@@ -225,12 +216,26 @@ struct Plan<'a> {
     machine: Architecture,
     /// Of the chunks of root; `None`: all alike.
     root_lens: Option<&'a [u32]>,
-    /// Plain sizes of root (padded), linux, initrd.
-    sizes: [u64; 3],
+    /// Names and kinds of the payloads.
+    names: Vec<&'static str>,
+    /// Their plain sizes, root's with its padding.
+    sizes: Vec<u64>,
     chunks: u64,
 }
 
-const NAMES: [&str; 3] = ["root", "linux", "initrd"];
+/// What is known of the payloads once they were read.
+struct Digests {
+    /// Of each payload; those that are missing are not known yet.
+    payloads: Vec<Digest>,
+    /// The verity root hash.
+    root_hash: Digest,
+}
+
+impl Digests {
+    fn draft(root: Digest) -> Self {
+        Self { payloads: vec![root], root_hash: Digest::of([]) }
+    }
+}
 
 impl<'a> Plan<'a> {
     fn new(spec: &ImageSpec, root_lens: Option<&'a [u32]>, sources: &mut Sources<'_>) -> Result<Self, BuildError> {
@@ -240,11 +245,10 @@ impl<'a> Plan<'a> {
         if !is_root_chunk(spec.chunk_len) {
             return Err(BuildError::ChunkLen(spec.chunk_len));
         }
-        let sizes = [
-            size("root", sources.root)?.next_multiple_of(BLOCK),
-            size("linux", sources.linux)?,
-            size("initrd", sources.initrd)?,
-        ];
+        let mut payloads = sources.all();
+        let names: Vec<&'static str> = payloads.iter().map(|(name, _)| *name).collect();
+        let mut sizes = payloads.iter_mut().map(|(name, from)| size(name, *from)).collect::<Result<Vec<u64>, _>>()?;
+        sizes[0] = sizes[0].next_multiple_of(BLOCK);
         if let Some(lens) = root_lens {
             let sum: u64 = lens.iter().map(|len| u64::from(*len)).sum();
             if sum != sizes[0] || !lens.iter().all(|len| is_root_chunk(*len)) {
@@ -253,17 +257,19 @@ impl<'a> Plan<'a> {
         }
         let alike = |size: u64| size.div_ceil(spec.chunk_len.into());
         let root_chunks = root_lens.map_or(alike(sizes[0]), |lens| lens.len() as u64);
-        let chunks = root_chunks + alike(sizes[1]) + alike(sizes[2]);
+        let chunks = root_chunks + sizes[1..].iter().map(|size| alike(*size)).sum::<u64>();
         if chunks > (MAX_TABLE / table::RECORD_LEN) as u64 {
             return Err(BuildError::TooManyChunks(chunks));
         }
+        // The one that the firmware starts: the kernel, or the unified image.
+        let (payload, kernel) = &mut payloads[1];
         let mut head = Vec::new();
-        let read = (&mut *sources.linux).take(PE_HEAD_LEN as u64).read_to_end(&mut head);
-        read.map_err(|source| BuildError::Read { payload: "linux", source })?;
-        let machine = pe_machine(&head).map_err(BuildError::Kernel)?;
-        let plan = Self { machine, root_lens, sizes, chunks };
+        let read = kernel.take(PE_HEAD_LEN as u64).read_to_end(&mut head);
+        read.map_err(|source| BuildError::Read { payload, source })?;
+        let machine = pe_machine(&head).map_err(|source| BuildError::Kernel { payload, source })?;
+        let plan = Self { machine, root_lens, names, sizes, chunks };
         // A wrong version or option is reported now and not after minutes of compressing.
-        plan.manifest(spec, Digest::of([]), [Digest::of([]); 4]).map_err(BuildError::Manifest)?;
+        plan.manifest(spec, &Digests::draft(Digest::of([]))).map_err(BuildError::Manifest)?;
         Ok(plan)
     }
 
@@ -281,15 +287,20 @@ impl<'a> Plan<'a> {
         (4 * HEADER_LEN + bodies) as u64 + self.chunks * table::RECORD_LEN as u64
     }
 
-    /// The manifest; `digests` are those of root, linux, initrd and the verity root hash.
-    fn manifest(&self, spec: &ImageSpec, root: Digest, digests: [Digest; 4]) -> Result<Manifest, ManifestError> {
-        let [_, linux, initrd, root_hash] = digests;
-        let payload = |index: usize, kind: PayloadKind, sha256: Digest| Payload {
-            name: NAMES[index].to_owned(),
-            kind,
+    fn manifest(&self, spec: &ImageSpec, digests: &Digests) -> Result<Manifest, ManifestError> {
+        // Every digest has the same length: one that is not known yet may be any.
+        let root = digests.payloads[0];
+        let payload = |(index, (name, size)): (usize, (&&'static str, &u64))| Payload {
+            name: (*name).to_owned(),
+            kind: match *name {
+                "root" => PayloadKind::Root(Verity::derive(*size, &root, digests.root_hash)),
+                "linux" => PayloadKind::Linux { machine: self.machine },
+                "uki" => PayloadKind::Uki { machine: self.machine },
+                _ => PayloadKind::Initrd,
+            },
             required: true,
-            size: self.sizes[index],
-            sha256,
+            size: *size,
+            sha256: digests.payloads.get(index).copied().unwrap_or(root),
         };
         Manifest::new(Content {
             os_id: spec.os_id.clone(),
@@ -300,13 +311,9 @@ impl<'a> Plan<'a> {
             min_updater: spec.min_updater,
             title: spec.title.clone(),
             options: spec.options.clone(),
-            payloads: vec![
-                payload(0, PayloadKind::Root(Verity::derive(self.sizes[0], &root, root_hash)), root),
-                payload(1, PayloadKind::Linux { machine: self.machine }, linux),
-                payload(2, PayloadKind::Initrd, initrd),
-            ],
+            payloads: self.names.iter().zip(&self.sizes).enumerate().map(payload).collect(),
             slot_bytes: slot_bytes(self.sizes[0]),
-            esp_bytes: self.sizes[1] + self.sizes[2],
+            esp_bytes: self.sizes[1..].iter().sum(),
             critical: Vec::new(),
         })
     }
@@ -339,22 +346,38 @@ impl Tally<'_> {
     }
 }
 
-fn hash_root(from: &mut dyn Source, size: u64, progress: &mut Tally<'_>) -> Result<Digest, BuildError> {
-    let mut pieces = Pieces::new(0, from, size, &[], DEFAULT_CHUNK_LEN)?;
+fn hash_root(from: &mut dyn Source, size: u64, progress: &mut dyn FnMut(usize)) -> Result<Digest, BuildError> {
+    let mut pieces = Pieces::new("root", from, size, &[], DEFAULT_CHUNK_LEN)?;
     let mut hasher = Sha256::new();
     while let Some(piece) = pieces.next()? {
         hasher.update(&piece);
-        progress.add(piece.len());
+        progress(piece.len());
     }
     Ok(Digest::finish(hasher))
+}
+
+/// What an image built of this root will say of its hash tree: for whoever puts the root hash into a unified kernel image before
+/// building (IMG-19). Reads `root` twice.
+///
+/// # Errors
+/// Hands on what reading gives; a root of no bytes.
+pub fn root_verity(root: &mut dyn Source) -> Result<Verity, BuildError> {
+    let size = size("root", root)?.next_multiple_of(BLOCK);
+    let sha256 = hash_root(root, size, &mut |_| ())?;
+    let mut builder = VerityBuilder::new(size, &derived_salt(&sha256)).map_err(BuildError::Verity)?;
+    let mut pieces = Pieces::new("root", root, size, &[], DEFAULT_CHUNK_LEN)?;
+    let mut nowhere = |_: u64, _: &[u8]| Ok(());
+    while let Some(piece) = pieces.next()? {
+        builder.update(&piece, &mut nowhere).map_err(BuildError::Verity)?;
+    }
+    Ok(Verity::derive(size, &sha256, builder.finish(&mut nowhere).map_err(BuildError::Verity)?))
 }
 
 /// The data as it was written.
 struct Data {
     chunks: Vec<Chunk>,
     len: u64,
-    /// Of root, linux, initrd; and the verity root hash.
-    digests: [Digest; 4],
+    digests: Digests,
 }
 
 fn write_chunks(
@@ -366,10 +389,10 @@ fn write_chunks(
     progress: &mut Tally<'_>,
 ) -> Result<Data, BuildError> {
     let workers = spec.workers.or_else(|| std::thread::available_parallelism().ok()).unwrap_or(NonZeroUsize::MIN);
-    let mut data = Data { chunks: Vec::new(), len: 0, digests: [Digest::of([]); 4] };
-    let froms = [&mut *sources.root, &mut *sources.linux, &mut *sources.initrd];
-    for (index, from) in froms.into_iter().enumerate() {
-        let mut pieces = Pieces::new(index, from, plan.sizes[index], plan.lens(index), spec.chunk_len)?;
+    let digests = Digests { payloads: Vec::new(), root_hash: Digest::of([]) };
+    let mut data = Data { chunks: Vec::new(), len: 0, digests };
+    for (index, (name, from)) in sources.all().into_iter().enumerate() {
+        let mut pieces = Pieces::new(name, from, plan.sizes[index], plan.lens(index), spec.chunk_len)?;
         let mut whole = Sha256::new();
         let mut verity = match index {
             0 => Some(VerityBuilder::new(plan.sizes[0], &derived_salt(root_sha256)).map_err(BuildError::Verity)?),
@@ -397,10 +420,10 @@ fn write_chunks(
                 Ok(())
             },
         )?;
-        data.digests[index] = Digest::finish(whole);
+        data.digests.payloads.push(Digest::finish(whole));
         if let Some(verity) = verity {
-            data.digests[3] = verity.finish(&mut nowhere).map_err(BuildError::Verity)?;
-            if data.digests[0] != *root_sha256 {
+            data.digests.root_hash = verity.finish(&mut nowhere).map_err(BuildError::Verity)?;
+            if data.digests.payloads[0] != *root_sha256 {
                 return Err(BuildError::Changed("root"));
             }
         }

@@ -7,8 +7,8 @@ use std::num::NonZeroUsize;
 
 use common::{Parts, Plain, kernel, key, open, program_like, read_all, small_image, spec, trust};
 use image_format::{
-    Architecture, BuildError, ChunkError, Digest, FinishError, ImageSpec, Manifest, PayloadKind, Sources, SystemId,
-    UnverifiedImage, VerityBuilder, build, slot_bytes,
+    Architecture, Boot, BootSource, BuildError, ChunkError, Digest, FinishError, ImageSpec, Manifest, PayloadKind,
+    Sources, SystemId, UnverifiedImage, VerityBuilder, build, root_verity, slot_bytes,
 };
 use proptest::prelude::*;
 
@@ -39,6 +39,19 @@ fn img_1_payloads_come_back_in_order() {
 }
 
 #[test]
+fn img_19_a_unified_image_is_built_with_the_root_hash_known_before() {
+    let plain = Plain::small();
+    let verity = root_verity(&mut Cursor::new(&plain.root)).unwrap();
+    let mut out = Cursor::new(Vec::new());
+    let sources =
+        Sources { root: &mut Cursor::new(&plain.root), boot: BootSource::Uki(&mut Cursor::new(&plain.linux)) };
+    let built = build(&spec(), sources, &[key(1)], &mut out, &mut |_, _| {}).unwrap();
+    assert_eq!(built.manifest.root().1, &verity);
+    let payloads = read_all(&out.into_inner(), &trust(&[1], 1)).unwrap();
+    assert_eq!(payloads, [("root".to_owned(), plain.root.clone()), ("uki".to_owned(), plain.linux)]);
+}
+
+#[test]
 fn img_12_the_manifest_says_what_was_built() {
     let (plain, file) = (Plain::small(), small_image());
     let image = open(&file, &trust(&[1], 1)).unwrap();
@@ -46,9 +59,10 @@ fn img_12_the_manifest_says_what_was_built() {
     assert_eq!((manifest.os_id.as_str(), manifest.version.as_str()), ("ralphos", "1.2.0"));
     let (root, verity) = manifest.root();
     assert_eq!(root.sha256, Digest::of(&plain.root));
-    assert_eq!(manifest.linux().sha256, Digest::of(&plain.linux));
-    assert_eq!(manifest.linux().kind, PayloadKind::Linux { machine: Architecture::X86_64 });
-    assert_eq!(manifest.initrd().size, 5000);
+    let Boot::Kernel { linux, initrd } = manifest.boot() else { panic!("{manifest:?}") };
+    assert_eq!(linux.sha256, Digest::of(&plain.linux));
+    assert_eq!(linux.kind, PayloadKind::Linux { machine: Architecture::X86_64 });
+    assert_eq!(initrd.size, 5000);
     assert_eq!(manifest.slot_bytes, slot_bytes(5 * 4096));
     assert_eq!(manifest.esp_bytes, 15_000);
     let mut nowhere = |_: u64, _: &[u8]| Ok(());
@@ -165,8 +179,7 @@ fn img_31_too_many_keys_are_refused_before_any_work() {
     keys.push(key(17));
     let sources = Sources {
         root: &mut Cursor::new(&plain.root),
-        linux: &mut Cursor::new(&plain.linux),
-        initrd: &mut Cursor::new(&plain.initrd),
+        boot: BootSource::Kernel { linux: &mut Cursor::new(&plain.linux), initrd: &mut Cursor::new(&plain.initrd) },
     };
     let mut out = Cursor::new(Vec::new());
     let refused = build(&spec(), sources, &keys, &mut out, &mut |_, _| panic!("work was done"));
@@ -177,8 +190,7 @@ fn img_31_too_many_keys_are_refused_before_any_work() {
 fn try_build(spec: &ImageSpec, plain: &Plain, out: &mut (impl Write + Seek)) -> Result<(), BuildError> {
     let sources = Sources {
         root: &mut Cursor::new(&plain.root),
-        linux: &mut Cursor::new(&plain.linux),
-        initrd: &mut Cursor::new(&plain.initrd),
+        boot: BootSource::Kernel { linux: &mut Cursor::new(&plain.linux), initrd: &mut Cursor::new(&plain.initrd) },
     };
     build(spec, sources, &[key(1)], out, &mut |_, _| {}).map(drop)
 }
@@ -202,7 +214,10 @@ fn the_builder_refuses_what_no_reader_would_accept() {
     assert!(matches!(fails(reserved, &small), BuildError::Manifest(_)));
     let arm = ImageSpec { architecture: Architecture::Aarch64, ..spec() };
     assert!(matches!(fails(arm, &small), BuildError::Manifest(_)));
-    assert!(matches!(fails(spec(), &Plain { linux: vec![0x1F; 5000], ..Plain::small() }), BuildError::Kernel(_)));
+    assert!(matches!(
+        fails(spec(), &Plain { linux: vec![0x1F; 5000], ..Plain::small() }),
+        BuildError::Kernel { payload: "linux", .. }
+    ));
     assert!(matches!(fails(spec(), &Plain { root: Vec::new(), ..Plain::small() }), BuildError::Empty("root")));
     assert!(matches!(fails(spec(), &Plain { linux: Vec::new(), ..Plain::small() }), BuildError::Empty("linux")));
     assert!(matches!(fails(spec(), &Plain { initrd: Vec::new(), ..Plain::small() }), BuildError::Empty("initrd")));
@@ -248,8 +263,10 @@ fn a_root_that_changes_while_it_is_read_gives_no_image() {
         let mut source = Changing { versions: [root.clone(), second], rewinds: 0, position: 0 };
         let sources = Sources {
             root: &mut source,
-            linux: &mut Cursor::new(kernel(Architecture::X86_64, 1000)),
-            initrd: &mut Cursor::new(b"initrd"),
+            boot: BootSource::Kernel {
+                linux: &mut Cursor::new(kernel(Architecture::X86_64, 1000)),
+                initrd: &mut Cursor::new(b"initrd"),
+            },
         };
         let mut out = Cursor::new(Vec::new());
         let result = build(&spec(), sources, &[key(1)], &mut out, &mut |_, _| {});
@@ -264,8 +281,7 @@ fn progress_reaches_its_total() {
     let plain = Plain::small();
     let sources = Sources {
         root: &mut Cursor::new(&plain.root),
-        linux: &mut Cursor::new(&plain.linux),
-        initrd: &mut Cursor::new(&plain.initrd),
+        boot: BootSource::Kernel { linux: &mut Cursor::new(&plain.linux), initrd: &mut Cursor::new(&plain.initrd) },
     };
     let mut seen = Vec::new();
     build(&spec(), sources, &[], &mut Cursor::new(Vec::new()), &mut |done, total| seen.push((done, total))).unwrap();

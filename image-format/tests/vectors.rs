@@ -6,8 +6,8 @@ use std::io::Cursor;
 
 use common::Parts;
 use image_format::{
-    Architecture, Digest, ImageSpec, Manifest, PrivateKey, Role, Sources, TrustPolicy, UpdaterVersion, build,
-    to_be_signed,
+    Architecture, BootSource, Digest, ImageSpec, Manifest, PrivateKey, Role, Sources, TrustPolicy, UpdaterVersion,
+    build, to_be_signed,
 };
 
 /// Made once from the inputs below; a reader of format 1 must read it for ever.
@@ -49,8 +49,10 @@ fn built() -> Vec<u8> {
         workers: None,
     };
     let mut out = Cursor::new(Vec::new());
-    let sources =
-        Sources { root: &mut Cursor::new(root), linux: &mut Cursor::new(linux), initrd: &mut Cursor::new(initrd) };
+    let sources = Sources {
+        root: &mut Cursor::new(root),
+        boot: BootSource::Kernel { linux: &mut Cursor::new(linux), initrd: &mut Cursor::new(initrd) },
+    };
     build(&spec, sources, &[PrivateKey::from_seed(&SECRET)], &mut out, &mut |_, _| {}).unwrap();
     out.into_inner()
 }

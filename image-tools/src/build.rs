@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use image_format::{
-    Architecture, DEFAULT_CHUNK_LEN, DEFAULT_LEVEL, ImageSpec, MAX_LEVEL, PrivateKey, Sources, UpdaterVersion,
+    Architecture, BootSource, DEFAULT_CHUNK_LEN, DEFAULT_LEVEL, ImageSpec, MAX_LEVEL, PrivateKey, Sources,
+    UpdaterVersion,
 };
 
 use crate::cut::{self, Cut};
@@ -98,7 +99,7 @@ pub fn run(args: &Args) -> Result<()> {
         chunk_len: u32::try_from(args.chunk_size).unwrap_or(u32::MAX),
         workers: args.threads,
     };
-    let sources = Sources { root: &mut root, linux: &mut linux, initrd: &mut initrd };
+    let sources = Sources { root: &mut root, boot: BootSource::Kernel { linux: &mut linux, initrd: &mut initrd } };
     let progress = Progress::new("building", 0);
     let mut tell = |done, total| progress.set(done, total);
     let built = match &cuts.lens {

@@ -82,7 +82,7 @@ fn check(mut payload: PayloadReader<'_, Source>, manifest: &Manifest, progress: 
                 Ok(())
             })
         }
-        PayloadKind::Linux { .. } => {
+        PayloadKind::Linux { .. } | PayloadKind::Uki { .. } => {
             let mut head = Vec::new();
             (&mut payload).take(PE_HEAD_LEN as u64).read_to_end(&mut head)?;
             source::check_kernel(&head, manifest.architecture)?;

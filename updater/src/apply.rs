@@ -363,7 +363,7 @@ impl SlotProven {
     fn payloads(mut self, context: &mut Context<'_>, manifest: &Manifest) -> Result<Ready, FencedError> {
         context.progress.begin(Step::Payloads, Some(manifest.esp_bytes));
         let mut esp = context.host.open_esp(Access::ReadWrite)?;
-        let (mut linux, mut initrd) = (None, None);
+        let mut written = Vec::new();
         let mut done = 0;
         while let Some(mut reader) = self.image.next_payload()? {
             context.check_stop()?;
@@ -371,13 +371,14 @@ impl SlotProven {
             let kind = match payload.kind {
                 image_format::PayloadKind::Linux { .. } => PayloadKind::Linux,
                 image_format::PayloadKind::Initrd => PayloadKind::Initrd,
+                image_format::PayloadKind::Uki { .. } => PayloadKind::Uki,
                 // The manifest has exactly one root, and it is behind us; what is unknown is authenticated and dropped (IMG-14).
                 image_format::PayloadKind::Root(_) | image_format::PayloadKind::Unknown(_) => {
                     reader.drain()?;
                     continue;
                 }
             };
-            let written = self.fenced.write_payload(
+            written.push(self.fenced.write_payload(
                 context.lock,
                 esp.esp(),
                 kind,
@@ -385,17 +386,11 @@ impl SlotProven {
                 payload.size,
                 &mut reader,
                 *payload.sha256.as_bytes(),
-            )?;
+            )?);
             done += payload.size;
             context.progress.done(done);
-            match kind {
-                PayloadKind::Linux => linux = Some(written),
-                PayloadKind::Initrd => initrd = Some(written),
-            }
         }
-        let linux = linux.ok_or(FencedError::Missing(PayloadKind::Linux))?;
-        let initrd = initrd.ok_or(FencedError::Missing(PayloadKind::Initrd))?;
-        let head = esp.esp().read_head(&linux.name().path(), PE_HEAD_LEN).map_err(ChangeError::Esp)?;
+        let head = esp.esp().read_head(&self.plan.entry.kernel_path(), PE_HEAD_LEN).map_err(ChangeError::Esp)?;
         let (kernel, machine) = (pe_machine(&head)?, preflight::image_architecture(context.host.layout().architecture));
         if kernel != machine {
             return Err(FencedError::KernelMachine { kernel, machine });
@@ -403,7 +398,7 @@ impl SlotProven {
         esp.close()?;
         // Nothing of the image is left unread: its end is part of what was promised (IMG-3).
         self.image.finish()?;
-        Ok(Ready { plan: self.plan, fenced: self.fenced, proven: self.proven, linux, initrd })
+        Ok(Ready { plan: self.plan, fenced: self.fenced, proven: self.proven, written })
     }
 }
 
@@ -413,8 +408,7 @@ struct Ready {
     plan: Plan,
     fenced: Fenced,
     proven: Proven,
-    linux: WrittenPayload,
-    initrd: WrittenPayload,
+    written: Vec<WrittenPayload>,
 }
 
 impl Ready {
@@ -429,7 +423,7 @@ impl Ready {
         let Proven { .. } = self.proven;
         let _inhibitor = context.host.booted().map(|_| Inhibitor::take("staging a new boot entry"));
         let mut esp = context.host.open_esp(Access::ReadWrite)?;
-        let staged = stage(context.lock, esp.esp(), self.fenced, &self.linux, &self.initrd, &self.plan.entry)?;
+        let staged = stage(context.lock, esp.esp(), self.fenced, &self.written, &self.plan.entry)?;
         esp.close()?;
         Ok(Live { plan: self.plan, staged })
     }

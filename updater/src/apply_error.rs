@@ -1,6 +1,6 @@
 //! Why an apply ends without a staged system.
 
-use boot_entries::{ChangeError, PayloadKind};
+use boot_entries::ChangeError;
 use disk_layout::{LockError, SlotError};
 use image_format::{Architecture, ChunkError, FinishError, HeadError, PeError, VerifyError};
 
@@ -115,9 +115,6 @@ pub enum FencedError {
         /// Why the full image was not applied.
         source: anyhow::Error,
     },
-    /// The image lacks a payload, which its manifest excludes.
-    #[error("the image carries no {0}")]
-    Missing(PayloadKind),
 }
 
 impl FencedError {

@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 
 use boot_entries::esp::Remount;
 use boot_entries::guard::{GuardDevice, GuardError, GuardFile, GuardRecord};
-use boot_entries::options::OptionsError;
 use boot_entries::vars::EFIVARS;
-use boot_entries::{BootOptions, Esp, EspError, FoundVars, ImageEsp, KernelEsp, read_vars};
+use boot_entries::{
+    BootOptions, Esp, EspError, FoundVars, ImageEsp, KernelEsp, RunningError, read_vars, running_options,
+};
 use disk_layout::{
     BootedDisk, BootedError, Clash, DEVICE_LOCK, DiskFile, DiskLayout, FileWindow, LayoutError, LockError, MountError,
     MountMode, PrivateMount, RepairError, Slot, SlotBytes, SlotError, SlotFile, SlotIo, SlotReader, SysError, SysRoot,
@@ -118,8 +119,8 @@ pub enum HostError {
     #[error("nothing is written while two disks could be taken for one another")]
     Clash(#[from] Clash),
     /// The command line is not one of our entries'.
-    #[error("the running kernel was not started from one of our entries (/proc/cmdline)")]
-    CommandLine(#[source] OptionsError),
+    #[error("it is not known which boot entry the running kernel was started from")]
+    CommandLine(#[source] RunningError),
     /// The disk image has no RalphOS layout.
     #[error("{} cannot be worked on", path.display())]
     Image {
@@ -163,7 +164,7 @@ impl Device {
     /// Finds the booted disk and checks everything that must agree before anything is written (DSK-30 to DSK-32).
     pub fn find(sys: SysRoot) -> Result<Self, HostError> {
         let disk = find_booted(&sys)?;
-        let options = BootOptions::parse(&sys.command_line()?).map_err(HostError::CommandLine)?;
+        let options = running_options(&sys).map_err(HostError::CommandLine)?;
         disk.check_command_line(options.slot, options.partuuid)?;
         disk.check_loader_partition(&sys)?;
         let boot_id = sys.boot_id().map(|id| id.to_string()).unwrap_or_default();

@@ -12,6 +12,8 @@ pub mod history;
 pub mod host;
 mod inhibit;
 pub mod memory;
+#[cfg(feature = "image")]
+pub mod new_entry;
 pub mod release;
 pub mod session;
 pub mod status;

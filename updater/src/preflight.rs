@@ -1,7 +1,6 @@
 //! UPD-1, gathering: what must be known before the decision of [`crate::refuse`], and the refusals that need the ESP.
 
-use boot_entries::options::with_default_words;
-use boot_entries::{BootOptions, Entry, Liveness, OnCorruption, OurEntry, Wholeness, is_whole};
+use boot_entries::{Entry, Liveness, OnCorruption, OurEntry, Wholeness, is_whole};
 use disk_layout::UpdateLock;
 use image_format::{Architecture, Manifest, SystemId, UpdaterVersion};
 
@@ -12,6 +11,7 @@ use crate::guard::take_over_guard_event;
 use crate::history::Event;
 use crate::host::Host;
 use crate::memory::{inconclusive, why_known_bad};
+use crate::new_entry::{Place, new_entry};
 use crate::plan::{Asked, Broken};
 use crate::refuse::{Decision, Facts, KnownBad, Refusal, decide, refers_to_running};
 use crate::session::{
@@ -77,25 +77,9 @@ pub(crate) fn look(
     let generation = next_generation(session.state(), host.booted(), &past)
         .ok_or_else(|| Refusal::PlanBroken { why: "all generations are used up".to_owned() })?;
     let target = running.target();
-    let entry = Entry {
-        title: manifest.title.trim().to_owned(),
-        architecture: session.architecture(),
-        options: BootOptions {
-            root_hash: *manifest.root().1.root_hash.as_bytes(),
-            partuuid: host.layout().slot(target.slot()).unique_guid,
-            hash_offset: manifest.root().1.hash_offset,
-            on_corruption: OnCorruption::Restart,
-            slot: target.slot(),
-            generation,
-            system: *system.as_bytes(),
-            epoch: manifest.epoch,
-            os_version: manifest.version.clone(),
-            failed: None,
-            extra: with_default_words(&manifest.options),
-        },
-        linux_sha256: *manifest.linux().sha256.as_bytes(),
-        initrd_sha256: *manifest.initrd().sha256.as_bytes(),
-    };
+    let slot = target.slot();
+    let place = Place { slot, partuuid: host.layout().slot(slot).unique_guid, generation };
+    let entry = new_entry(manifest, system, place, OnCorruption::Restart);
     loader_agrees(host, &mut session, &running, &entry)?;
     session.close()?;
     let retried = facts.known_bad.is_some() || facts.inconclusive > 0 && request.known_bad == KnownBad::Retry;

@@ -156,7 +156,7 @@ fn of_fenced(error: &FencedError) -> Option<&'static str> {
         FencedError::Content(SlotContentError::Image { source }) => of_chunk(source),
         FencedError::Content(SlotContentError::RootHash { .. }) => "root-hash",
         FencedError::Content(SlotContentError::Interrupted) | FencedError::Interrupted => "interrupted",
-        FencedError::Content(SlotContentError::Verity { .. }) | FencedError::Missing(_) => INTERNAL,
+        FencedError::Content(SlotContentError::Verity { .. }) => INTERNAL,
         FencedError::Change(ChangeError::Source { source, .. }) => of_payload(source),
         FencedError::Change(ChangeError::Content { .. }) => "payload-digest",
         FencedError::Kernel(_) => "kernel-not-efi",

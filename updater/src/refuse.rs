@@ -154,7 +154,7 @@ pub enum Refusal {
     EspTooSmall {
         /// Bytes needed, in whole clusters, with the spare.
         needs: u64,
-        /// Bytes free once the target's old kernel and initrd are gone.
+        /// Bytes free once the target's old files are gone.
         has: u64,
     },
     /// The running system is a trial.
@@ -304,8 +304,7 @@ fn enough_space(manifest: &Manifest, facts: &Facts) -> Result<(), Refusal> {
         return Err(Refusal::SlotTooSmall { needs: manifest.slot_bytes, has: facts.slot_len });
     }
     // Each file fills whole clusters; the entry itself and a longer directory need one each.
-    let payloads = [manifest.linux().size, manifest.initrd().size];
-    let clusters: u64 = payloads.iter().map(|size| size.div_ceil(facts.cluster_size)).sum::<u64>() + 2;
+    let clusters: u64 = manifest.boot().sizes().iter().map(|size| size.div_ceil(facts.cluster_size)).sum::<u64>() + 2;
     let needs = clusters.saturating_mul(facts.cluster_size).saturating_add(ESP_SPARE);
     let has = (facts.free_clusters + facts.freed_clusters).saturating_mul(facts.cluster_size);
     if needs > has { Err(Refusal::EspTooSmall { needs, has }) } else { Ok(()) }

@@ -11,14 +11,14 @@ use boot_entries::fat::VolumeHealth;
 use boot_entries::guard::{GuardError, GuardRecord};
 use boot_entries::{
     BootOptions, Entry, EntryArchitecture, EntryName, Esp, FakeEsp, FoundVars, Liveness, LoaderVars, OnCorruption,
-    PayloadKind, read_vars,
+    PayloadKind, Payloads, read_vars,
 };
 use disk_layout::fake::{FakeSlot, SlotEvent};
 use disk_layout::{
     Architecture, DiskLayout, LockError, NewDisk, RepairError, Seed, Slot, SlotError, SlotIo, TableCopy, TableHealth,
     UpdateLock,
 };
-use image_format::{Digest, ImageSpec, Manifest, PrivateKey, Sources, TrustPolicy, UpdaterVersion, build};
+use image_format::{BootSource, Digest, ImageSpec, Manifest, PrivateKey, Sources, TrustPolicy, UpdaterVersion, build};
 
 use crate::apply::{ApplyError, Outcome, Request, apply};
 use crate::config::Policy;
@@ -75,8 +75,10 @@ pub(crate) fn image_of(spec: &ImageSpec, root: Vec<u8>) -> (Vec<u8>, Manifest) {
     let mut out = Cursor::new(Vec::new());
     let sources = Sources {
         root: &mut Cursor::new(root),
-        linux: &mut Cursor::new(kernel()),
-        initrd: &mut Cursor::new(format!("initrd of {}", spec.version).into_bytes()),
+        boot: BootSource::Kernel {
+            linux: &mut Cursor::new(kernel()),
+            initrd: &mut Cursor::new(format!("initrd of {}", spec.version).into_bytes()),
+        },
     };
     let built = build(spec, sources, &[key()], &mut out, &mut |_, _| {}).unwrap();
     (out.into_inner(), built.manifest)
@@ -190,8 +192,10 @@ impl FakeHost {
                 failed: None,
                 extra: String::new(),
             },
-            linux_sha256: *Digest::of(b"old kernel").as_bytes(),
-            initrd_sha256: *Digest::of(b"old initrd").as_bytes(),
+            payloads: Payloads::Kernel {
+                linux: *Digest::of(b"old kernel").as_bytes(),
+                initrd: *Digest::of(b"old initrd").as_bytes(),
+            },
         }
     }
 

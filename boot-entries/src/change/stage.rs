@@ -38,7 +38,7 @@ impl WrittenPayload {
 }
 
 impl Fenced {
-    /// Writes a kernel or initrd under its final name, flushes it, reads it back and compares (`UPD-5`).
+    /// Writes a payload file under its final name, flushes it, reads it back and compares (`UPD-5`).
     ///
     /// Nothing refers to the file yet, so a cut leaves only what the next fence removes. What the loader cannot start
     /// parks the machine (`LDR-6`); whether the kernel is a program for this machine is for the caller to look at, with
@@ -94,7 +94,7 @@ pub struct Staged {
     pub name: EntryName,
 }
 
-/// Writes the entry of a system whose slot and payloads are written, with all its tries. **The overwriting of its first
+/// Writes the entry of a system whose slot and payload files are `written`, with all its tries. **The overwriting of its first
 /// byte is the commit point of an update**: before it the old system boots, after it the new one on trial (`UPD-6`).
 /// Whatever `entry` says of corrupt blocks, on trial the machine restarts for one.
 ///
@@ -105,16 +105,16 @@ pub fn stage(
     _lock: &UpdateLock,
     esp: &mut dyn Esp,
     fenced: Fenced,
-    linux: &WrittenPayload,
-    initrd: &WrittenPayload,
+    written: &[WrittenPayload],
     entry: &Entry,
 ) -> Result<Staged, ChangeError> {
     let slot: Slot = fenced.slot();
     if entry.slot() != slot {
         return Err(ChangeError::NotTheSame("the slot"));
     }
-    for (written, kind) in [(linux, PayloadKind::Linux), (initrd, PayloadKind::Initrd)] {
-        if written.name != entry.payload(kind) || written.sha256 != *entry.sha256(kind) {
+    for (kind, sha256) in entry.payloads.files() {
+        let is_this = |file: &&WrittenPayload| file.name == entry.payload(kind) && file.sha256 == sha256;
+        if written.iter().find(is_this).is_none() {
             return Err(ChangeError::NotTheSame(kind.as_str()));
         }
     }

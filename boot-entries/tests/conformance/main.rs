@@ -12,7 +12,7 @@ use boot_entries::fat::{FormatOptions, format_esp};
 use boot_entries::names::{entries_dir, payload_dir};
 use boot_entries::{
     BootOptions, Entry, EntryArchitecture, EntryName, EspState, Generation, LoaderVars, OnCorruption, PayloadKind,
-    Prediction, commit, fence, is_whole, mark_bad, stage, tidy,
+    Payloads, Prediction, commit, fence, is_whole, mark_bad, stage, tidy,
 };
 use disk_layout::{Slot, UpdateLock};
 use qemu_tests::setup;
@@ -220,8 +220,7 @@ fn entry(slot: Slot, generation: u32, linux: &[u8], initrd: &[u8]) -> Entry {
             failed: None,
             extra: String::new(),
         },
-        linux_sha256: Sha256::digest(linux).into(),
-        initrd_sha256: Sha256::digest(initrd).into(),
+        payloads: Payloads::Kernel { linux: Sha256::digest(linux).into(), initrd: Sha256::digest(initrd).into() },
     }
 }
 
@@ -234,8 +233,8 @@ fn apply(lock: &UpdateLock, esp: &mut dyn Esp, slot: Slot, generation: u32) -> E
         let generation = Generation::new(generation).unwrap();
         fenced.write_payload(lock, esp, kind, generation, size, &mut &content[..], digest).unwrap()
     };
-    let (linux, initrd) = (write(PayloadKind::Linux, &linux), write(PayloadKind::Initrd, &initrd));
-    stage(lock, esp, fenced, &linux, &initrd, &entry).unwrap().name
+    let written = [write(PayloadKind::Linux, &linux), write(PayloadKind::Initrd, &initrd)];
+    stage(lock, esp, fenced, &written, &entry).unwrap().name
 }
 
 /// A life: two systems, a commit, a fallback, a rollback, on an ESP that holds nothing yet.

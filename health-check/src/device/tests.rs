@@ -10,7 +10,7 @@ use std::rc::Rc;
 use boot_entries::guard::{GuardError, GuardEvent, GuardRecord, GuardText};
 use boot_entries::{
     BootOptions, Entry as BootEntry, EntryArchitecture, EntryName, Esp, FakeEsp, Liveness, PayloadKind, PayloadName,
-    read_vars,
+    Payloads, read_vars,
 };
 use disk_layout::{Architecture, DiskLayout, NewDisk, Seed, Slot, SlotError, SlotIo};
 use updater::history::Records;
@@ -51,8 +51,7 @@ fn put(esp: &mut FakeEsp, name: &str, failed: Option<&str>) {
         title: "RalphOS".into(),
         architecture: EntryArchitecture::X64,
         options,
-        linux_sha256: sha256(esp, PayloadKind::Linux),
-        initrd_sha256: sha256(esp, PayloadKind::Initrd),
+        payloads: Payloads::Kernel { linux: sha256(esp, PayloadKind::Linux), initrd: sha256(esp, PayloadKind::Initrd) },
     };
     esp.put(name.path().as_str(), &entry.render(Liveness::Live));
     esp.take_events();
@@ -438,7 +437,7 @@ fn what_contradicts_itself_is_unknown_and_what_cannot_be_read_is_tried_again_hlt
         assert!(matches!(opened, Ok(None)), "{opened:?}");
         assert!(matches!(booted, Some(Booted::Unknown(_))), "{booted:?}");
     }
-    assert!(disagrees(&HostError::CommandLine(BootOptions::parse("quiet").unwrap_err())));
+    assert!(disagrees(&HostError::CommandLine(BootOptions::parse("quiet").unwrap_err().into())));
     for error in [
         HostError::Sys(read()),
         BootedError::Sys(read()).into(),

@@ -14,6 +14,9 @@ pub const DEADLINE_OPTION_KEY: &str = "ralph.deadline";
 
 const RESERVED_OPTION_PREFIXES: [&str; 2] = ["ralph.", "systemd.verity"];
 
+/// The kinds of payload (IMG-14).
+const KNOWN: [&str; 4] = ["root", "linux", "initrd", "uki"];
+
 const MAX_SIZE: u64 = 1 << 48;
 
 pub(super) fn content(content: &Content) -> Result<(), ManifestError> {
@@ -106,10 +109,13 @@ fn payloads(content: &Content) -> Result<(), ManifestError> {
             return Err(ManifestError::Payloads(format!("two are named {:?}", payload.name)));
         }
     }
-    for kind in ["root", "linux", "initrd"] {
-        let count = payloads.iter().filter(|payload| payload.kind.as_str() == kind).count();
-        if count != 1 {
-            return Err(ManifestError::Payloads(format!("there must be exactly one {kind:?}, not {count}")));
+    let count = |kind: &str| payloads.iter().filter(|payload| payload.kind.as_str() == kind).count();
+    let wanted = if count("uki") == 0 { [1, 1, 1, 0] } else { [1, 0, 0, 1] };
+    for (kind, wanted) in KNOWN.into_iter().zip(wanted) {
+        if count(kind) != wanted {
+            let than = if wanted == 0 { "no" } else { "exactly one" };
+            let beside = if wanted == 0 { " beside a \"uki\"" } else { "" };
+            return Err(ManifestError::Payloads(format!("there must be {than} {kind:?}{beside}, not {}", count(kind))));
         }
     }
     let PayloadKind::Root(verity) = &payloads[0].kind else {
@@ -124,10 +130,10 @@ fn payloads(content: &Content) -> Result<(), ManifestError> {
     let mut esp_bytes = 0;
     for payload in payloads {
         match payload.kind {
-            PayloadKind::Linux { machine } if machine != content.architecture => {
+            PayloadKind::Linux { machine } | PayloadKind::Uki { machine } if machine != content.architecture => {
                 return Err(ManifestError::Machine { machine, architecture: content.architecture });
             }
-            PayloadKind::Linux { .. } | PayloadKind::Initrd => esp_bytes += payload.size,
+            PayloadKind::Linux { .. } | PayloadKind::Initrd | PayloadKind::Uki { .. } => esp_bytes += payload.size,
             PayloadKind::Root(_) | PayloadKind::Unknown(_) => {}
         }
     }
@@ -149,7 +155,7 @@ fn one_payload(index: usize, payload: &Payload) -> Result<(), ManifestError> {
             Err(ManifestError::UnknownRequired { name: payload.name.clone(), kind: kind.clone() })
         }
         // Only reachable by code that puts a known name into `Unknown`; written out it would read back as something else.
-        (PayloadKind::Unknown(kind), false) if ["root", "linux", "initrd"].contains(&kind.as_str()) => {
+        (PayloadKind::Unknown(kind), false) if KNOWN.contains(&kind.as_str()) => {
             Err(field(format!("payloads[{index}].kind"), format!("{kind:?} is not an unknown kind")))
         }
         (PayloadKind::Unknown(_), false) | (_, true) => Ok(()),

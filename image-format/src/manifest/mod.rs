@@ -46,7 +46,7 @@ pub struct Content {
     pub payloads: Vec<Payload>,
     /// Bytes of slot used: root, verity superblock and tree.
     pub slot_bytes: u64,
-    /// Bytes that go to the ESP: the sizes of `linux` and `initrd` together.
+    /// Bytes that go to the ESP: the sizes of `linux` and `initrd` together, or of `uki`.
     pub esp_bytes: u64,
     /// Names of top-level fields that a reader must understand; empty when the field is absent.
     pub critical: Vec<String>,
@@ -79,6 +79,11 @@ pub enum PayloadKind {
     },
     /// The initial RAM disk.
     Initrd,
+    /// A unified kernel image: kernel, initrd and command line in one program, in place of the two kinds above (IMG-19).
+    Uki {
+        /// The architecture in its PE header.
+        machine: Architecture,
+    },
     /// A kind from the future, not required: authenticated and discarded (IMG-14).
     Unknown(String),
 }
@@ -90,6 +95,7 @@ impl PayloadKind {
             Self::Root(_) => "root",
             Self::Linux { .. } => "linux",
             Self::Initrd => "initrd",
+            Self::Uki { .. } => "uki",
             Self::Unknown(name) => name,
         }
     }
@@ -133,13 +139,13 @@ pub enum ManifestError {
         /// Its kind.
         kind: String,
     },
-    /// The set of payloads is not one `root` first, one `linux`, one `initrd`, all required.
+    /// The set of payloads is not one `root` first and what boots it, all required.
     #[error("payloads: {0} (IMG-14)")]
     Payloads(String),
     /// The kernel is for another machine than the manifest says.
     #[error("the kernel's machine is {machine} but `architecture` is {architecture} (IMG-15)")]
     Machine {
-        /// In the linux payload.
+        /// In the payload.
         machine: Architecture,
         /// In the manifest.
         architecture: Architecture,
@@ -199,21 +205,14 @@ impl Manifest {
             .expect("a checked manifest has a root payload")
     }
 
-    /// The kernel.
-    pub fn linux(&self) -> &Payload {
-        self.of_kind(|kind| matches!(kind, PayloadKind::Linux { .. }))
-    }
-
-    /// The initial RAM disk.
-    pub fn initrd(&self) -> &Payload {
-        self.of_kind(|kind| matches!(kind, PayloadKind::Initrd))
-    }
-
-    fn of_kind(&self, wanted: impl Fn(&PayloadKind) -> bool) -> &Payload {
-        self.payloads
-            .iter()
-            .find(|payload| wanted(&payload.kind))
-            .expect("a checked manifest has one payload of each known kind")
+    /// What boots it.
+    pub fn boot(&self) -> Boot<'_> {
+        let of_kind = |wanted: &str| self.payloads.iter().find(|payload| payload.kind.as_str() == wanted);
+        match (of_kind("linux"), of_kind("initrd"), of_kind("uki")) {
+            (Some(linux), Some(initrd), _) => Boot::Kernel { linux, initrd },
+            (_, _, Some(uki)) => Boot::Uki(uki),
+            _ => unreachable!("a checked manifest has what boots it"),
+        }
     }
 
     /// The content, to change and check again.
@@ -227,6 +226,30 @@ impl Deref for Manifest {
 
     fn deref(&self) -> &Content {
         &self.0
+    }
+}
+
+/// The payloads that go to the ESP, of a manifest that was checked (IMG-14).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Boot<'m> {
+    /// Two files.
+    Kernel {
+        /// The kernel.
+        linux: &'m Payload,
+        /// The initial RAM disk.
+        initrd: &'m Payload,
+    },
+    /// One file, a unified kernel image.
+    Uki(&'m Payload),
+}
+
+impl Boot<'_> {
+    /// Their sizes in bytes.
+    pub fn sizes(&self) -> Vec<u64> {
+        match self {
+            Self::Kernel { linux, initrd } => vec![linux.size, initrd.size],
+            Self::Uki(uki) => vec![uki.size],
+        }
     }
 }
 

@@ -94,8 +94,9 @@ fn img_12_and_img_18_the_fixture_reads_and_writes_byte_for_byte() {
     assert_eq!((root.name.as_str(), root.size), ("root", 12288));
     assert_eq!(verity.data_blocks, 3);
     assert_eq!(verity.uuid.to_string(), "44444444-4444-8444-8444-444444444444");
-    assert_eq!(manifest.linux().size, 1000);
-    assert_eq!(manifest.initrd().sha256.to_string(), "6".repeat(64));
+    let Boot::Kernel { linux, initrd } = manifest.boot() else { panic!("{manifest:?}") };
+    assert_eq!(linux.size, 1000);
+    assert_eq!(initrd.sha256.to_string(), "6".repeat(64));
     assert_eq!(String::from_utf8(manifest.to_json()).unwrap(), GOOD);
 }
 
@@ -403,17 +404,17 @@ fn any_content() -> impl Strategy<Value = Content> {
     let strings = ("[a-z0-9._-]{1,64}", "[A-Za-z0-9][A-Za-z0-9._~^-]{0,63}", "[!-~]([ -~]{0,126}[!-~])?");
     let sizes = (1..1_u64 << 30, 1..1_u64 << 48, 1..1_u64 << 48);
     let rest = (
-        any::<bool>(),
+        any::<(bool, bool)>(),
         1..=u32::MAX,
         any::<(u32, u32, u32)>(),
         prop::collection::vec("[A-Za-z0-9,._-]{1,128}", 0..4),
         // No letter r, s or quote can begin a reserved key here.
         "([a-q=.,]{1,6}( [a-q=.,]{1,6}){0,8})?",
         any::<([u8; 32], [u8; 32], [u8; 16])>(),
-        prop::collection::vec(("u[a-z0-9-]{1,31}", 1..1_u64 << 48), 0..3),
+        prop::collection::vec(("x[a-z0-9-]{1,31}", 1..1_u64 << 48), 0..3),
     );
     (strings, sizes, rest).prop_map(|((os_id, version, title), (blocks, linux, initrd), rest)| {
-        let (aarch64, epoch, updater, compatible, options, (hash, salt, uuid), unknown) = rest;
+        let ((aarch64, unified), epoch, updater, compatible, options, (hash, salt, uuid), unknown) = rest;
         let architecture = if aarch64 { Architecture::Aarch64 } else { Architecture::X86_64 };
         let size = blocks * BLOCK;
         let payload = |name: &str, kind, required, size| Payload {
@@ -430,11 +431,13 @@ fn any_content() -> impl Strategy<Value = Content> {
             data_blocks: blocks,
             hash_offset: size,
         };
-        let mut payloads = vec![
-            payload("root", PayloadKind::Root(verity), true, size),
-            payload("linux", PayloadKind::Linux { machine: architecture }, true, linux),
-            payload("initrd", PayloadKind::Initrd, true, initrd),
-        ];
+        let mut payloads = vec![payload("root", PayloadKind::Root(verity), true, size)];
+        if unified {
+            payloads.push(payload("uki", PayloadKind::Uki { machine: architecture }, true, linux));
+        } else {
+            payloads.push(payload("linux", PayloadKind::Linux { machine: architecture }, true, linux));
+            payloads.push(payload("initrd", PayloadKind::Initrd, true, initrd));
+        }
         for (index, (kind, size)) in unknown.into_iter().enumerate() {
             payloads.push(payload(&format!("extra-{index}"), PayloadKind::Unknown(kind), false, size));
         }
@@ -449,10 +452,46 @@ fn any_content() -> impl Strategy<Value = Content> {
             options,
             payloads,
             slot_bytes: slot_bytes(size),
-            esp_bytes: linux + initrd,
+            esp_bytes: if unified { linux } else { linux + initrd },
             critical: Vec::new(),
         }
     })
+}
+
+#[test]
+fn img_14_a_unified_image_stands_for_kernel_and_initrd() {
+    let text = |payloads: &[(&str, bool)], esp_bytes: u64| {
+        let (head, rest) = GOOD.split_once("    {\n      \"name\": \"linux\"").unwrap();
+        let tail = rest.split_once("\n  ],").unwrap().1.replace("1024", &esp_bytes.to_string());
+        let of = |(kind, machine): &(&str, bool)| {
+            let machine = if *machine { ", \"machine\": \"x86_64\"" } else { "" };
+            let sha256 = "5".repeat(64);
+            format!(
+                "{{\"name\": \"{kind}\", \"kind\": \"{kind}\", \"required\": true, \"size\": 500, \"sha256\": \"{sha256}\"{machine}}}"
+            )
+        };
+        format!("{head}{}\n  ],{tail}", payloads.iter().map(of).collect::<Vec<_>>().join(","))
+    };
+    let parse = |payloads: &[(&str, bool)], bytes| {
+        let parsed = Manifest::parse(text(payloads, bytes).as_bytes());
+        parsed.map_err(|error| match std::error::Error::source(&error) {
+            Some(source) => format!("{error}: {source}"),
+            None => error.to_string(),
+        })
+    };
+    let manifest = parse(&[("uki", true)], 500).unwrap();
+    let Boot::Uki(uki) = manifest.boot() else { panic!("{manifest:?}") };
+    assert_eq!((uki.size, &uki.kind), (500, &PayloadKind::Uki { machine: Architecture::X86_64 }));
+    assert_eq!(manifest.boot().sizes(), [500]);
+    for (payloads, said) in [
+        (&[("uki", false)][..], "must be there exactly for kinds"),
+        (&[("uki", true), ("initrd", false)], "there must be no \"initrd\" beside a \"uki\", not 1"),
+        (&[("linux", true), ("initrd", false), ("uki", true)], "there must be no \"linux\" beside a \"uki\", not 1"),
+        (&[("linux", true)], "there must be exactly one \"initrd\", not 0"),
+    ] {
+        let error = parse(payloads, 500 * payloads.len() as u64).unwrap_err();
+        assert!(error.contains(said), "{payloads:?}: {error}");
+    }
 }
 
 proptest! {

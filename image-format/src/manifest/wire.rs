@@ -139,14 +139,16 @@ impl Payload {
         if self.verity.is_some() != (self.kind == "root") {
             return Err(field(at("verity"), "must be there exactly for kind \"root\""));
         }
-        if self.machine.is_some() != (self.kind == "linux") {
-            return Err(field(at("machine"), "must be there exactly for kind \"linux\""));
+        if self.machine.is_some() != ["linux", "uki"].contains(&self.kind.as_str()) {
+            return Err(field(at("machine"), "must be there exactly for kinds \"linux\" and \"uki\""));
         }
-        let kind = match (self.kind.as_str(), self.verity, self.machine) {
+        let machine = self
+            .machine
+            .map(|text| text.parse::<Architecture>().map_err(|bad| field(at("machine"), format!("is an {bad}"))));
+        let kind = match (self.kind.as_str(), self.verity, machine.transpose()?) {
             ("root", Some(Object(verity)), _) => PayloadKind::Root(verity.into_content(&at("verity"))?),
-            ("linux", _, Some(machine)) => PayloadKind::Linux {
-                machine: machine.parse::<Architecture>().map_err(|bad| field(at("machine"), format!("is an {bad}")))?,
-            },
+            ("linux", _, Some(machine)) => PayloadKind::Linux { machine },
+            ("uki", _, Some(machine)) => PayloadKind::Uki { machine },
             ("initrd", ..) => PayloadKind::Initrd,
             _ => PayloadKind::Unknown(self.kind),
         };
@@ -165,7 +167,7 @@ impl Payload {
                 _ => None,
             },
             machine: match &payload.kind {
-                PayloadKind::Linux { machine } => Some(machine.to_string()),
+                PayloadKind::Linux { machine } | PayloadKind::Uki { machine } => Some(machine.to_string()),
                 _ => None,
             },
         }

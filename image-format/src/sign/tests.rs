@@ -1,5 +1,5 @@
 use super::*;
-use crate::writer::{ImageSpec, Sources, build};
+use crate::writer::{BootSource, ImageSpec, Sources, build};
 use crate::{Architecture, UpdaterVersion, pe_machine};
 
 fn key(n: u8) -> PrivateKey {
@@ -25,8 +25,7 @@ fn image(keys: &[PrivateKey]) -> Vec<u8> {
     let mut out = Cursor::new(Vec::new());
     let sources = Sources {
         root: &mut Cursor::new([1; 9000]),
-        linux: &mut Cursor::new(linux),
-        initrd: &mut Cursor::new([2; 10]),
+        boot: BootSource::Kernel { linux: &mut Cursor::new(linux), initrd: &mut Cursor::new([2; 10]) },
     };
     build(&spec, sources, keys, &mut out, &mut |_, _| {}).unwrap();
     out.into_inner()

@@ -2,7 +2,7 @@
 
 use std::io::Read as _;
 
-use super::{BLOCK, BuildError, NAMES, Source};
+use super::{BLOCK, BuildError, Source};
 
 /// Reads a source from its beginning in pieces, and insists on the size it had.
 pub(super) struct Pieces<'a> {
@@ -16,13 +16,12 @@ pub(super) struct Pieces<'a> {
 
 impl<'a> Pieces<'a> {
     pub(super) fn new(
-        index: usize,
+        payload: &'static str,
         from: &'a mut dyn Source,
         size: u64,
         lens: &'a [u32],
         piece_len: u32,
     ) -> Result<Self, BuildError> {
-        let payload = NAMES[index];
         from.rewind().map_err(|source| BuildError::Read { payload, source })?;
         Ok(Self { payload, from, left: size, lens: lens.iter(), piece_len })
     }

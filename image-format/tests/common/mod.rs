@@ -7,8 +7,8 @@ use std::io::Cursor;
 use std::num::NonZeroUsize;
 
 use image_format::{
-    Architecture, ChunkError, Digest, FinishError, HeadError, ImageSpec, PrivateKey, Role, Sources, TrustPolicy,
-    UnverifiedImage, UpdaterVersion, VerifiedImage, VerifyError, build, to_be_signed,
+    Architecture, BootSource, ChunkError, Digest, FinishError, HeadError, ImageSpec, PrivateKey, Role, Sources,
+    TrustPolicy, UnverifiedImage, UpdaterVersion, VerifiedImage, VerifyError, build, to_be_signed,
 };
 
 /// A key for each number.
@@ -89,8 +89,7 @@ impl Plain {
         let mut out = Cursor::new(Vec::new());
         let sources = Sources {
             root: &mut Cursor::new(&self.root),
-            linux: &mut Cursor::new(&self.linux),
-            initrd: &mut Cursor::new(&self.initrd),
+            boot: BootSource::Kernel { linux: &mut Cursor::new(&self.linux), initrd: &mut Cursor::new(&self.initrd) },
         };
         build(spec, sources, keys, &mut out, &mut |_, _| {}).unwrap();
         out.into_inner()

@@ -5,13 +5,11 @@ use std::io::Read;
 use anyhow::{Context, Result, bail};
 use boot_entries::fat::{FormatOptions, format_esp};
 use boot_entries::guard;
-use boot_entries::options::with_default_words;
-use boot_entries::{
-    BootOptions, Entry, EntryArchitecture, Esp, EspPath, Generation, ImageEsp, Liveness, OnCorruption, PayloadKind,
-    PayloadName,
-};
+use boot_entries::{Esp, Generation, ImageEsp, Liveness, OnCorruption, PayloadKind, PayloadName};
 use disk_layout::{DiskLayout, FileWindow, LABEL_ESP, Partition, Seed, Slot};
 use image_format::{Architecture, Manifest, PE_HEAD_LEN, PayloadReader, SystemId};
+
+use updater::new_entry::{Place, new_entry};
 
 use crate::output;
 use crate::source::{self, Source};
@@ -35,17 +33,17 @@ const LARGEST_CLUSTER: u64 = 32 << 10;
 /// `DSK-11`.
 const SMALLEST_DEFAULT: u64 = 512 << 20;
 
-/// `DSK-11`: the default length of an ESP for an image with these sizes of kernel and initrd, and a loader.
-pub fn default_len(payloads: [u64; 2], loader: u64) -> u64 {
+/// `DSK-11`: the default length of an ESP for an image with these sizes of payloads, and a loader.
+pub fn default_len(payloads: &[u64], loader: u64) -> u64 {
     sufficient_len(payloads, loader).max(SMALLEST_DEFAULT)
 }
 
 /// A length that is enough for two such systems, whatever clusters it gets; a little more than the least one.
-fn sufficient_len(payloads: [u64; 2], loader: u64) -> u64 {
+fn sufficient_len(payloads: &[u64], loader: u64) -> u64 {
     let whole = |size: u64| size.next_multiple_of(LARGEST_CLUSTER);
     // The loader's configuration, the guard's record and eight directories are there from the beginning.
     let names = (NAMES + 10) * LARGEST_CLUSTER;
-    let data = 2 * (whole(payloads[0]) + whole(payloads[1])) + whole(loader) + SPARE + names;
+    let data = 2 * payloads.iter().map(|size| whole(*size)).sum::<u64>() + whole(loader) + SPARE + names;
     // Two FATs take eight bytes for each cluster of at least 512; some sectors stand before them.
     let len = (data + (256 << 10)) * 64 / 63;
     len.next_multiple_of(1 << 20)
@@ -81,11 +79,11 @@ impl NewEsp {
         self.put("loader/loader.conf", LOADER_CONF.as_bytes())
     }
 
-    /// Insists on room for two systems with these sizes of kernel and initrd (`DSK-11`): without it the first update would be
+    /// Insists on room for two systems with these sizes of payloads (`DSK-11`): without it the first update would be
     /// refused, and every one after it. To be called when the loader is there and nothing else.
-    pub fn demand_room(&mut self, payloads: [u64; 2], loader: u64) -> Result<()> {
+    pub fn demand_room(&mut self, payloads: &[u64], loader: u64) -> Result<()> {
         let space = self.esp.space()?;
-        let needed = 2 * payloads.map(|size| space.clusters(size)).iter().sum::<u64>() + space.clusters(SPARE) + NAMES;
+        let needed = 2 * payloads.iter().map(|size| space.clusters(*size)).sum::<u64>() + space.clusters(SPARE) + NAMES;
         if needed > space.free_clusters {
             let [needed, free] = [needed, space.free_clusters].map(|n| output::size(n * u64::from(space.cluster_size)));
             bail!(
@@ -98,50 +96,28 @@ impl NewEsp {
         Ok(())
     }
 
-    /// Puts the kernel of the image, and checks that it is one.
-    pub fn put_kernel(&mut self, payload: PayloadReader<'_, Source>, architecture: Architecture) -> Result<()> {
-        let path = payload_path(PayloadKind::Linux);
-        self.put_payload(&path, payload)?;
+    /// Puts a payload of the image; what the firmware starts must be a program for this machine.
+    pub fn put_payload(
+        &mut self,
+        kind: PayloadKind,
+        mut payload: PayloadReader<'_, Source>,
+        architecture: Architecture,
+    ) -> Result<()> {
+        let path = PayloadName { slot: Slot::A, generation: Generation::FIRST, kind }.path();
+        let size = payload.payload().size;
+        self.esp.write_new(&path, size, &mut payload)?;
+        if kind == PayloadKind::Initrd {
+            return Ok(());
+        }
         let head = self.esp.read_head(&path, PE_HEAD_LEN)?;
         Ok(source::check_kernel(&head, architecture)?)
     }
 
-    /// Puts the initrd of the image.
-    pub fn put_initrd(&mut self, payload: PayloadReader<'_, Source>) -> Result<()> {
-        self.put_payload(&payload_path(PayloadKind::Initrd), payload)
-    }
-
-    fn put_payload(&mut self, path: &EspPath, mut payload: PayloadReader<'_, Source>) -> Result<()> {
-        let size = payload.payload().size;
-        Ok(self.esp.write_new(path, size, &mut payload)?)
-    }
-
     /// Puts the entry of slot A, committed and live, and flushes everything.
     pub fn put_entry(mut self, manifest: &Manifest, system_id: SystemId, slot: &Partition) -> Result<()> {
-        let (_, verity) = manifest.root();
-        let entry = Entry {
-            title: manifest.title.clone(),
-            architecture: match manifest.architecture {
-                Architecture::X86_64 => EntryArchitecture::X64,
-                Architecture::Aarch64 => EntryArchitecture::Aa64,
-            },
-            options: BootOptions {
-                root_hash: *verity.root_hash.as_bytes(),
-                partuuid: slot.unique_guid,
-                hash_offset: verity.hash_offset,
-                // Committed from the start.
-                on_corruption: OnCorruption::Fail,
-                slot: Slot::A,
-                generation: Generation::FIRST,
-                system: *system_id.as_bytes(),
-                epoch: manifest.epoch,
-                os_version: manifest.version.clone(),
-                failed: None,
-                extra: with_default_words(&manifest.options),
-            },
-            linux_sha256: *manifest.linux().sha256.as_bytes(),
-            initrd_sha256: *manifest.initrd().sha256.as_bytes(),
-        };
+        let place = Place { slot: Slot::A, partuuid: slot.unique_guid, generation: Generation::FIRST };
+        // Committed from the start.
+        let entry = new_entry(manifest, system_id, place, OnCorruption::Fail);
         entry.check().context("the image gives no valid boot entry")?;
         let path = entry.name(None).path();
         self.put(path.as_str(), &entry.render(Liveness::Live))?;
@@ -153,10 +129,6 @@ impl NewEsp {
         let content: &mut dyn Read = &mut bytes;
         Ok(self.esp.write_new(&path.parse()?, size, content)?)
     }
-}
-
-fn payload_path(kind: PayloadKind) -> EspPath {
-    PayloadName { slot: Slot::A, generation: Generation::FIRST, kind }.path()
 }
 
 #[cfg(test)]
@@ -172,7 +144,7 @@ mod tests {
         // Around the sizes at which clusters grow, and where FAT32 becomes possible.
         let sizes = [1, 13 * MIB + 1, 16 * MIB, 60 * MIB, 127 * MIB, 129 * MIB, 250 * MIB, 2000 * MIB, 4094 * MIB];
         for (size, sector_size) in sizes.into_iter().flat_map(|size| [(size, 512), (size, 4096)]) {
-            let payloads = [size, size / 3 + 1];
+            let payloads = &[size, size / 3 + 1];
             let smallest_fat32 = if sector_size == 512 { 34 * MIB } else { 280 * MIB };
             let len = sufficient_len(payloads, MIB);
             let disk = NewDisk {
@@ -193,7 +165,7 @@ mod tests {
             new.demand_room(payloads, MIB).unwrap();
             if len > smallest_fat32 {
                 // Neither far more than enough.
-                let more = payloads.map(|size| size + size / 10 + MIB);
+                let more = &payloads.map(|size| size + size / 10 + MIB);
                 let error = new.demand_room(more, MIB).unwrap_err().to_string();
                 assert!(error.contains(&format!("--esp-size {}M", sufficient_len(more, MIB) >> 20)), "{error}");
             }
@@ -202,10 +174,10 @@ mod tests {
 
     #[test]
     fn dsk11_the_default_grows_with_the_image() {
-        assert_eq!(default_len([12 << 20, 40 << 20], 1 << 20), 512 << 20);
-        let large = default_len([20 << 20, 300 << 20], 1 << 20);
+        assert_eq!(default_len(&[12 << 20, 40 << 20], 1 << 20), 512 << 20);
+        let large = default_len(&[20 << 20, 300 << 20], 1 << 20);
         assert!((640 << 20..680 << 20).contains(&large) && large.is_multiple_of(1 << 20), "{large}");
         // As large as a manifest can say: no overflow.
-        assert!(default_len([1 << 48; 2], 1 << 24) > 1 << 50);
+        assert!(default_len(&[1 << 48; 2], 1 << 24) > 1 << 50);
     }
 }

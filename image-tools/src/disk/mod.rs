@@ -66,8 +66,8 @@ pub fn run(args: &Args) -> Result<()> {
     let (manifest, system_id) = (image.manifest().clone(), image.system_id());
     check_loader(args, &loader, &manifest)?;
     let seed = args.seed.map_or(Seed::Random, Seed::Fixed);
-    let (payloads, loader_len) = ([manifest.linux().size, manifest.initrd().size], loader.len() as u64);
-    let esp_len = args.esp_size.unwrap_or_else(|| esp::default_len(payloads, loader_len));
+    let (payloads, loader_len) = (manifest.boot().sizes(), loader.len() as u64);
+    let esp_len = args.esp_size.unwrap_or_else(|| esp::default_len(&payloads, loader_len));
     let planned = plan(args, &manifest, esp_len, seed)?;
     let layout = planned.layout();
 
@@ -81,12 +81,15 @@ pub fn run(args: &Args) -> Result<()> {
     let window = FileWindow::new(duplicate(&mut new)?, layout.esp.start, layout.esp.len);
     let mut esp = esp::NewEsp::format(window.with_context(cannot_write)?, layout, seed)?;
     esp.put_loader(&loader, manifest.architecture)?;
-    esp.demand_room(payloads, loader_len)?;
+    esp.demand_room(&payloads, loader_len)?;
     while let Some(payload) = image.next_payload().with_context(refused)? {
         match payload.payload().kind.clone() {
             PayloadKind::Root(verity) => root::write(payload, &verity, new.path(), layout, &progress),
-            PayloadKind::Linux { .. } => esp.put_kernel(payload, manifest.architecture),
-            PayloadKind::Initrd => esp.put_initrd(payload),
+            PayloadKind::Linux { .. } => {
+                esp.put_payload(boot_entries::PayloadKind::Linux, payload, manifest.architecture)
+            }
+            PayloadKind::Initrd => esp.put_payload(boot_entries::PayloadKind::Initrd, payload, manifest.architecture),
+            PayloadKind::Uki { .. } => esp.put_payload(boot_entries::PayloadKind::Uki, payload, manifest.architecture),
             PayloadKind::Unknown(_) => payload.drain().map_err(Into::into),
         }
         .with_context(refused)?;

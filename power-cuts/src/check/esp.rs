@@ -144,7 +144,8 @@ impl<B: ReadAt, L: ReadAt> Checker<'_, B, L> {
     /// `CUT-34`, `CUT-35`
     pub(super) fn check_whole(&mut self, state: &State, boots: &Boots, verdict: &mut Verdict) -> io::Result<()> {
         let mut raw = RawEsp::open(self.esp(state)).map_err(medium)?;
-        for (kind, name) in [(PayloadKind::Linux, Name::Kernel), (PayloadKind::Initrd, Name::Initrd)] {
+        for (kind, sha256) in boots.entry.payloads.files() {
+            let name = if kind == PayloadKind::Initrd { Name::Initrd } else { Name::Kernel };
             let path = boots.entry.payload(kind).path();
             let found = match find(&mut raw, path.as_str())? {
                 Some(item) => self.files.sha256(self.disk, state, raw.volume(), &item)?,
@@ -153,7 +154,7 @@ impl<B: ReadAt, L: ReadAt> Checker<'_, B, L> {
                     continue;
                 }
             };
-            if found != Some(*boots.entry.sha256(kind)) {
+            if found != Some(sha256) {
                 verdict.fail(name, format!("{path} is not what {} records", boots.file));
             }
         }

@@ -8,7 +8,7 @@ use boot_entries::fat::{FormatOptions, Volume, format_esp};
 use boot_entries::options::with_default_words;
 use boot_entries::{
     BootOptions, Entry, EntryArchitecture, EntryName, Esp, EspState, Generation, ImageEsp, Liveness, OnCorruption,
-    OurEntry, PayloadKind, PayloadName, commit, fence, mark_bad, stage, tidy,
+    OurEntry, PayloadKind, PayloadName, Payloads, commit, fence, mark_bad, stage, tidy,
 };
 use disk_layout::{Architecture, DiskLayout, NewDisk, Seed, Slot, UpdateLock};
 use image_format::{Uuid, Verity, VerityBuilder, verity_superblock};
@@ -138,8 +138,10 @@ impl Bench {
                 failed: None,
                 extra: with_default_words("quiet"),
             },
-            linux_sha256: sha256(&payload(slot, generation, PayloadKind::Linux)),
-            initrd_sha256: sha256(&payload(slot, generation, PayloadKind::Initrd)),
+            payloads: Payloads::Kernel {
+                linux: sha256(&payload(slot, generation, PayloadKind::Linux)),
+                initrd: sha256(&payload(slot, generation, PayloadKind::Initrd)),
+            },
         }
     }
 
@@ -156,8 +158,8 @@ impl Bench {
             let mut content = content.as_slice();
             fenced.write_payload(&lock, &mut esp, kind, generation, size, &mut content, digest).unwrap()
         };
-        let (linux, initrd) = (write(PayloadKind::Linux), write(PayloadKind::Initrd));
-        stage(&lock, &mut esp, fenced, &linux, &initrd, &self.entry(slot, generation)).unwrap();
+        let written = [write(PayloadKind::Linux), write(PayloadKind::Initrd)];
+        stage(&lock, &mut esp, fenced, &written, &self.entry(slot, generation)).unwrap();
     }
 
     fn find(&self, name: &str) -> OurEntry {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use boot_entries::entry::Liveness;
-use boot_entries::{BootOptions, Entry, EntryName, LoaderVars, OnCorruption, PayloadKind};
+use boot_entries::{BootOptions, Entry, EntryName, LoaderVars, OnCorruption, PayloadKind, Payloads};
 use disk_layout::Slot;
 use qemu_tests::loaders::Volume;
 
@@ -217,7 +217,6 @@ fn entry(name: EntryName, os_version: &str) -> Entry {
             failed: None,
             extra: "quiet".into(),
         },
-        linux_sha256: [0x33; 32],
-        initrd_sha256: [0x44; 32],
+        payloads: Payloads::Kernel { linux: [0x33; 32], initrd: [0x44; 32] },
     }
 }

@@ -166,13 +166,13 @@ fn payloads(facts: &Facts, esp: &EspFacts, ours: &OurEntry) -> Option<Finding> {
         Ok(how @ Wholeness::Differs(kind)) => ("payload-altered", Some(*kind), told(how, *kind)),
         Ok(Wholeness::Whole | Wholeness::Inert | Wholeness::Unreadable(_)) => return None,
         Err(why) => {
-            ("payload-unreadable", None, format!("of {}, kernel or initrd cannot be read: {why}", ours.file_name))
+            ("payload-unreadable", None, format!("of {}, a file that it boots cannot be read: {why}", ours.file_name))
         }
     };
     let severity =
         if ours.name.is_exhausted() && !esp.next.boots(ours.name) { Severity::Warning } else { Severity::Danger };
     let why = match (id, kind) {
-        ("payload-missing", Some(PayloadKind::Linux)) => "the loader skips the entry without a word",
+        ("payload-missing", Some(PayloadKind::Linux | PayloadKind::Uki)) => "the loader skips the entry without a word",
         ("payload-missing", Some(PayloadKind::Initrd)) => {
             "the loader counts the try and stops in the firmware until somebody resets the machine"
         }

@@ -4,8 +4,8 @@ use boot_entries::fat::ClusterFault;
 use boot_entries::loader::{ConfLine, choosing_lines};
 use boot_entries::names::{entries_dir, payload_dir};
 use boot_entries::{
-    Entry, EntryArchitecture, EntryName, Esp, EspError, EspPath, EspState, FoundVars, LoaderVars, OurEntry,
-    PayloadKind, Prediction, Space, Wholeness, another_whole_entry_boots, is_whole,
+    Entry, EntryArchitecture, EntryName, Esp, EspError, EspPath, EspState, FoundVars, LoaderVars, OurEntry, Prediction,
+    Space, Wholeness, another_whole_entry_boots, is_whole,
 };
 use disk_layout::{DiskLayout, Slot};
 
@@ -140,10 +140,10 @@ fn look(host: &dyn Host, esp: &mut dyn Esp) -> Result<EspFacts, EspError> {
 fn next_files(state: &EspState, next: &Prediction) -> Vec<String> {
     let Prediction::Boots { file_name, .. } = next else { return Vec::new() };
     let Some(ours) = state.ours.iter().find(|ours| ours.file_name == *file_name) else { return Vec::new() };
-    let payloads = ours
-        .entry
-        .iter()
-        .flat_map(|entry| [PayloadKind::Linux, PayloadKind::Initrd].map(|kind| entry.payload(kind).path().to_string()));
+    let files = |entry: &Entry| {
+        entry.payloads.files().into_iter().map(|(kind, _)| entry.payload(kind).path().to_string()).collect::<Vec<_>>()
+    };
+    let payloads = ours.entry.iter().flat_map(files);
     payloads.chain([ours.path().to_string()]).collect()
 }
 

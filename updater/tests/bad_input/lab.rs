@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use boot_entries::fat::{FormatOptions, Volume, format_esp};
 use boot_entries::{
     BootOptions, Entry, EntryArchitecture, Esp, EspPath, EspState, Generation, ImageEsp, Liveness, LoaderVars,
-    OnCorruption, PayloadKind, guard,
+    OnCorruption, PayloadKind, Payloads, guard,
 };
 use disk_layout::{Architecture, DiskLayout, FileWindow, NewDisk, Seed, Slot};
 use image_format::{ImageSpec, TrustPolicy};
@@ -253,8 +253,10 @@ fn put_first_system(esp: &mut dyn Esp, layout: &DiskLayout) {
             failed: None,
             extra: String::new(),
         },
-        linux_sha256: *image_format::Digest::of(&plain.linux).as_bytes(),
-        initrd_sha256: *image_format::Digest::of(&plain.initrd).as_bytes(),
+        payloads: Payloads::Kernel {
+            linux: *image_format::Digest::of(&plain.linux).as_bytes(),
+            initrd: *image_format::Digest::of(&plain.initrd).as_bytes(),
+        },
     };
     let mut put = |path: &EspPath, content: &[u8]| {
         esp.write_new(path, content.len() as u64, &mut &content[..]).unwrap();

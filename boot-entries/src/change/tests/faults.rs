@@ -3,6 +3,7 @@
 use std::io::Read;
 
 use super::*;
+use crate::entry::Payloads;
 use crate::fat::ClusterFault;
 
 fn path(text: &str) -> EspPath {
@@ -169,22 +170,24 @@ fn upd6_an_entry_that_does_not_belong_to_what_was_written_is_refused() {
         fenced.write_payload(&lock, esp, kind, Generation::new(2).unwrap(), size, &mut &content[..], digest).unwrap()
     };
     let good = entry(Slot::B, 2);
-    let other_hash = Entry { initrd_sha256: [0; 32], ..good.clone() };
+    let Payloads::Kernel { linux, .. } = good.payloads else { panic!("{good:?}") };
+    let other_hash = Entry { payloads: Payloads::Kernel { linux, initrd: [0; 32] }, ..good.clone() };
+    let unified = Entry { payloads: Payloads::Uki(linux), ..good.clone() };
     let mut unprintable = good.clone();
     unprintable.title = "a\nb".into();
-    for (entry, swapped, expected) in [
-        (entry(Slot::A, 2), false, "the slot differs"),
-        (entry(Slot::B, 3), false, "linux differs"),
-        (other_hash, false, "initrd differs"),
-        (good, true, "linux differs"),
-        (unprintable, false, "not valid"),
+    for (entry, kinds, expected) in [
+        (entry(Slot::A, 2), 2, "the slot differs"),
+        (entry(Slot::B, 3), 2, "linux differs"),
+        (other_hash, 2, "initrd differs"),
+        (good, 1, "initrd differs"),
+        (unified, 2, "uki differs"),
+        (unprintable, 2, "not valid"),
     ] {
         let mut esp = machine(&["ralphos-a-g1.conf"]);
         let fenced = fence(&lock, &mut esp, Slot::B).unwrap();
-        let (linux, initrd) =
-            (write(&mut esp, &fenced, PayloadKind::Linux), write(&mut esp, &fenced, PayloadKind::Initrd));
-        let (first, second) = if swapped { (&initrd, &linux) } else { (&linux, &initrd) };
-        let error = stage(&lock, &mut esp, fenced, first, second, &entry).unwrap_err();
+        let kinds = &[PayloadKind::Linux, PayloadKind::Initrd][..kinds];
+        let written: Vec<_> = kinds.iter().map(|kind| write(&mut esp, &fenced, *kind)).collect();
+        let error = stage(&lock, &mut esp, fenced, &written, &entry).unwrap_err();
         assert!(error.to_string().contains(expected), "{error}");
         assert_eq!(boots(&esp), Some((Slot::A, 1)));
         assert_eq!(esp.files().iter().filter(|file| file.contains("entries")).count(), 1);

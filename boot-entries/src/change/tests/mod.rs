@@ -38,8 +38,9 @@ fn apply(esp: &mut dyn Esp, generation: u32) -> Result<(), ChangeError> {
         let generation = Generation::new(generation).expect("not 0");
         fenced.write_payload(&lock, esp, kind, generation, size, &mut content.as_slice(), digest)
     };
-    let (linux, initrd) = (write(PayloadKind::Linux)?, write(PayloadKind::Initrd)?);
-    stage(&lock, esp, fenced, &linux, &initrd, &entry(Slot::B, generation))?;
+    let entry = entry(Slot::B, generation);
+    let written = entry.payloads.files().into_iter().map(|(kind, _)| write(kind)).collect::<Result<Vec<_>, _>>()?;
+    stage(&lock, esp, fenced, &written, &entry)?;
     Ok(())
 }
 

@@ -170,8 +170,9 @@ fn apply_to(esp: &mut dyn Esp, slot: Slot, generation: u32) -> Result<(), Change
         let generation = Generation::new(generation).expect("not 0");
         fenced.write_payload(&lock, esp, kind, generation, size, &mut content.as_slice(), digest)
     };
-    let (linux, initrd) = (write(PayloadKind::Linux)?, write(PayloadKind::Initrd)?);
-    stage(&lock, esp, fenced, &linux, &initrd, &entry(slot, generation)).map(drop)
+    let entry = entry(slot, generation);
+    let written = entry.payloads.files().into_iter().map(|(kind, _)| write(kind)).collect::<Result<Vec<_>, _>>()?;
+    stage(&lock, esp, fenced, &written, &entry).map(drop)
 }
 
 proptest! {
