@@ -1,4 +1,4 @@
-//! `ralph-image build`: an image from a root file system, a kernel and an initrd.
+//! `ralph-image build`: an image from a root file system and what boots it.
 
 use std::fmt::Write as _;
 use std::fs::File;
@@ -7,32 +7,30 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use image_format::{
-    Architecture, BootSource, DEFAULT_CHUNK_LEN, DEFAULT_LEVEL, ImageSpec, MAX_LEVEL, PrivateKey, Sources,
-    UpdaterVersion,
+    Architecture, DEFAULT_CHUNK_LEN, DEFAULT_LEVEL, ImageSpec, MAX_LEVEL, PrivateKey, Sources, UpdaterVersion,
+    check_options, root_verity,
 };
+use updater::uki::{Expected, System};
 
 use crate::cut::{self, Cut};
 use crate::keys;
 use crate::output::{self, NewFile, OutputArgs};
 use crate::progress::Progress;
+use crate::uki::{Boot, BootArgs, Release};
 
 /// The first updater that reads image format 1: any updater.
 const FIRST_UPDATER: &str = "0.1.0";
 
-/// Build an image from a root file system, a kernel and an initrd
+/// Build an image from a root file system and what boots it: kernel and initrd, or a unified kernel image
 ///
-/// The same inputs and options give the same file, byte for byte.
+/// The same inputs and options give the same file, byte for byte (but for --sign-key).
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Root file system image (erofs or ext4).
     #[arg(long, value_name = "FILE")]
     root: PathBuf,
-    /// Kernel, with an EFI stub.
-    #[arg(long, value_name = "FILE")]
-    linux: PathBuf,
-    /// Initial RAM disk.
-    #[arg(long, value_name = "FILE")]
-    initrd: PathBuf,
+    #[command(flatten)]
+    boot: BootArgs,
     /// As ID in os-release: a machine takes no other system's images.
     #[arg(long, value_name = "ID")]
     os_id: String,
@@ -82,8 +80,9 @@ pub struct Args {
 /// Runs the command.
 pub fn run(args: &Args) -> Result<()> {
     let keys = args.keys.iter().map(|path| keys::private(path)).collect::<Result<Vec<PrivateKey>>>()?;
-    let (mut root, mut linux, mut initrd) = (open(&args.root)?, open(&args.linux)?, open(&args.initrd)?);
+    let mut root = open(&args.root)?;
     let mut new = NewFile::create(&args.output)?;
+    let mut boot = open_boot(args, &mut root)?;
     let cuts = cut::cut(args.cut, &root, &args.root)?;
     let spec = ImageSpec {
         os_id: args.os_id.clone(),
@@ -99,17 +98,14 @@ pub fn run(args: &Args) -> Result<()> {
         chunk_len: u32::try_from(args.chunk_size).unwrap_or(u32::MAX),
         workers: args.threads,
     };
-    let sources = Sources { root: &mut root, boot: BootSource::Kernel { linux: &mut linux, initrd: &mut initrd } };
+    let sources = Sources { root: &mut root, boot: boot.source() };
     let progress = Progress::new("building", 0);
     let mut tell = |done, total| progress.set(done, total);
     let built = match &cuts.lens {
         Some(lens) => image_format::build_cut(&spec, lens, sources, &keys, new.file(), &mut tell),
         None => image_format::build(&spec, sources, &keys, new.file(), &mut tell),
     }
-    .with_context(|| {
-        let [root, linux, initrd] = [&args.root, &args.linux, &args.initrd].map(|p| p.display());
-        format!("cannot build an image of {root}, {linux} and {initrd}")
-    })?;
+    .with_context(|| format!("cannot build an image of {} and {}", args.root.display(), args.boot.shown()))?;
     drop(progress);
     new.finish()?;
 
@@ -123,6 +119,9 @@ pub fn run(args: &Args) -> Result<()> {
     if let Some(note) = &cuts.note {
         let _ = writeln!(text, "  note       {note}");
     }
+    if let Some(note) = boot.note() {
+        let _ = writeln!(text, "  UKI        {note}");
+    }
     for (key, path) in keys.iter().zip(&args.keys) {
         let _ = writeln!(text, "  signed by  {} ({})", key.public().key_id(), path.display());
     }
@@ -130,6 +129,25 @@ pub fn run(args: &Args) -> Result<()> {
         text.push_str("  not signed: no machine will take it\n");
     }
     output::print(text.as_bytes())
+}
+
+/// What boots root. A unified kernel image names root's hash, which is the same whatever is built with it (`IMG-19`).
+fn open_boot(args: &Args, root: &mut File) -> Result<Boot> {
+    if !args.boot.is_unified() {
+        return args.boot.open();
+    }
+    // Else the command line that is asked for could never be an image's.
+    check_options(&args.cmdline).context("the options of --cmdline would be refused")?;
+    let verity = root_verity(root).with_context(|| format!("cannot hash {}", args.root.display()))?;
+    let system = System {
+        root_hash: &verity.root_hash,
+        hash_offset: verity.hash_offset,
+        epoch: args.epoch,
+        version: &args.version,
+        options: &args.cmdline,
+    };
+    let expected = Expected { architecture: args.arch, command_line: system.command_line() };
+    args.boot.unify(Release { os_id: &args.os_id, version: &args.version, title: &args.title }, &expected)
 }
 
 fn open(path: &Path) -> Result<File> {

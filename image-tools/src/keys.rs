@@ -41,6 +41,13 @@ pub fn public(path: &Path) -> Result<PublicKey> {
     PublicKey::from_pem(&text(path, |_, _| Ok(()))?).with_context(|| format!("cannot use the key {}", path.display()))
 }
 
+/// Says on standard error when others may read a private key that another program is going to use.
+pub fn look_at_private(path: &Path) -> Result<()> {
+    File::open(path)
+        .and_then(|file| warn_if_open(path, &file))
+        .with_context(|| format!("cannot read the key {}", path.display()))
+}
+
 fn warn_if_open(path: &Path, file: &File) -> io::Result<()> {
     let meta = file.metadata()?;
     let mode = meta.permissions().mode() & 0o777;

@@ -18,6 +18,7 @@ mod progress;
 mod remarks;
 mod sign;
 mod source;
+mod uki;
 mod verify;
 
 use std::process::ExitCode;

@@ -17,6 +17,8 @@ pub mod new_entry;
 pub mod release;
 pub mod session;
 pub mod status;
+#[cfg(feature = "image")]
+pub mod uki;
 pub mod vars;
 pub mod vitals;
 
