@@ -35,6 +35,9 @@ pub enum Refused {
     /// The kernel is not a PE program at all.
     #[error("the kernel in the image cannot be started by UEFI firmware (IMG-15)")]
     Kernel(#[source] image_format::PeError),
+    /// The unified kernel image is not what the manifest demands.
+    #[error(transparent)]
+    Uki(updater::uki::UkiError),
 }
 
 /// The exit code for an error.

@@ -17,7 +17,7 @@ pub struct Args {
     image: PathBuf,
     #[command(flatten)]
     trust: TrustArgs,
-    /// Which payload: root, linux or initrd.
+    /// Which payload: root; linux or initrd, or uki.
     #[arg(long, value_name = "NAME")]
     payload: String,
     #[command(flatten)]

@@ -36,7 +36,8 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Keygen(keygen::Args),
-    Build(build::Args),
+    // By far the longest of them.
+    Build(Box<build::Args>),
     Sign(sign::Args),
     Inspect(inspect::Args),
     Verify(verify::Args),

@@ -1,15 +1,20 @@
 //! Reading images.
 
 use std::fs::File;
-use std::io::{self, BufReader, Read};
+use std::io::{self, BufReader, Read, Seek, Write};
 use std::path::Path;
 
 use anyhow::{Context, Result};
 use image_format::{
-    Digest, PE_HEAD_LEN, PayloadReader, TrustPolicy, UnverifiedImage, VerifiedImage, Verity, VerityBuilder, pe_machine,
+    Digest, Manifest, PE_HEAD_LEN, PayloadReader, TrustPolicy, UnverifiedImage, VerifiedImage, Verity, VerityBuilder,
+    pe_machine,
 };
 
+use tempfile::NamedTempFile;
+use updater::uki::{Checked, Expected, UkiError, check};
+
 use crate::exit::Refused;
+use crate::interrupt;
 
 /// Where an image is read from.
 pub type Source = BufReader<Box<dyn Read>>;
@@ -56,4 +61,45 @@ pub fn check_kernel(head: &[u8], wanted: image_format::Architecture) -> Result<(
         found if found == wanted => Ok(()),
         found => Err(Refused::Machine { found, wanted }),
     }
+}
+
+/// A file that goes when the program ends, and another handle of it: that stays the file's whatever is put in its place.
+pub fn temporary_file() -> Result<(NamedTempFile, File)> {
+    let made = interrupt::make(|| {
+        let made = NamedTempFile::new().context("cannot make a temporary file")?;
+        let path = made.path().to_owned();
+        Ok((made, path))
+    })?;
+    let file = made.as_file().try_clone().context("cannot duplicate a file handle")?;
+    Ok((made, file))
+}
+
+/// A unified kernel image that was taken out of an image and is what its manifest demands.
+#[derive(Debug)]
+pub struct Uki {
+    /// At its beginning.
+    pub file: NamedTempFile,
+    /// What else was seen of it.
+    pub checked: Checked,
+}
+
+/// Reads a payload of kind `uki` to its end and checks it as a device would (`specs/uki.md`). Unlike the other payloads it cannot be
+/// judged as it passes.
+pub fn read_uki<R: Read>(
+    mut payload: PayloadReader<'_, R>,
+    manifest: &Manifest,
+    progress: &mut dyn FnMut(u64),
+) -> Result<Uki> {
+    let (mut made, mut file) = temporary_file()?;
+    while let Some(chunk) = payload.next_chunk()? {
+        file.write_all(chunk.bytes).context("cannot write a temporary file")?;
+        progress(chunk.bytes.len() as u64);
+    }
+    let checked = match check(&Expected::of(manifest), &mut file) {
+        Ok(checked) => checked,
+        Err(UkiError::Read(error)) => return Err(error).context("cannot read a temporary file"),
+        Err(error) => return Err(Refused::Uki(error).into()),
+    };
+    made.rewind().context("cannot read a temporary file")?;
+    Ok(Uki { file: made, checked })
 }

@@ -82,7 +82,8 @@ fn check(mut payload: PayloadReader<'_, Source>, manifest: &Manifest, progress: 
                 Ok(())
             })
         }
-        PayloadKind::Linux { .. } | PayloadKind::Uki { .. } => {
+        PayloadKind::Uki { .. } => source::read_uki(payload, manifest, &mut |len| progress.add(len)).map(drop),
+        PayloadKind::Linux { .. } => {
             let mut head = Vec::new();
             (&mut payload).take(PE_HEAD_LEN as u64).read_to_end(&mut head)?;
             source::check_kernel(&head, manifest.architecture)?;

@@ -55,6 +55,8 @@ const TOOLS: &[(&str, &str, Need)] = &[
     ("zstd", "zstd", Need::Files),
     ("openssl", "openssl", Need::Files),
     ("sbsigntool", "sbsign", Need::Files),
+    ("systemd-boot-efi", STUB, Need::Files),
+    ("binutils", "objcopy", Need::Files),
     ("qemu-system-x86", "qemu-system-x86_64", Need::Guest(Arch::X86_64)),
     ("ovmf", OVMF_CODE, Need::Guest(Arch::X86_64)),
     ("ovmf", OVMF_VARS, Need::Guest(Arch::X86_64)),
@@ -85,6 +87,16 @@ const TOOLS: &[(&str, &str, Need)] = &[
     ("util-linux", "taskset", Need::Bench),
 ];
 
+/// What a unified kernel image for this machine's own architecture is made of.
+pub const STUB: &str = match cfg!(target_arch = "aarch64") {
+    true => "/usr/lib/systemd/boot/efi/linuxaa64.efi.stub",
+    false => "/usr/lib/systemd/boot/efi/linuxx64.efi.stub",
+};
+/// Its boot loader, which lies beside it.
+pub const LOADER: &str = match cfg!(target_arch = "aarch64") {
+    true => "/usr/lib/systemd/boot/efi/systemd-bootaa64.efi",
+    false => "/usr/lib/systemd/boot/efi/systemd-bootx64.efi",
+};
 /// The firmware that x86-64 guests start from.
 pub const OVMF_CODE: &str = "/usr/share/OVMF/OVMF_CODE_4M.fd";
 /// Its empty variable store; every guest gets a copy of its own.

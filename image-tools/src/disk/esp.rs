@@ -1,6 +1,6 @@
 //! The EFI system partition of a new disk (`DSK-10`).
 
-use std::io::Read;
+use std::io::{Cursor, Read};
 
 use anyhow::{Context, Result, bail};
 use boot_entries::fat::{FormatOptions, format_esp};
@@ -96,21 +96,19 @@ impl NewEsp {
         Ok(())
     }
 
-    /// Puts a payload of the image; what the firmware starts must be a program for this machine.
-    pub fn put_payload(
-        &mut self,
-        kind: PayloadKind,
-        mut payload: PayloadReader<'_, Source>,
-        architecture: Architecture,
-    ) -> Result<()> {
+    /// Puts a payload of the image.
+    pub fn put_payload(&mut self, kind: PayloadKind, size: u64, mut content: impl Read) -> Result<()> {
         let path = PayloadName { slot: Slot::A, generation: Generation::FIRST, kind }.path();
+        Ok(self.esp.write_new(&path, size, &mut content)?)
+    }
+
+    /// Puts the kernel of the image, which must be one for this machine.
+    pub fn put_kernel(&mut self, mut payload: PayloadReader<'_, Source>, architecture: Architecture) -> Result<()> {
         let size = payload.payload().size;
-        self.esp.write_new(&path, size, &mut payload)?;
-        if kind == PayloadKind::Initrd {
-            return Ok(());
-        }
-        let head = self.esp.read_head(&path, PE_HEAD_LEN)?;
-        Ok(source::check_kernel(&head, architecture)?)
+        let mut head = Vec::new();
+        (&mut payload).take(PE_HEAD_LEN as u64).read_to_end(&mut head)?;
+        source::check_kernel(&head, architecture)?;
+        self.put_payload(PayloadKind::Linux, size, Cursor::new(head).chain(payload))
     }
 
     /// Puts the entry of slot A, committed and live, and flushes everything.

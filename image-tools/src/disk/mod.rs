@@ -2,21 +2,22 @@
 
 mod esp;
 mod root;
+mod secure_boot;
 mod var;
 
 use std::fmt::Write as _;
 use std::fs::File;
-use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 use disk_layout::{Architecture, DiskLayout, FileWindow, NewDisk, PlannedDisk, Seed, Slot, parse_size};
-use image_format::{Manifest, PayloadKind, SlotMap, SystemId, pe_machine};
+use image_format::{Manifest, PayloadKind, PayloadReader, SlotMap, SystemId, pe_machine};
 
 use crate::keys::TrustArgs;
 use crate::output::{self, NewFile, OutputArgs};
 use crate::progress::Progress;
-use crate::source;
+use crate::source::{self, Source};
+use crate::uki::read_short;
 
 const MIB: u64 = 1 << 20;
 /// `DSK-22`: the slot is at least this long unless told otherwise.
@@ -54,6 +55,8 @@ pub struct Args {
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
     #[command(flatten)]
+    secure_boot: secure_boot::SecureBootArgs,
+    #[command(flatten)]
     output: OutputArgs,
 }
 
@@ -61,10 +64,11 @@ pub struct Args {
 pub fn run(args: &Args) -> Result<()> {
     let tools = var::Tools::find()?;
     let policy = args.trust.policy()?;
-    let loader = read_loader(&args.loader)?;
+    let loader = read_short(&args.loader, "boot loader", LOADER_MAX)?;
     let mut image = source::open_verified(&args.image, &policy)?;
     let (manifest, system_id) = (image.manifest().clone(), image.system_id());
     check_loader(args, &loader, &manifest)?;
+    args.secure_boot.check_before(&args.loader, &loader, &args.image, &manifest)?;
     let seed = args.seed.map_or(Seed::Random, Seed::Fixed);
     let (payloads, loader_len) = (manifest.boot().sizes(), loader.len() as u64);
     let esp_len = args.esp_size.unwrap_or_else(|| esp::default_len(&payloads, loader_len));
@@ -85,11 +89,12 @@ pub fn run(args: &Args) -> Result<()> {
     while let Some(payload) = image.next_payload().with_context(refused)? {
         match payload.payload().kind.clone() {
             PayloadKind::Root(verity) => root::write(payload, &verity, new.path(), layout, &progress),
-            PayloadKind::Linux { .. } => {
-                esp.put_payload(boot_entries::PayloadKind::Linux, payload, manifest.architecture)
+            PayloadKind::Linux { .. } => esp.put_kernel(payload, manifest.architecture),
+            PayloadKind::Initrd => {
+                let size = payload.payload().size;
+                esp.put_payload(boot_entries::PayloadKind::Initrd, size, payload)
             }
-            PayloadKind::Initrd => esp.put_payload(boot_entries::PayloadKind::Initrd, payload, manifest.architecture),
-            PayloadKind::Uki { .. } => esp.put_payload(boot_entries::PayloadKind::Uki, payload, manifest.architecture),
+            PayloadKind::Uki { .. } => put_uki(args, &mut esp, payload, &manifest),
             PayloadKind::Unknown(_) => payload.drain().map_err(Into::into),
         }
         .with_context(refused)?;
@@ -104,22 +109,23 @@ pub fn run(args: &Args) -> Result<()> {
     // Last: a disk that was cut short has no partition table and is taken for a disk by nobody.
     planned.write_table(new.file()).with_context(cannot_write)?;
     new.finish()?;
-    output::print(summary(&place.to_string(), layout, &manifest, system_id).as_bytes())
+    let mut text = summary(&place.to_string(), layout, &manifest, system_id);
+    if let Some(signed) = args.secure_boot.summary() {
+        // Writing to a String cannot fail.
+        let _ = writeln!(text, "  {signed}");
+    }
+    output::print(text.as_bytes())
+}
+
+fn put_uki(args: &Args, esp: &mut esp::NewEsp, payload: PayloadReader<'_, Source>, manifest: &Manifest) -> Result<()> {
+    let size = payload.payload().size;
+    let uki = source::read_uki(payload, manifest, &mut |_| ())?;
+    args.secure_boot.check_uki(&uki)?;
+    esp.put_payload(boot_entries::PayloadKind::Uki, size, uki.file)
 }
 
 fn duplicate(new: &mut NewFile) -> Result<File> {
     new.file().try_clone().context("cannot duplicate a file handle")
-}
-
-fn read_loader(path: &Path) -> Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    File::open(path)
-        .and_then(|file| file.take(LOADER_MAX + 1).read_to_end(&mut bytes))
-        .with_context(|| format!("cannot read the boot loader {}", path.display()))?;
-    if bytes.len() as u64 > LOADER_MAX {
-        bail!("the boot loader {} is longer than {}", path.display(), output::size(LOADER_MAX));
-    }
-    Ok(bytes)
 }
 
 /// A loader for another machine would be ignored by the firmware: the disk would not boot, and nobody would be told why.

@@ -2,6 +2,7 @@
 
 mod make;
 mod sign;
+mod stub;
 
 use std::fs::File;
 use std::io::{Read, Seek};
@@ -13,7 +14,9 @@ use image_format::BootSource;
 use tempfile::NamedTempFile;
 use updater::uki::{Expected, check};
 
-use crate::interrupt;
+use crate::source::temporary_file;
+
+pub use sign::verify;
 
 /// What boots root: `--uki`, or `--linux` and `--initrd`, which `--stub` makes one of.
 #[derive(Debug, clap::Args)]
@@ -162,17 +165,6 @@ impl Boot {
     }
 }
 
-/// A file that goes when the program ends, and a second handle of it: whoever replaces the file leaves the name.
-fn temporary_file() -> Result<(NamedTempFile, File)> {
-    let made = interrupt::make(|| {
-        let file = NamedTempFile::new().context("cannot make a temporary file")?;
-        let path = file.path().to_owned();
-        Ok((file, path))
-    })?;
-    let file = made.as_file().try_clone().context("cannot duplicate a file handle")?;
-    Ok((made, file))
-}
-
 fn rewound(mut file: File) -> Result<File> {
     file.rewind().context("cannot read the unified kernel image")?;
     Ok(file)
@@ -185,7 +177,7 @@ fn open(path: &Path) -> Result<File> {
 /// All of a file that is not long.
 pub fn read_short(path: &Path, what: &str, max: u64) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    let read = open(path)?.take(max + 1).read_to_end(&mut bytes);
+    let read = File::open(path).and_then(|file| file.take(max + 1).read_to_end(&mut bytes));
     read.with_context(|| format!("cannot read the {what} {}", path.display()))?;
     if bytes.len() as u64 > max {
         bail!("the {what} {} is longer than {}", path.display(), crate::output::size(max));

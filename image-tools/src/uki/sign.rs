@@ -37,6 +37,11 @@ impl<'a> Signer<'a> {
     }
 }
 
+/// Insists on a signature by this certificate, or by one that it has issued.
+pub fn verify(cert: &Path, program: &Path) -> Result<()> {
+    run(Command::new(find("sbverify")?).arg("--cert").arg(cert).arg(program)).map(drop)
+}
+
 /// Where a program of sbsigntool lies.
 fn find(program: &str) -> Result<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
