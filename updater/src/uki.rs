@@ -320,3 +320,6 @@ pub fn kernel(head: &[u8], wanted: Architecture) -> Result<Kernel, KernelError> 
     let signed = directories.iter().nth(IMAGE_DIRECTORY_ENTRY_SECURITY).is_some_and(|entry| entry.size.get(LE) != 0);
     Ok(Kernel { size_of_image: nt.optional_header.size_of_image(), signed })
 }
+
+#[cfg(test)]
+mod tests;
