@@ -211,12 +211,12 @@ pub fn check(expected: &Expected, mut image: impl Read + Seek) -> Result<Checked
         return Err(UkiError::Machine { found, wanted: expected.architecture });
     }
     let sections = pe.sections().to_vec();
-    names(&sections)?;
     let [linux, _, command_line] = NEEDED.map(|name| sections.iter().find(|section| section.name() == name.as_bytes()));
     let magic = sections.iter().find(|section| section.name() == b".sdmagic").ok_or(UkiError::NoStub)?;
     if !pe.read_section(magic, MAX_MAGIC).map_err(pe_error)?.starts_with(MAGIC) {
         return Err(UkiError::NoStub);
     }
+    names(&sections)?;
     for name in NEEDED {
         let content = sections.iter().filter(|section| section.name() == name.as_bytes()).map(Section::content_size);
         match (name, content.sum::<u32>()) {

@@ -1,13 +1,9 @@
 //! Signatures for Secure Boot, made and verified by the programs of sbsigntool.
 
-use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use anyhow::{Context, Result, bail};
-
-/// Where a program of sbsigntool may lie besides `PATH`.
-const PLACES: [&str; 2] = ["/usr/bin", "/usr/local/bin"];
 
 /// Who signs.
 #[derive(Debug)]
@@ -30,7 +26,15 @@ impl<'a> Signer<'a> {
     /// Writes `program` with a signature to `output`, which is there and keeps its place.
     pub fn sign(&self, program: &Path, output: &Path) -> Result<()> {
         let mut command = Command::new(&self.sbsign);
-        command.arg("--key").arg(self.key).arg("--cert").arg(self.cert).arg("--output").arg(output).arg(program);
+        command
+            .arg("--key")
+            .arg(self.key)
+            .arg("--cert")
+            .arg(self.cert)
+            .arg("--output")
+            .arg(output)
+            .arg("--")
+            .arg(program);
         let (key, cert) = (self.key.display(), self.cert.display());
         run(&mut command).with_context(|| format!("cannot sign with {key} and {cert}"))?;
         Ok(())
@@ -39,26 +43,19 @@ impl<'a> Signer<'a> {
 
 /// Insists on a signature by this certificate, or by one that it has issued.
 pub fn verify(cert: &Path, program: &Path) -> Result<()> {
-    run(Command::new(find("sbverify")?).arg("--cert").arg(cert).arg(program)).map(drop)
+    run(Command::new(find("sbverify")?).arg("--cert").arg(cert).arg("--").arg(program)).map(drop)
 }
 
 /// Where a program of sbsigntool lies.
 fn find(program: &str) -> Result<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let dirs = std::env::split_paths(&path).chain(PLACES.iter().map(PathBuf::from));
-    let found = dirs.map(|dir| dir.join(program)).find(|path| path.is_file());
+    let found = std::env::split_paths(&path).map(|dir| dir.join(program)).find(|path| path.is_file());
     found.with_context(|| format!("{program} is not there: install the package sbsigntool"))
 }
 
 fn run(command: &mut Command) -> Result<Output> {
     let name = Path::new(command.get_program()).file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let output = match command.stdin(Stdio::null()).output() {
-        Ok(output) => output,
-        Err(error) if error.kind() == ErrorKind::NotFound => {
-            bail!("{name} is not there: install the package sbsigntool")
-        }
-        Err(error) => return Err(error).with_context(|| format!("cannot start {name}")),
-    };
+    let output = command.stdin(Stdio::null()).output().with_context(|| format!("cannot start {name}"))?;
     if !output.status.success() {
         let said = [&output.stdout[..], &output.stderr].concat();
         bail!("{name} failed and says: {}", String::from_utf8_lossy(&said).trim());

@@ -3,6 +3,8 @@
 // Each test program uses its own part of this.
 #![allow(dead_code)]
 
+pub mod uki;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -158,6 +160,21 @@ pub fn pe(machine: u16, len: usize) -> Vec<u8> {
     bytes[88..90].copy_from_slice(&0x020b_u16.to_le_bytes());
     bytes[156..158].copy_from_slice(&10_u16.to_le_bytes());
     bytes
+}
+
+/// As [`pe`], with a header that is whole: a kernel which needs more memory than it has bytes.
+pub fn kernel(machine: u16, len: usize) -> Vec<u8> {
+    let mut bytes = pe(machine, len);
+    // Six data directories, all empty.
+    bytes[84..86].copy_from_slice(&160_u16.to_le_bytes());
+    bytes[196..200].copy_from_slice(&6_u32.to_le_bytes());
+    bytes[144..148].copy_from_slice(&kernel_memory(len).to_le_bytes());
+    bytes
+}
+
+/// The memory that a [`kernel`] of this length asks for.
+pub fn kernel_memory(len: usize) -> u32 {
+    len as u32 + 0x12_3000
 }
 
 /// Where something stands in a file.
