@@ -22,7 +22,7 @@ pub use sign::verify;
 #[derive(Debug, clap::Args)]
 #[command(group(ArgGroup::new("unified").args(["uki", "stub"])))]
 pub struct BootArgs {
-    /// Kernel, with an EFI stub.
+    /// Kernel, with an EFI stub of its own; with --initrd, and with --stub or without. Not with --uki.
     #[arg(long, value_name = "FILE", required_unless_present = "uki", requires = "initrd")]
     linux: Option<PathBuf>,
     /// Initial RAM disk.
