@@ -52,7 +52,7 @@ fn uki10_what_is_made_of_a_stub() {
     let note = built(&lab, "v1.zst", &STUB);
     assert!(note.contains("not signed: firmware with Secure Boot refuses it"), "{note}");
     extract(&lab, "v1.zst", "uki.efi");
-    // The stub as it was, and ours behind it in ukify's order.
+    // The stub as it was, and ours behind it.
     let (stub, made) = (sections(&lab, "stub"), sections(&lab, "uki.efi"));
     assert_eq!(made[..stub.len()], stub);
     let added: Vec<&str> = made[stub.len()..].iter().map(|(name, _)| name.as_str()).collect();

@@ -18,8 +18,8 @@ use uuid::Uuid;
 const MAX_COMMAND_LINE: u64 = 4096;
 /// Bytes of the longest `.sdmagic`; a stub's own has about fifty.
 const MAX_MAGIC: u64 = 256;
-/// How the section begins by which a systemd-stub tells that it is one.
-const MAGIC: &[u8] = b"#### LoaderInfo: systemd-stub ";
+/// How the section `.sdmagic` begins, by which a systemd-stub tells that it is one (`UKI-2`).
+pub const MAGIC: &[u8] = b"#### LoaderInfo: systemd-stub ";
 
 /// What must be there once, and not empty (`UKI-3`).
 const NEEDED: [&str; 3] = [".linux", ".initrd", ".cmdline"];
@@ -92,7 +92,7 @@ pub enum UkiError {
         "the unified kernel image has the section {0} (UKI-4): what boots would depend on more than what the image's manifest names. Build it again without"
     )]
     Refused(String),
-    /// Sections overlap in memory (`UKI-5`).
+    /// What boots is overlapped in memory (`UKI-5`).
     #[error(
         "the sections {0} and {1} of the unified kernel image overlap in memory (UKI-5). Build it with ukify, or with addresses further apart"
     )]
@@ -264,14 +264,22 @@ fn names(sections: &[Section]) -> Result<(), UkiError> {
 
 /// `UKI-5`.
 fn overlap(sections: &[Section]) -> Result<(), UkiError> {
-    let mut in_memory: Vec<&Section> = sections.iter().filter(|section| section.virtual_size > 0).collect();
-    in_memory.sort_by_key(|section| section.virtual_address);
-    let end = |section: &Section| u64::from(section.virtual_address) + u64::from(section.virtual_size);
+    let memory = |section: &Section| {
+        let start = u64::from(section.virtual_address);
+        (start, start + u64::from(section.virtual_size))
+    };
     let shown = |section: &Section| String::from_utf8_lossy(section.name()).escape_default().to_string();
-    match in_memory.windows(2).find(|pair| end(pair[0]) > u64::from(pair[1].virtual_address)) {
-        Some(pair) => Err(UkiError::Overlap(shown(pair[0]), shown(pair[1]))),
-        None => Ok(()),
+    for section in sections.iter().filter(|section| NEEDED.iter().any(|name| section.name() == name.as_bytes())) {
+        let (start, end) = memory(section);
+        let on_it = |other: &&Section| {
+            let (other_start, other_end) = memory(other);
+            other.name() != section.name() && start < other_end && other_start < end
+        };
+        if let Some(other) = sections.iter().find(on_it) {
+            return Err(UkiError::Overlap(shown(section), shown(other)));
+        }
     }
+    Ok(())
 }
 
 /// `UKI-6`.

@@ -1,4 +1,4 @@
-//! Makes a unified kernel image: sections behind those of a systemd-stub, in ukify's order.
+//! Makes a unified kernel image: sections behind those of a systemd-stub.
 
 use std::fs::File;
 use std::io::{Cursor, Read};
@@ -46,7 +46,8 @@ pub fn make(parts: &Parts<'_>, release: Release<'_>, expected: &Expected, out: &
     }
 
     let os_release = os_release(release);
-    let mut additions = vec![text(".osrel", &os_release), text(".cmdline", &expected.command_line)];
+    let mut additions: Vec<Addition<'_>> = stub.magic().map(|magic| text(".sdmagic", magic)).into_iter().collect();
+    additions.extend([text(".osrel", &os_release), text(".cmdline", &expected.command_line)]);
     additions.extend(uname(&head).map(|uname| text(".uname", uname)));
     additions.push(Addition {
         name: ".initrd",

@@ -13,6 +13,7 @@ use object::pod::{bytes_of_slice, from_bytes_mut};
 use object::read::pe::ImageNtHeaders;
 use object::{LittleEndian as LE, U16, U32};
 use secure_boot::Pe;
+use updater::uki::MAGIC;
 
 use super::read_short;
 
@@ -80,6 +81,18 @@ impl Stub {
         Ok(Stub { bytes, optional, sections, nt, table })
     }
 
+    /// What the stub says of itself, if it has no section for it: the one of systemd 252 for Arm has all that no code asks for behind
+    /// its last section, where nothing loads it.
+    pub fn magic(&self) -> Option<&str> {
+        if self.sections.iter().any(|section| section.name == *b".sdmagic") {
+            return None;
+        }
+        let behind = self.bytes.get(self.raw_end()..)?;
+        let at = behind.windows(MAGIC.len()).position(|bytes| bytes == MAGIC)?;
+        let text = behind[at..].split(|byte| *byte == 0).next()?;
+        std::str::from_utf8(text).ok()
+    }
+
     /// Writes the stub with more sections. All lie one behind the other in the file (`SEC-21`).
     pub fn extend(&self, additions: Vec<Addition<'_>>, mut out: &File) -> Result<()> {
         let layout = self.layout(&additions)?;
@@ -118,7 +131,8 @@ impl Stub {
         let memory_end = |section: &ImageSectionHeader| {
             u64::from(section.virtual_address.get(LE)) + u64::from(section.virtual_size.get(LE))
         };
-        let mut address = align(sections.iter().map(memory_end).max().unwrap_or_default(), alignment)?;
+        let stub_end = sections.iter().map(memory_end).max().unwrap_or_default();
+        let mut address = align(stub_end.max(self.optional.size_of_image.get(LE).into()), alignment)?;
         let mut offset = align(self.raw_end() as u64 + moved, file_alignment)?;
         let mut initialized = u64::from(self.optional.size_of_initialized_data.get(LE));
         for addition in additions {

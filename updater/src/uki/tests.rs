@@ -168,7 +168,7 @@ fn uki4_no_section_that_another_could_be_taken_for() {
 }
 
 #[test]
-fn uki5_sections_do_not_overlap_in_memory() {
+fn uki5_what_boots_is_not_overlapped_in_memory() {
     let sections: [(&str, &[u8]); 3] = [(".sdmagic", STUB), (".initrd", &[1; 9000]), (".cmdline", b"x")];
     let linux = kernel_bytes();
     let mut bytes = program(X86_64, &[&sections[..], &[(".linux", &linux)]].concat());
@@ -176,6 +176,18 @@ fn uki5_sections_do_not_overlap_in_memory() {
     put(&mut bytes, TABLE + 80 + 12, &(3 * PAGE as u32).to_le_bytes());
     let error = check(&expected(), Cursor::new(bytes)).unwrap_err();
     assert!(matches!(&error, UkiError::Overlap(a, b) if a == ".initrd" && b == ".cmdline"), "{error}");
+    // As ukify 257 makes them of the stub of 252; neither boots.
+    let line = expected().command_line;
+    let sections: [(&str, &[u8]); 5] = [
+        (".sbat", &[b's'; 300]),
+        (".sdmagic", STUB),
+        (".initrd", b"i"),
+        (".cmdline", line.as_bytes()),
+        (".linux", &linux),
+    ];
+    let mut bytes = program(X86_64, &sections);
+    put(&mut bytes, TABLE + 40 + 12, &(PAGE as u32 + 256).to_le_bytes());
+    check(&expected(), Cursor::new(bytes)).unwrap();
 }
 
 #[test]
