@@ -31,7 +31,7 @@ pub use esp::{Esp, EspError, EspPath, FakeEsp, ImageEsp, KernelEsp, RawEsp, Spac
 pub use loader::{LoaderConf, LoaderVars, Release};
 pub use names::{Counter, EntryName, Generation, PayloadKind, PayloadName};
 pub use options::{BootOptions, OnCorruption};
-pub use signed::{RUNNING_OPTIONS, RunningError, SignedOptions, running_options};
+pub use signed::{RUNNING_OPTIONS, RUNNING_ROOT, RunningError, running_options};
 pub use state::{
     EspState, Fallback, NoFallback, OurEntry, Prediction, Unpredictable, Wholeness, another_whole_entry_boots,
     because_text, is_whole,

@@ -101,7 +101,17 @@ impl BootOptions {
     /// # Errors
     /// When a word of ours is missing, stands twice or cannot be.
     pub fn parse(text: &str) -> Result<BootOptions, OptionsError> {
-        Found::read(text)?.options()
+        let mut found = Found::default();
+        let mut extra = Vec::new();
+        for word in words(text) {
+            match KEYS.iter().position(|key| word.starts_with(key)) {
+                Some(at) => found.put(at, &word[KEYS[at].len()..])?,
+                // A second `ro` changes nothing, so an image may bring its own.
+                None if word == READ_ONLY && !found.read_only => found.read_only = true,
+                None => extra.push(word),
+            }
+        }
+        found.options(extra.join(" "))
     }
 
     /// What [`BootOptions::parse`] would accept and give back the same: checked before an entry is written.
@@ -111,45 +121,14 @@ impl BootOptions {
     }
 }
 
-/// The words of a command line: the values of ours by their place in [`KEYS`], and the others.
+/// The values found, by their place in [`KEYS`].
 #[derive(Default)]
-pub(crate) struct Found<'a> {
+struct Found<'a> {
     values: [Option<&'a str>; KEYS.len()],
     read_only: bool,
-    extra: Vec<&'a str>,
 }
 
 impl<'a> Found<'a> {
-    /// Reads them; no word of ours may stand twice.
-    pub(crate) fn read(text: &'a str) -> Result<Self, OptionsError> {
-        let mut found = Found::default();
-        for word in words(text) {
-            match KEYS.iter().position(|key| word.starts_with(key)) {
-                Some(at) => found.put(at, &word[KEYS[at].len()..])?,
-                // A second `ro` changes nothing, so an image may bring its own.
-                None if word == READ_ONLY && !found.read_only => found.read_only = true,
-                None => found.extra.push(word),
-            }
-        }
-        Ok(found)
-    }
-
-    pub(crate) fn root_hash(&self) -> Result<[u8; 32], OptionsError> {
-        self.get(ROOT_HASH, parse_hex32)
-    }
-
-    pub(crate) fn verity(&self) -> Result<(u64, OnCorruption), OptionsError> {
-        self.get(VERITY, verity_options)
-    }
-
-    pub(crate) fn epoch(&self) -> Result<u32, OptionsError> {
-        self.get(EPOCH, decimal)
-    }
-
-    pub(crate) fn os_version(&self) -> Result<String, OptionsError> {
-        self.get(VERSION, |v| is_version(v).then(|| v.to_owned()))
-    }
-
     fn put(&mut self, at: usize, value: &'a str) -> Result<(), OptionsError> {
         match self.values[at].replace(value) {
             Some(_) => Err(OptionsError::Twice(KEYS[at])),
@@ -166,7 +145,7 @@ impl<'a> Found<'a> {
         read(value).ok_or_else(|| OptionsError::Invalid { key, value: value.to_owned() })
     }
 
-    fn options(&self) -> Result<BootOptions, OptionsError> {
+    fn options(&self, extra: String) -> Result<BootOptions, OptionsError> {
         self.get(ROOT, |v| (v == ROOT_DEVICE).then_some(()))?;
         if !self.read_only {
             return Err(OptionsError::Missing(READ_ONLY));
@@ -179,19 +158,19 @@ impl<'a> Found<'a> {
             Some(_) => Some(self.get(FAILED, |v| is_reason(v).then(|| v.to_owned()))?),
             None => None,
         };
-        let (hash_offset, on_corruption) = self.verity()?;
+        let (hash_offset, on_corruption) = self.get(VERITY, verity_options)?;
         Ok(BootOptions {
-            root_hash: self.root_hash()?,
+            root_hash: self.get(ROOT_HASH, parse_hex32)?,
             partuuid,
             hash_offset,
             on_corruption,
             slot: self.get(SLOT, |v| v.parse().ok())?,
             generation: self.get(GENERATION, |v| v.parse().ok())?,
             system: self.get(SYSTEM, parse_hex32)?,
-            epoch: self.epoch()?,
-            os_version: self.os_version()?,
+            epoch: self.get(EPOCH, decimal)?,
+            os_version: self.get(VERSION, |v| is_version(v).then(|| v.to_owned()))?,
             failed,
-            extra: self.extra.join(" "),
+            extra,
         })
     }
 }

@@ -241,7 +241,7 @@ impl EspState {
 }
 
 /// Of live names of one slot and generation, the one that stays (`UPD-24`).
-pub(crate) fn survivor<'a>(twins: impl Iterator<Item = &'a OurEntry>) -> Option<&'a OurEntry> {
+pub fn survivor<'a>(twins: impl Iterator<Item = &'a OurEntry>) -> Option<&'a OurEntry> {
     let twins: Vec<&OurEntry> = twins.collect();
     let names: Vec<EntryName> = twins.iter().map(|twin| twin.name).collect();
     // A commit answers a mark, and a rollback's is told by its name. Of names with counters a marked one was meant to stay, also

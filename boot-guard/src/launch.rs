@@ -9,14 +9,19 @@ use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use boot_entries::RUNNING_OPTIONS;
 use boot_entries::guard::{GuardEvent, GuardRecord};
+use boot_entries::signed::is_unified;
+use disk_layout::SysRoot;
 
 use crate::client::GuardClient;
-use crate::machine::{COUNTED, Console};
+use crate::machine::{COUNTED, Console, restart};
 use crate::trial::{DROP_IN, TRIAL_FILE, Trial};
 
 /// `GRD-14`: whatever hangs, the boot goes on after this.
 const BOUND: Duration = Duration::from_secs(45);
+/// `GRD-32`
+const SLOWLY: Duration = Duration::from_secs(300);
 /// A line that ends the text of a trial on the worker's standard output.
 pub const END: &str = ".";
 
@@ -50,6 +55,20 @@ pub fn start() {
 
 /// `ralph-boot-guard failed REASON`. Returns when the machine stays as it is.
 pub fn failed(reason: &str) {
+    give_up(reason);
+    // GRD-32: nothing is known of this boot, not even whether it is a trial. The loader counts one, and what keeps a committed system
+    // from its root may pass.
+    let sys = SysRoot::real();
+    let unknown = sys.command_line().is_ok_and(|line| is_unified(&line)) && !sys.run().join(RUNNING_OPTIONS).exists();
+    if unknown {
+        let mut console = Console::open();
+        console.say("the root of this boot is not known: restarting in five minutes");
+        thread::sleep(SLOWLY);
+        restart(&mut console);
+    }
+}
+
+fn give_up(reason: &str) {
     let mut console = Console::open();
     let mut child = match worker(&["work-failed", reason], Stdio::null()) {
         Ok(child) => child,

@@ -2,7 +2,7 @@
 //!
 //! For other programs: [`client`] speaks to the process that watches a trial's deadline, [`trial`] reads what the guard
 //! wrote about the trial. The rest is the program: [`start`] decides, [`machine`] is what it decides about, [`mark`] gives an
-//! entry up, [`resident`]
+//! entry up, [`selected`] finds the entry of a unified kernel image, [`resident`]
 //! waits for the deadline, [`wait`](mod@wait) is the process that does so, [`launch`] puts all together.
 
 mod cgroup;
@@ -11,6 +11,7 @@ pub mod launch;
 pub mod machine;
 pub mod mark;
 pub mod resident;
+pub mod selected;
 pub mod start;
 pub mod trial;
 pub mod wait;

@@ -9,16 +9,21 @@ use std::time::{Duration, Instant};
 use boot_entries::esp::Remount;
 use boot_entries::guard::GuardDevice;
 use boot_entries::kexec::started_by_kexec;
-use boot_entries::{BootOptions, EntryArchitecture, ImageEsp, KernelEsp, LoaderVars, MarkedBad, read_vars};
+use boot_entries::vars::{LOADER_GUID, read_text};
+use boot_entries::{
+    BootOptions, EntryArchitecture, ImageEsp, KernelEsp, LoaderVars, MarkedBad, RUNNING_OPTIONS, RUNNING_ROOT,
+    read_vars, running_options,
+};
 use disk_layout::{
     Architecture, BootedDisk, BootedError, DEVICE_LOCK, FileWindow, MountMode, PrivateMount, SysRoot, UpdateLock,
-    find_named,
+    find_esp, find_named,
 };
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::reboot::{RebootMode, reboot};
 
 use crate::mark::{MarkError, give_up};
+use crate::selected::{NotSelected, Selected};
 use crate::start::{Counted, OpenDisk, Stop, told};
 use crate::trial::Trial;
 
@@ -85,19 +90,7 @@ impl RealMachine {
     /// # Errors
     /// [`Stop`].
     pub fn find(&self, booted: &BootOptions, wait: Duration) -> Result<BootedDisk, Stop> {
-        let began = Instant::now();
-        let disk = loop {
-            match find_named(&self.sys, booted.partuuid) {
-                Ok(disk) => break disk,
-                // Devices come and go while they are looked at, and the kernel may not have read the table yet.
-                Err(BootedError::NotThere(_) | BootedError::Sys(_) | BootedError::TableChanged { .. })
-                    if began.elapsed() < wait =>
-                {
-                    sleep(POLL);
-                }
-                Err(error) => return Err(error.into()),
-            }
-        };
+        let disk = wait_for(wait, || find_named(&self.sys, booted.partuuid))?;
         disk.check_command_line(booted.slot, booted.partuuid)?;
         disk.check_loader_partition(&self.sys)?;
         match disk.clashes(&self.sys)?.into_iter().next() {
@@ -125,6 +118,35 @@ impl RealMachine {
 impl crate::start::Machine for RealMachine {
     fn command_line(&mut self) -> Result<String, Stop> {
         Ok(self.sys.command_line()?)
+    }
+
+    fn selected(&mut self, wait: Duration) -> Result<Selected, Stop> {
+        let EfiVars::At(dir) = self.efi_vars() else { return Err(NotSelected::Untold("LoaderEntrySelected").into()) };
+        for name in ["LoaderEntrySelected", "LoaderDevicePartUUID"] {
+            if is_kept(&dir, name) {
+                return Err(NotSelected::Forged(name).into());
+            }
+        }
+        let entry = read_text(&dir, "LoaderEntrySelected").map_err(NotSelected::from)?;
+        let entry = entry.ok_or(NotSelected::Untold("LoaderEntrySelected"))?;
+        let guid = self.sys.loader_partition()?.ok_or(NotSelected::Untold("LoaderDevicePartUUID"))?;
+        let (path, len) = wait_for(wait, || find_esp(&self.sys, guid))?;
+        let esp = File::open(&path).and_then(|file| FileWindow::new(file, 0, len));
+        let esp = esp.map_err(|source| Stop::Open { path, source })?;
+        Ok(Selected { entry, esp: ImageEsp::new(esp) })
+    }
+
+    fn left_options(&mut self) -> Option<String> {
+        std::fs::read_to_string(self.sys.run().join(RUNNING_OPTIONS)).ok().map(|text| text.trim_end().to_owned())
+    }
+
+    fn leave_options(&mut self, options: &BootOptions) {
+        for (name, text) in [(RUNNING_ROOT, options.running_root()), (RUNNING_OPTIONS, format!("{options}\n"))] {
+            let path = self.sys.run().join(name);
+            if let Err(error) = write_new(&path, &text) {
+                self.console.say(&format!("cannot write {}: {error}", path.display()));
+            }
+        }
     }
 
     fn is_kexec(&mut self) -> bool {
@@ -158,10 +180,7 @@ impl crate::start::Machine for RealMachine {
     }
 
     fn set_counted(&mut self, counted: Counted) {
-        let path = Path::new(COUNTED);
-        let written = path.parent().map_or(Ok(()), std::fs::create_dir_all);
-        let written = written.and_then(|()| std::fs::write(path, if counted.stalled { STALLED } else { "counted\n" }));
-        if let Err(error) = written {
+        if let Err(error) = write_new(Path::new(COUNTED), if counted.stalled { STALLED } else { "counted\n" }) {
             self.console.say(&format!("cannot write {COUNTED}: {error}"));
         }
     }
@@ -204,6 +223,33 @@ impl crate::start::Machine for RealMachine {
     fn reboot(&mut self) {
         restart(&mut self.console);
     }
+}
+
+/// Asks until the disk is there. Devices come and go while they are looked at, and the kernel may not have read the table yet.
+fn wait_for<T>(wait: Duration, mut find: impl FnMut() -> Result<T, BootedError>) -> Result<T, BootedError> {
+    let began = Instant::now();
+    loop {
+        match find() {
+            Err(BootedError::NotThere(_) | BootedError::Sys(_) | BootedError::TableChanged { .. })
+                if began.elapsed() < wait =>
+            {
+                sleep(POLL);
+            }
+            found => return found,
+        }
+    }
+}
+
+/// The variable is kept over restarts (EFI_VARIABLE_NON_VOLATILE, the lowest bit of its attributes).
+fn is_kept(dir: &Path, name: &str) -> bool {
+    let path = dir.join(format!("{name}-{LOADER_GUID}"));
+    std::fs::read(path).is_ok_and(|bytes| bytes.first().is_some_and(|attributes| attributes & 1 != 0))
+}
+
+/// Writes a file below `/run`, and the folder that it is in.
+fn write_new(path: &Path, text: &str) -> io::Result<()> {
+    path.parent().map_or(Ok(()), std::fs::create_dir_all)?;
+    std::fs::write(path, text)
 }
 
 /// Restarts the machine; returns when the kernel refuses.
@@ -283,8 +329,7 @@ impl Remount for Mounted {
 /// A sentence.
 pub fn show() -> Result<String, String> {
     let machine = RealMachine::default();
-    let line = machine.sys.command_line().map_err(|error| told(&error))?;
-    let booted = BootOptions::parse(&line).map_err(|error| told(&error))?;
+    let booted = running_options(&machine.sys).map_err(|error| told(&error))?;
     let disk = machine.find(&booted, Duration::ZERO).map_err(|error| told(&error))?;
     let mut guard = GuardDevice::open_partition(disk.esp_dev(), &disk.layout).map_err(|error| told(&error))?;
     let sector = guard.read_sector().map_err(|error| told(&error))?;

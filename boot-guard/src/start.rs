@@ -12,6 +12,7 @@ use boot_entries::{
 use disk_layout::{BootedError, Clash, FileWindow, SysError};
 
 use crate::mark::{MarkError, booted_entry};
+use crate::selected::{NotSelected, Selected, booted_options, is_counted_down};
 use crate::trial::Trial;
 
 /// `GRD-12`: more boots than these without a verdict, and the entry is given up.
@@ -43,6 +44,15 @@ pub trait Machine: fmt::Debug {
     /// # Errors
     /// When it cannot be read.
     fn command_line(&mut self) -> Result<String, Stop>;
+    /// For a unified kernel image: waits for the EFI partition that the loader was started from, and says what it chose there (`ENT-16`).
+    ///
+    /// # Errors
+    /// When it has not told, or the partition does not come.
+    fn selected(&mut self, wait: Duration) -> Result<Selected, Stop>;
+    /// What [`Machine::leave_options`] left in this boot.
+    fn left_options(&mut self) -> Option<String>;
+    /// Leaves the options of this boot for all that comes after (`ENT-16`).
+    fn leave_options(&mut self, options: &BootOptions);
     /// The kernel was started by another kernel and not by the firmware (`GRD-13`).
     fn is_kexec(&mut self) -> bool;
     /// Waits for the disk and opens it.
@@ -121,6 +131,9 @@ pub enum Stop {
     /// There is no entry for what was booted.
     #[error("no boot entry is that of slot {0}, generation {1}")]
     NoEntry(disk_layout::Slot, boot_entries::Generation),
+    /// The entry of a unified kernel image.
+    #[error("it is not known which boot entry was started")]
+    Selected(#[from] NotSelected),
     /// There is one, of another system.
     #[error("{0} is not the entry that this boot was started from")]
     OtherEntry(String),
@@ -155,7 +168,7 @@ struct Count {
 
 impl Boot {
     fn find(machine: &mut dyn Machine, wait: Duration) -> Result<Boot, Stop> {
-        let options = BootOptions::parse(&machine.command_line()?)?;
+        let options = booted_options(machine, wait)?;
         let mut disk = machine.disk(&options, wait)?;
         let state = EspState::read(&mut disk.esp)?;
         let name = booted_entry(&state, &options)?;
@@ -311,6 +324,10 @@ fn deadline(options: &BootOptions) -> (u32, bool) {
 pub fn start(machine: &mut dyn Machine) {
     if machine.is_kexec() {
         machine.say("this kernel was started by another one: the boot is not counted");
+        // The root of a unified kernel image is not known otherwise.
+        if let Err(stop) = booted_options(machine, DISK_WAIT) {
+            machine.say(&told(&stop));
+        }
         return;
     }
     match Boot::find(machine, DISK_WAIT) {
@@ -386,6 +403,12 @@ fn give_up(machine: &mut dyn Machine, boot: &mut Boot, count: &Count, another: A
 pub fn failed(machine: &mut dyn Machine, reason: &str) {
     let mut boot = match Boot::find(machine, DISK_WAIT_FAILED) {
         Ok(boot) => boot,
+        // Somebody has changed the entry of a unified image: nothing of it can be used, and its tries run down.
+        Err(Stop::Selected(unread @ NotSelected::NoEntry(_))) if is_counted_down(machine, DISK_WAIT_FAILED) => {
+            machine.say(&format!("{unread}: restarting"));
+            restart(machine);
+            return;
+        }
         Err(stop) => {
             machine.say(&format!("{}: the machine stays as it is", told(&stop)));
             return;

@@ -19,6 +19,9 @@ struct Fake {
     layout: DiskLayout,
     command_line: String,
     kexec: bool,
+    /// What the loader says that it started.
+    selected: Option<String>,
+    left: Option<String>,
     cannot_mark: bool,
     /// There are EFI variables that cannot be read.
     no_vars: bool,
@@ -53,6 +56,8 @@ impl Fake {
             layout,
             command_line: String::new(),
             kexec: false,
+            selected: None,
+            left: None,
             cannot_mark: false,
             no_vars: false,
             counted: None,
@@ -166,6 +171,19 @@ impl Machine for Fake {
         Ok(self.command_line.clone())
     }
 
+    fn selected(&mut self, _wait: Duration) -> Result<Selected, Stop> {
+        let entry = self.selected.clone().ok_or(NotSelected::Untold("LoaderEntrySelected"))?;
+        Ok(Selected { entry, esp: ImageEsp::new(self.window(false)) })
+    }
+
+    fn left_options(&mut self) -> Option<String> {
+        self.left.clone()
+    }
+
+    fn leave_options(&mut self, options: &BootOptions) {
+        self.left = Some(options.to_string());
+    }
+
     fn is_kexec(&mut self) -> bool {
         self.kexec
     }
@@ -229,7 +247,7 @@ impl Machine for Fake {
 impl Fake {
     /// A boot: `/run` is another one.
     fn start(&mut self) {
-        self.counted = None;
+        (self.counted, self.left) = (None, None);
         start(self);
     }
 }
@@ -445,3 +463,6 @@ fn grd21_a_commit_is_seen_by_the_names_on_the_partition() {
 
 #[path = "start_again_tests.rs"]
 mod again;
+
+#[path = "selected_tests.rs"]
+mod unified;

@@ -9,8 +9,8 @@ use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use boot_entries::BootOptions;
 use boot_entries::guard::{GuardDevice, GuardError, GuardEvent, GuardRecord, GuardText, is_committed};
+use boot_entries::running_options;
 use disk_layout::{FileWindow, SysRoot};
 use nix::sys::mman::{MlockAllFlags, mlockall};
 use nix::time::{ClockId, clock_gettime};
@@ -135,8 +135,7 @@ impl LastDisk {
 }
 
 fn find_disk() -> Result<(FileWindow, Result<GuardDevice, GuardError>), String> {
-    let line = SysRoot::real().command_line().map_err(|error| told(&error))?;
-    let booted = BootOptions::parse(&line).map_err(|error| told(&error))?;
+    let booted = running_options(&SysRoot::real()).map_err(|error| told(&error))?;
     let disk = RealMachine::default().find(&booted, DISK_WAIT_FAILED).map_err(|error| told(&error))?;
     let esp = File::open(disk.esp_dev()).and_then(|file| FileWindow::new(file, 0, disk.layout.esp.len));
     let esp = esp.map_err(|error| format!("{}: {error}", disk.esp_dev().display()))?;

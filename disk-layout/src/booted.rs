@@ -103,11 +103,11 @@ pub enum BootedError {
         /// The partition's number.
         number: u32,
     },
-    /// No disk has the partition that the command line names.
-    #[error("no disk of this machine has the partition {0} that the kernel's command line names")]
+    /// No disk has the partition that the command line or the loader names.
+    #[error("no disk of this machine has the partition {0} that this boot was started with")]
     NotThere(Uuid),
     /// Two disks have it.
-    #[error("both {} and {} have the partition {guid} that the kernel's command line names; nothing will be written", first.display(), second.display())]
+    #[error("both {} and {} have the partition {guid} that this boot was started with; nothing will be written", first.display(), second.display())]
     TwoDisks {
         /// The PARTUUID.
         guid: Uuid,
@@ -180,6 +180,33 @@ pub fn find_booted(sys: &SysRoot) -> Result<BootedDisk, BootedError> {
 /// [`BootedError::NotThere`], which may be so only for now; [`BootedError::TwoDisks`], `Layout`, `TableChanged`, `NotASlot`
 /// and `Sys`.
 pub fn find_named(sys: &SysRoot, guid: Uuid) -> Result<BootedDisk, BootedError> {
+    let device = disk_with(sys, guid)?;
+    let (layout, partitions) = layout_of(sys, &device)?;
+    let slot = layout.slot_by_guid(guid).ok_or_else(|| {
+        let number = partitions.first().map_or(0, |partition| partition.number);
+        BootedError::NotASlot { disk: device.node.clone(), number }
+    })?;
+    Ok(BootedDisk { layout, slot, device, partitions })
+}
+
+/// The device and the length in bytes of the EFI partition with this PARTUUID on a disk of ours (`ENT-16`): for an initrd that does not know
+/// its slot yet.
+///
+/// # Errors
+/// As [`find_named`]; [`BootedError::OtherEsp`] when it is another partition of that disk.
+pub fn find_esp(sys: &SysRoot, guid: Uuid) -> Result<(PathBuf, u64), BootedError> {
+    let device = disk_with(sys, guid)?;
+    let (layout, partitions) = layout_of(sys, &device)?;
+    let esp = &layout.esp;
+    if esp.unique_guid != guid {
+        return Err(BootedError::OtherEsp { loader: guid, esp: esp.unique_guid });
+    }
+    let known = partitions.iter().find(|k| k.number == esp.number);
+    Ok((known.expect("layout_of checked that the kernel knows it").device.node.clone(), esp.len))
+}
+
+/// The one disk that has a partition with this PARTUUID.
+fn disk_with(sys: &SysRoot, guid: Uuid) -> Result<BlockDevice, BootedError> {
     let mut found: Option<BlockDevice> = None;
     for device in sys.block_devices()? {
         let partitions = device.partitions(sys)?;
@@ -192,13 +219,7 @@ pub fn find_named(sys: &SysRoot, guid: Uuid) -> Result<BootedDisk, BootedError> 
         }
         found = Some(device);
     }
-    let device = found.ok_or(BootedError::NotThere(guid))?;
-    let (layout, partitions) = layout_of(sys, &device)?;
-    let slot = layout.slot_by_guid(guid).ok_or_else(|| {
-        let number = partitions.first().map_or(0, |partition| partition.number);
-        BootedError::NotASlot { disk: device.node.clone(), number }
-    })?;
-    Ok(BootedDisk { layout, slot, device, partitions })
+    found.ok_or(BootedError::NotThere(guid))
 }
 
 /// The layout of a disk, which must be the one that the kernel knows.

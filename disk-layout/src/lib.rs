@@ -25,7 +25,7 @@ mod table;
 mod window;
 
 pub use aligned::{AlignedBuf, BLOCK};
-pub use booted::{BootedDisk, BootedError, Clash, ClashReason, EspMount, find_booted, find_named};
+pub use booted::{BootedDisk, BootedError, Clash, ClashReason, EspMount, find_booted, find_esp, find_named};
 pub use changes::{ChangeWriter, Changed, Look};
 pub use coalesce::CoalescingWriter;
 pub use copies::{DiskFile, RawDisk, RepairError, TableHealth, repair_copy};

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use disk_layout::{
     Architecture, BootedDisk, BootedError, ClashReason, DiskLayout, EspMount, NewDisk, Seed, Slot, SysError, SysRoot,
-    find_booted, find_named,
+    find_booted, find_esp, find_named,
 };
 use uuid::Uuid;
 
@@ -330,6 +330,11 @@ fn grd10_before_any_root_the_disk_is_found_by_the_partuuid_of_the_command_line()
     assert_eq!(named.layout, layout);
     let nobody = Uuid::from_u128(1);
     assert!(matches!(find_named(&machine.sys(), nobody), Err(BootedError::NotThere(guid)) if guid == nobody));
+    // ENT-16: the other way round, from the EFI partition.
+    let (esp, len) = find_esp(&machine.sys(), layout.esp.unique_guid).unwrap();
+    assert_eq!((esp.as_path(), len), (named.esp_dev(), layout.esp.len));
+    assert!(matches!(find_esp(&machine.sys(), guid), Err(BootedError::OtherEsp { loader, .. }) if loader == guid));
+    assert!(matches!(find_esp(&machine.sys(), nobody), Err(BootedError::NotThere(_))));
     assert!(matches!(find_named(&machine.sys(), layout.esp.unique_guid), Err(BootedError::NotASlot { .. })));
     // Another disk, then a copy of the first.
     machine.disk("vdb", 252, Seed::Fixed(2));

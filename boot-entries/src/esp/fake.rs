@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::io::{self, Read};
+use std::io::{self, Cursor, Read};
 
 use super::uncached::hash;
-use super::{DirItem, Esp, EspError, EspPath, Op, Space, WriteError, copy_exactly};
+use super::{DirItem, Esp, EspError, EspPath, Op, ReadSeek, Space, WriteError, copy_exactly};
 use crate::fat::ClusterFault;
 
 /// Something done to a [`FakeEsp`]. Listing a directory and asking for a name or for space is not recorded.
@@ -280,6 +280,12 @@ impl Esp for FakeEsp {
         self.record(Op::Read, Event::Read(path.clone()))?;
         let content = self.file(Op::Read, path)?;
         Ok(content[..content.len().min(length)].to_vec())
+    }
+
+    fn examine(&mut self, path: &EspPath, look: &mut dyn FnMut(&mut dyn ReadSeek)) -> Result<(), EspError> {
+        self.record(Op::Read, Event::Read(path.clone()))?;
+        look(&mut Cursor::new(self.file(Op::Read, path)?.to_vec()));
+        Ok(())
     }
 
     fn write_new(&mut self, path: &EspPath, size: u64, content: &mut dyn Read) -> Result<(), WriteError> {

@@ -5,9 +5,9 @@
 //! here (`UPD-60`).
 
 use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io::{self, BufReader, Read, Seek, SeekFrom, Write};
 
-use super::{DirItem, Esp, EspError, EspPath, Op, Space, WriteError, copy_exactly};
+use super::{DirItem, Esp, EspError, EspPath, Op, ReadSeek, Space, WriteError, copy_exactly};
 use crate::fat::{self, ClusterFault, FatError, Volume};
 
 /// What an ESP may lie in: a file, or a part of one.
@@ -165,6 +165,18 @@ impl<T: EspStorage> Esp for ImageEsp<T> {
             let mut bytes = Vec::new();
             fs.root_dir().open_file(path.as_str())?.take(length as u64).read_to_end(&mut bytes)?;
             Ok(bytes)
+        })
+        .map_err(|error| EspError::io(Op::Read, path, error))
+    }
+
+    fn examine(&mut self, path: &EspPath, look: &mut dyn FnMut(&mut dyn ReadSeek)) -> Result<(), EspError> {
+        if self.is_torn(path, Op::Read)? {
+            return Err(EspError::io(Op::Read, path, io::ErrorKind::UnexpectedEof.into()));
+        }
+        self.with(|fs| {
+            // The library follows the chain from its beginning for each step back, and has no buffer.
+            look(&mut BufReader::new(fs.root_dir().open_file(path.as_str())?));
+            Ok(())
         })
         .map_err(|error| EspError::io(Op::Read, path, error))
     }

@@ -17,7 +17,7 @@ use nix::sys::statvfs::fstatvfs;
 use nix::unistd::{UnlinkatFlags, fsync, syncfs, unlinkat};
 
 use super::uncached::{Uncached, hash};
-use super::{DirItem, Esp, EspError, EspPath, Op, Space, WriteError, copy_exactly};
+use super::{DirItem, Esp, EspError, EspPath, Op, ReadSeek, Space, WriteError, copy_exactly};
 use crate::fat::{self, ClusterFault, FatError, Volume};
 
 /// How long somebody who only looks may have the volume mounted.
@@ -221,6 +221,15 @@ impl Esp for KernelEsp {
             .and_then(|file| file.take(length as u64).read_to_end(&mut bytes))
             .map_err(|error| EspError::io(Op::Read, path, error))?;
         Ok(bytes)
+    }
+
+    fn examine(&mut self, path: &EspPath, look: &mut dyn FnMut(&mut dyn ReadSeek)) -> Result<(), EspError> {
+        if self.is_torn(path) {
+            return Err(EspError::io(Op::Read, path, io::ErrorKind::UnexpectedEof.into()));
+        }
+        let fd = self.open(path, OFlag::O_RDONLY).map_err(|error| EspError::io(Op::Read, path, error))?;
+        look(&mut File::from(fd));
+        Ok(())
     }
 
     fn write_new(&mut self, path: &EspPath, size: u64, content: &mut dyn Read) -> Result<(), WriteError> {

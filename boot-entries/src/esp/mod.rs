@@ -12,7 +12,7 @@ mod raw;
 mod uncached;
 
 use std::fmt;
-use std::io::{self, Read};
+use std::io::{self, Read, Seek};
 
 pub use fake::{Event, FakeEsp};
 pub use image::{EspStorage, ImageEsp};
@@ -49,6 +49,11 @@ impl Space {
     }
 }
 
+/// A file that is read from any place in it.
+pub trait ReadSeek: Read + Seek {}
+
+impl<T: Read + Seek> ReadSeek for T {}
+
 /// The ESP as this crate uses it. Paths are those of an [`EspPath`]; a missing directory is an empty one.
 ///
 /// Nothing is durable before [`Esp::flush`] (`ENT-23`).
@@ -76,6 +81,15 @@ pub trait Esp {
     /// # Errors
     /// [`EspError::Missing`], or when the file cannot be read.
     fn read_head(&mut self, path: &EspPath, length: usize) -> Result<Vec<u8>, EspError>;
+
+    /// Lets `look` read a file from any place in it. What it reads need not come from the medium: [`Esp::hash_file`] has told before
+    /// that what is there is what was written.
+    ///
+    /// # Errors
+    /// [`EspError::Missing`], or when the file cannot be opened. A back end that only some read from has no such thing.
+    fn examine(&mut self, path: &EspPath, _look: &mut dyn FnMut(&mut dyn ReadSeek)) -> Result<(), EspError> {
+        Err(EspError::io(Op::Read, path, io::ErrorKind::Unsupported.into()))
+    }
 
     /// Makes a new file of exactly `size` bytes from `content`. When that fails the partial file is removed.
     ///
@@ -145,7 +159,7 @@ pub trait Esp {
 pub enum Op {
     /// [`Esp::list`]
     List,
-    /// [`Esp::read`] and [`Esp::read_head`]
+    /// [`Esp::read`], [`Esp::read_head`] and [`Esp::examine`]
     Read,
     /// [`Esp::write_new`]
     Write,

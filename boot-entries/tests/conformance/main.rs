@@ -4,7 +4,7 @@
 mod unmounted;
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Read, SeekFrom};
 use std::path::Path;
 
 use boot_entries::esp::{DirItem, Esp, EspError, EspPath, FakeEsp, ImageEsp, KernelEsp, WriteError};
@@ -98,6 +98,7 @@ fn files(esp: &mut dyn Esp) {
         esp.remove(&file).unwrap_err(),
         esp.read(&file, 1).unwrap_err(),
         esp.read_head(&file, 1).unwrap_err(),
+        esp.examine(&file, &mut |_| panic!("there is nothing")).unwrap_err(),
         esp.hash_file(&file).unwrap_err(),
         esp.overwrite_byte(&file, 0, 0, 1).unwrap_err(),
     ] {
@@ -132,6 +133,14 @@ fn long_files(esp: &mut dyn Esp, volume: Volume) {
     assert_eq!(esp.hash_file(&file).unwrap(), (Sha256::digest(&content).into(), content.len() as u64));
     assert!(esp.read(&file, content.len() as u64).unwrap() == content);
     assert_eq!(esp.read_head(&file, 70_000).unwrap(), content[..70_000]);
+    let (mut end, mut middle) = (0, [0; 100]);
+    esp.examine(&file, &mut |open| {
+        end = open.seek(SeekFrom::End(-1)).unwrap();
+        open.seek(SeekFrom::Start(700_000)).unwrap();
+        open.read_exact(&mut middle).unwrap();
+    })
+    .unwrap();
+    assert_eq!((end, &middle[..]), (1_234_566, &content[700_000..700_100]));
     esp.remove(&file).unwrap();
 }
 
