@@ -92,7 +92,12 @@ impl State {
         match std::fs::read_dir(dir).map(|mut entries| entries.next().is_none()) {
             Ok(false) => {}
             Ok(true) => return Ok(Self::Unclear(Unclear::NotMounted { dir: dir.to_owned() })),
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Self::Off),
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                // Without its parent there is no EFI; with it, somebody hides the variables.
+                let efi = dir.parent().is_some_and(Path::exists);
+                let unclear = Unclear::NotMounted { dir: dir.to_owned() };
+                return Ok(if efi { Self::Unclear(unclear) } else { Self::Off });
+            }
             Err(source) => return Err(StateError::Read { path: dir.to_owned(), source }),
         }
         match enforces(dir) {

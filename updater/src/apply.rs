@@ -6,17 +6,19 @@
 
 use std::num::NonZeroUsize;
 
+use boot_entries::esp::ReadSeek;
 use boot_entries::{
     ChangeError, Counter, Entry, EntryName, EspState, Fenced, PayloadKind, Staged, WrittenPayload, fence, stage,
 };
 use disk_layout::{Changed, Look, SlotIo, UpdateLock};
 use image_format::{
-    Chunk, ChunkError, Manifest, NoReuse, PE_HEAD_LEN, Reuse, Taken, TrustPolicy, UnverifiedImage, VerifiedImage,
+    Boot, Chunk, ChunkError, Manifest, NoReuse, PE_HEAD_LEN, Reuse, Taken, TrustPolicy, UnverifiedImage, VerifiedImage,
     pe_machine,
 };
 
 use crate::config::Policy;
 use crate::exit::with_source;
+use crate::firmware_trust::{self, FirmwareTrust};
 use crate::history::EventKind;
 use crate::host::{Access, Host, TargetSlot};
 use crate::inhibit::Inhibitor;
@@ -395,6 +397,13 @@ impl SlotProven {
         if kernel != machine {
             return Err(FencedError::KernelMachine { kernel, machine });
         }
+        // Of a kernel and an initrd nothing more is known than that they are what was signed as an image.
+        if let Boot::Uki(_) = manifest.boot() {
+            let (mut checked, trust) = (Ok(()), FirmwareTrust::of(context.host));
+            let mut look = |file: &mut dyn ReadSeek| checked = firmware_trust::check(manifest, &trust, file);
+            esp.esp().examine(&self.plan.entry.kernel_path(), &mut look).map_err(ChangeError::Esp)?;
+            checked?;
+        }
         esp.close()?;
         // Nothing of the image is left unread: its end is part of what was promised (IMG-3).
         self.image.finish()?;
@@ -453,3 +462,7 @@ impl Live {
 #[cfg(test)]
 #[path = "apply_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "apply_uki_tests.rs"]
+mod uki_tests;

@@ -5,6 +5,7 @@ use disk_layout::{LockError, SlotError};
 use image_format::{Architecture, ChunkError, FinishError, HeadError, PeError, VerifyError};
 
 use crate::fetch::FetchError;
+use crate::firmware_trust::KernelRefused;
 use crate::host::HostError;
 use crate::refuse::Refusal;
 use crate::session::SessionError;
@@ -104,6 +105,9 @@ pub enum FencedError {
         /// By its slots.
         machine: Architecture,
     },
+    /// The unified kernel image cannot be staged, or the firmware would refuse it.
+    #[error(transparent)]
+    Refused(#[from] KernelRefused),
     /// Somebody asked for an end.
     #[error("interrupted by a signal")]
     Interrupted,

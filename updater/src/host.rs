@@ -80,6 +80,10 @@ pub trait Host {
     fn command(&self) -> String {
         "ralph-update".to_owned()
     }
+    /// The folder of the EFI variables of the machine that will boot from this; `None` where nothing is known of it.
+    fn variables(&self) -> Option<&Path> {
+        None
+    }
     /// What loader and firmware say of themselves; `None` when they cannot be asked.
     fn firmware(&self) -> Option<Firmware> {
         None
@@ -235,6 +239,10 @@ impl Host for Device {
 
     fn is_blank(&self, slot: Slot) -> Option<bool> {
         begins_blank(self.disk.slot_dev(slot), 0)
+    }
+
+    fn variables(&self) -> Option<&Path> {
+        Some(Path::new(EFIVARS))
     }
 
     fn firmware(&self) -> Option<Firmware> {

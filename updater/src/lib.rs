@@ -35,6 +35,8 @@ pub mod explain;
 #[cfg(feature = "apply")]
 pub mod fetch;
 #[cfg(feature = "apply")]
+pub mod firmware_trust;
+#[cfg(feature = "apply")]
 #[doc(hidden)]
 pub mod parsers;
 #[cfg(feature = "apply")]

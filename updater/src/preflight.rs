@@ -1,12 +1,13 @@
 //! UPD-1, gathering: what must be known before the decision of [`crate::refuse`], and the refusals that need the ESP.
 
-use boot_entries::{Entry, Liveness, OnCorruption, OurEntry, Wholeness, is_whole};
+use boot_entries::{Entry, Liveness, OnCorruption, OurEntry, Payloads, Wholeness, is_whole};
 use disk_layout::UpdateLock;
 use image_format::{Architecture, Manifest, SystemId, UpdaterVersion};
 
 use crate::apply::{ApplyError, Plan, Request, Traffic};
 use crate::doctor;
 use crate::exit::with_source;
+use crate::firmware_trust::{self, FirmwareTrust};
 use crate::guard::take_over_guard_event;
 use crate::history::Event;
 use crate::host::Host;
@@ -97,9 +98,13 @@ fn facts(
     let target = running.target().slot();
     let space = session.esp().space().map_err(SessionError::State)?;
     let (esp, state) = session.esp_and_state();
-    // A staged system that is spoilt is staged anew.
+    let firmware = FirmwareTrust::of(host);
+    // A staged system that is spoilt, or that the firmware would not start, is staged anew.
     let staged = match state.live(target).filter(|ours| staged_system(ours).is_some()) {
-        Some(ours) if is_whole(esp, ours).map_err(SessionError::State)? == Wholeness::Whole => staged_system(ours),
+        Some(ours) if is_whole(esp, ours).map_err(SessionError::State)? == Wholeness::Whole => {
+            let starts = firmware_trust::starts(&firmware, esp, ours).map_err(SessionError::State)?;
+            staged_system(ours).filter(|_| starts)
+        }
         _ => None,
     };
     let in_target = state.live(target);
@@ -117,6 +122,8 @@ fn facts(
         cluster_size: u64::from(space.cluster_size),
         free_clusters: space.free_clusters,
         freed_clusters: state.freed_by_fence(target, space),
+        firmware,
+        running_unified: matches!(running.entry().payloads, Payloads::Uki(_)),
         // A trial whose other slot is bad or empty has nothing to lose by a new one there (UPD-1).
         running_on_trial: running.is_trial() && in_target.is_some_and(|ours| !ours.name.is_exhausted()),
     })

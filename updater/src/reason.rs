@@ -18,6 +18,7 @@ use crate::config::ConfigError;
 use crate::doctor::fix::{FixError, StepError};
 use crate::exit::Exit;
 use crate::fetch::FetchError;
+use crate::firmware_trust::KernelRefused;
 use crate::host::HostError;
 use crate::refuse::Refusal;
 use crate::session::SessionError;
@@ -161,6 +162,9 @@ fn of_fenced(error: &FencedError) -> Option<&'static str> {
         FencedError::Change(ChangeError::Content { .. }) => "payload-digest",
         FencedError::Kernel(_) => "kernel-not-efi",
         FencedError::KernelMachine { .. } => "kernel-machine",
+        FencedError::Refused(KernelRefused::Uki(_) | KernelRefused::Program(_)) => "kernel-not-unified",
+        FencedError::Refused(KernelRefused::Firmware(_)) => "kernel-not-trusted",
+        FencedError::Refused(KernelRefused::Unclear(_)) => return None,
         FencedError::Content(
             SlotContentError::Slot { .. } | SlotContentError::ReadBack { .. } | SlotContentError::Differs { .. },
         )

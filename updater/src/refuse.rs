@@ -1,9 +1,10 @@
 //! The refusals of UPD-1 that follow from the manifest and gathered facts: a pure function.
 
 use boot_entries::loader::compare_versions;
-use image_format::{Architecture, Manifest, UpdaterVersion};
+use image_format::{Architecture, Boot, Manifest, UpdaterVersion};
 
 use crate::config::Policy;
+use crate::firmware_trust::FirmwareTrust;
 use crate::memory::INCONCLUSIVE_MAX;
 
 /// What an ESP must have free beyond the new payloads.
@@ -56,6 +57,10 @@ pub struct Facts {
     pub free_clusters: u64,
     /// Clusters the fence will free.
     pub freed_clusters: u64,
+    /// What the firmware asks of a kernel.
+    pub firmware: FirmwareTrust,
+    /// The running system was started as a unified kernel image.
+    pub running_unified: bool,
     /// The running system is on trial, so that the target slot is its fallback.
     pub running_on_trial: bool,
 }
@@ -184,6 +189,17 @@ pub enum Refusal {
         /// The slot that runs.
         slot: String,
     },
+    /// Kernel and initrd apart, and a firmware that asks for signatures.
+    #[error(
+        "this machine's firmware enforces Secure Boot, and the image has kernel and initrd apart, whose command line and initrd nobody could sign: build it with a signed unified kernel image (ralph-image build --uki)"
+    )]
+    NotUnified,
+    /// It cannot be told whether the firmware would start it.
+    #[error("it cannot be told whether this machine's firmware would start the image's kernel: {why}")]
+    FirmwareUnclear {
+        /// Why not.
+        why: String,
+    },
     /// The loader would not do what is planned.
     #[error("the boot loader would not carry out the plan: {why}")]
     PlanBroken {
@@ -210,6 +226,8 @@ impl Refusal {
             Refusal::OnTrial => "on-trial",
             Refusal::FallbackNotWhole { .. } => "fallback-not-whole",
             Refusal::DeltaBase { .. } | Refusal::DeltaBaseUnread { .. } => "delta-base",
+            Refusal::NotUnified => "not-unified",
+            Refusal::FirmwareUnclear { .. } => "firmware-unclear",
             Refusal::PlanBroken { .. } => "plan-broken",
         }
     }
@@ -278,6 +296,14 @@ fn fits_machine(manifest: &Manifest, facts: &Facts) -> Result<(), Refusal> {
             image: manifest.compatible.clone(),
             machine: facts.policy.hardware.clone(),
         });
+    }
+    let unified = matches!(manifest.boot(), Boot::Uki(_));
+    match &facts.firmware {
+        FirmwareTrust::Enforcing(_) if !unified => return Err(Refusal::NotUnified),
+        // That firmware has started a kernel apart, and this is another.
+        FirmwareTrust::Unclear(_) if !unified && !facts.running_unified => {}
+        FirmwareTrust::Unclear(why) => return Err(Refusal::FirmwareUnclear { why: why.clone() }),
+        _ => {}
     }
     if manifest.min_updater > facts.updater {
         return Err(Refusal::UpdaterTooOld {

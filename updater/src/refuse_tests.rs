@@ -20,6 +20,8 @@ fn facts() -> Facts {
         cluster_size: 4096,
         free_clusters: 1 << 16,
         freed_clusters: 0,
+        firmware: FirmwareTrust::Open,
+        running_unified: false,
         running_on_trial: false,
     }
 }
@@ -100,4 +102,34 @@ fn upd_10_a_delta_refers_to_what_runs() {
     assert_eq!(refused.reason(), "delta-base");
     let told = refused.to_string();
     assert!(told.contains("system staged") && told.contains("runs running") && told.contains("full image"), "{told}");
+}
+
+/// With one payload in place of kernel and initrd.
+fn unified(manifest: Manifest) -> Manifest {
+    let mut content = manifest.into_content();
+    content.payloads.truncate(2);
+    let machine = content.architecture;
+    content.payloads[1].kind = image_format::PayloadKind::Uki { machine };
+    content.esp_bytes = content.payloads[1].size;
+    Manifest::new(content).unwrap()
+}
+
+#[test]
+fn upd1_sec10_what_the_firmware_asks_decides_which_images_are_taken() {
+    let (apart, one) = (manifest(|_| ()), unified(manifest(|_| ())));
+    let asked = |manifest: &Manifest, firmware: FirmwareTrust| {
+        decide(manifest, "new", &Facts { firmware, ..facts() }, Downgrade::Refuse, KnownBad::Refuse)
+    };
+    let enforcing = || FirmwareTrust::Enforcing(Box::default());
+    let unclear = || FirmwareTrust::Unclear("nobody knows".into());
+    assert_eq!(asked(&apart, FirmwareTrust::Open), Ok(Decision::Apply));
+    assert_eq!(asked(&one, FirmwareTrust::Open), Ok(Decision::Apply));
+    assert_eq!(asked(&one, enforcing()), Ok(Decision::Apply), "whether it is signed is asked of the file");
+    assert_eq!(asked(&apart, enforcing()), Err(Refusal::NotUnified));
+    // As ever, where the firmware has started such a one.
+    assert_eq!(asked(&apart, unclear()), Ok(Decision::Apply));
+    assert_eq!(asked(&one, unclear()), Err(Refusal::FirmwareUnclear { why: "nobody knows".into() }));
+    let from_unified = Facts { firmware: unclear(), running_unified: true, ..facts() };
+    let refused = decide(&apart, "new", &from_unified, Downgrade::Refuse, KnownBad::Refuse);
+    assert_eq!(refused, Err(Refusal::FirmwareUnclear { why: "nobody knows".into() }));
 }

@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::io::Cursor;
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 
@@ -291,6 +291,10 @@ impl Host for FakeHost {
             }
         }
         found
+    }
+
+    fn variables(&self) -> Option<&Path> {
+        self.efivars.as_deref()
     }
 
     fn records(&self) -> &Records {

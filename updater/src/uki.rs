@@ -21,6 +21,9 @@ const MAX_MAGIC: u64 = 256;
 /// How the section `.sdmagic` begins, by which a systemd-stub tells that it is one (`UKI-2`).
 pub const MAGIC: &[u8] = b"#### LoaderInfo: systemd-stub ";
 
+/// The releases whose sources were read: what a stub takes from outside the image differs from one to the next (`UKI-2`).
+const STUBS: std::ops::RangeInclusive<u32> = 252..=257;
+
 /// What must be there once, and not empty (`UKI-3`).
 const NEEDED: [&str; 3] = [".linux", ".initrd", ".cmdline"];
 /// What makes one image several, or adds to it by the machine's hardware (`UKI-4`).
@@ -79,6 +82,11 @@ pub enum UkiError {
         "the unified kernel image is not made of a systemd-stub, it has no section .sdmagic of one (UKI-2). Make it with ukify, mkosi or `ralph-image build --stub`"
     )]
     NoStub,
+    /// Made of a stub of another release (`UKI-2`).
+    #[error(
+        "the unified kernel image is made of systemd-stub {0} (UKI-2): what it takes from outside the image is known here for 252 to 257 alone. Build it with one of these"
+    )]
+    Stub(u32),
     /// Something that must be there is not (`UKI-3`).
     #[error("the unified kernel image has no section {0}, or an empty one (UKI-3). Build it again with one")]
     Missing(&'static str),
@@ -161,6 +169,12 @@ pub struct Kernel {
     pub signed: bool,
 }
 
+/// The release in what follows [`MAGIC`], as `257.13-1`.
+fn stub_release(text: &[u8]) -> Option<u32> {
+    let digits = text.iter().position(|byte| !byte.is_ascii_digit()).unwrap_or(text.len());
+    std::str::from_utf8(&text[..digits]).ok()?.parse().ok()
+}
+
 impl Expected {
     /// What the manifest demands.
     pub fn of(manifest: &Manifest) -> Expected {
@@ -213,8 +227,10 @@ pub fn check(expected: &Expected, mut image: impl Read + Seek) -> Result<Checked
     let sections = pe.sections().to_vec();
     let [linux, _, command_line] = NEEDED.map(|name| sections.iter().find(|section| section.name() == name.as_bytes()));
     let magic = sections.iter().find(|section| section.name() == b".sdmagic").ok_or(UkiError::NoStub)?;
-    if !pe.read_section(magic, MAX_MAGIC).map_err(pe_error)?.starts_with(MAGIC) {
-        return Err(UkiError::NoStub);
+    let magic = pe.read_section(magic, MAX_MAGIC).map_err(pe_error)?;
+    let release = stub_release(magic.strip_prefix(MAGIC).ok_or(UkiError::NoStub)?).ok_or(UkiError::NoStub)?;
+    if !STUBS.contains(&release) {
+        return Err(UkiError::Stub(release));
     }
     names(&sections)?;
     for name in NEEDED {
@@ -330,4 +346,4 @@ pub fn kernel(head: &[u8], wanted: Architecture) -> Result<Kernel, KernelError> 
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -64,6 +64,17 @@ fn expected() -> Expected {
     Expected { architecture: Architecture::X86_64, command_line: system.command_line() }
 }
 
+/// A whole image with this command line.
+pub(crate) fn small_uki(command_line: &str) -> Vec<u8> {
+    let sections: [(&str, &[u8]); 4] = [
+        (".sdmagic", STUB),
+        (".cmdline", command_line.as_bytes()),
+        (".initrd", b"an initrd"),
+        (".linux", &kernel_bytes()),
+    ];
+    program(X86_64, &sections)
+}
+
 fn kernel_bytes() -> Vec<u8> {
     program(X86_64, &[(".text", &[7; 5000])])
 }
@@ -135,6 +146,12 @@ fn uki2_a_systemd_stub() {
     assert!(matches!(with(".sdmagic", None), Err(UkiError::NoStub)));
     assert!(matches!(with(".sdmagic", Some(b"#### LoaderInfo: systemd-boot 252 ####")), Err(UkiError::NoStub)));
     assert!(matches!(with(".sdmagic", Some(b"")), Err(UkiError::NoStub)));
+    for (release, known) in [("251", false), ("252", true), ("257.13-1~deb13u2", true), ("258~rc1", false)] {
+        let stub = format!("#### LoaderInfo: systemd-stub {release} ####");
+        let found = with(".sdmagic", Some(stub.as_bytes()));
+        assert!(found.is_ok() == known && (known || matches!(found, Err(UkiError::Stub(_)))), "{release}");
+    }
+    assert!(matches!(with(".sdmagic", Some(b"#### LoaderInfo: systemd-stub v257 ####")), Err(UkiError::NoStub)));
     let long = [STUB, &[b'x'; 256]].concat();
     assert!(matches!(with(".sdmagic", Some(&long)), Err(UkiError::Pe(PeError::SectionTooLong { .. }))));
 }
