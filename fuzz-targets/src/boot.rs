@@ -185,10 +185,12 @@ pub fn entry_seeds() -> Vec<Seed> {
     let mut bad = entry();
     bad.options.failed = Some("health-check".into());
     bad.options.on_corruption = OnCorruption::Fail;
+    let unified = Entry { payloads: Payloads::Uki([0x55; 32]), ..entry() };
     vec![
         ("live", entry().render(Liveness::Live)),
         ("inert", entry().render(Liveness::Inert)),
         ("failed", bad.render(Liveness::Live)),
+        ("unified", unified.render(Liveness::Live)),
         ("options", entry().options.to_string().into_bytes()),
     ]
 }

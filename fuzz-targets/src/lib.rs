@@ -11,6 +11,7 @@ mod disk;
 mod download;
 mod fat;
 mod files;
+mod firmware;
 mod image;
 pub mod mutate;
 // How an image is taken apart, changed and signed again.
@@ -26,6 +27,7 @@ pub use disk::gpt;
 pub use download::download_answer;
 pub use fat::fat;
 pub use files::file_map;
+pub use firmware::{secure_boot, unified_image};
 pub use image::{chunk_stream, chunk_table, image_head, manifest};
 pub use slot_map::slot_map;
 
@@ -46,7 +48,7 @@ pub struct Target {
 }
 
 /// All of them.
-pub const TARGETS: [Target; 19] = [
+pub const TARGETS: [Target; 21] = [
     Target { name: "image_head", run: image_head, seeds: image::head_seeds, max_len: 16 << 10 },
     Target { name: "chunk_table", run: chunk_table, seeds: image::table_seeds, max_len: 4 << 10 },
     Target { name: "chunk_stream", run: chunk_stream, seeds: image::stream_seeds, max_len: 16 << 10 },
@@ -62,6 +64,8 @@ pub const TARGETS: [Target; 19] = [
     Target { name: "gpt", run: gpt, seeds: disk::gpt_seeds, max_len: 2 << 10 },
     Target { name: "fat", run: fat, seeds: fat::fat_seeds, max_len: 16 << 10 },
     Target { name: "file_map", run: file_map, seeds: files::file_map_seeds, max_len: 16 << 10 },
+    Target { name: "secure_boot", run: secure_boot, seeds: firmware::secure_boot_seeds, max_len: 8 << 10 },
+    Target { name: "unified_image", run: unified_image, seeds: firmware::unified_image_seeds, max_len: 8 << 10 },
     Target { name: "health_config", run: health_config, seeds: config::health_seeds, max_len: 4 << 10 },
     Target { name: "update_config", run: update_config, seeds: config::update_seeds, max_len: 1 << 10 },
     Target { name: "http_answer", run: http_answer, seeds: config::http_seeds, max_len: 4 << 10 },
