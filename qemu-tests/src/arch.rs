@@ -160,15 +160,6 @@ impl Arch {
         if self.is_host() { setup::command(tool) } else { setup::command(&format!("{}-{tool}", self.multiarch())) }
     }
 
-    /// The firmware, and its empty store of variables, of which every guest gets a copy of its own.
-    pub fn firmware(self) -> (&'static Path, &'static Path) {
-        let (code, vars) = match self {
-            Self::X86_64 => (setup::OVMF_CODE, setup::OVMF_VARS),
-            Self::Aarch64 => (setup::AAVMF_CODE, setup::AAVMF_VARS),
-        };
-        (Path::new(code), Path::new(vars))
-    }
-
     /// QEMU with this processor and `memory` MiB; neither firmware nor devices.
     pub fn qemu(self, memory: u32) -> Command {
         // A KVM that is there need not work, and one machine's timing should be every machine's.
@@ -190,23 +181,14 @@ impl Arch {
         qemu
     }
 
-    /// The same with firmware, whose variables are in `vars`.
-    pub fn qemu_with_firmware(self, memory: u32, vars: &Path) -> Command {
-        let mut qemu = self.qemu(memory);
-        qemu.arg("-drive")
-            .arg(format!("if=pflash,format=raw,unit=0,readonly=on,file={}", self.firmware().0.display()))
-            .arg("-drive")
-            .arg(format!("if=pflash,format=raw,unit=1,cache=unsafe,file={}", vars.display()));
-        if self == Self::Aarch64 {
-            // AAVMF waits five seconds for somebody to press a key, if it is not told for how long; OVMF does not.
-            qemu.args(["-boot", "menu=on,splash-time=0"]);
-        }
-        qemu
-    }
-
     /// Where systemd-boot lies in the package of that name.
     pub fn systemd_boot(self) -> PathBuf {
         PathBuf::from(format!("usr/lib/systemd/boot/efi/systemd-boot{}.efi", self.efi()))
+    }
+
+    /// Where systemd-stub lies in the same package.
+    pub fn systemd_stub(self) -> PathBuf {
+        PathBuf::from(format!("usr/lib/systemd/boot/efi/linux{}.efi.stub", self.efi()))
     }
 }
 

@@ -9,8 +9,11 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 
 use crate::arch::Arch;
-use crate::guest::{self, Release};
+use crate::board::{Board, Firmware};
+use crate::guest::{self, Release, Stub};
+use crate::secure_boot::{self, SecureKeys, Signer};
 use crate::setup::{self, run};
+use crate::vm::VARIABLES;
 use crate::workspace;
 
 /// Kernel options of every image, besides its architecture's: a reboot after a panic (HLT-62), and something to read.
@@ -30,9 +33,18 @@ pub struct Keys {
 pub struct Lab {
     /// What its guests are.
     pub arch: Arch,
+    firmware: Firmware,
     dir: PathBuf,
     /// The images made so far: release and keys, file.
     images: RefCell<Vec<(String, PathBuf)>>,
+}
+
+/// As [`scenario`], with machines whose firmware enforces Secure Boot, and a signed 1.0.0.
+///
+/// # Errors
+/// What the scenario says.
+pub fn secure_scenario(arch: Arch, name: &str, steps: impl FnOnce(&Lab) -> Result<()>) -> Result<()> {
+    run_scenario(arch, Firmware::SecureBoot, name, steps)
 }
 
 /// Runs a scenario named `name` with guests of `arch` in a folder of its own, which stays for a look when it fails; of one that passes only the
@@ -41,6 +53,10 @@ pub struct Lab {
 /// # Errors
 /// What the scenario says.
 pub fn scenario(arch: Arch, name: &str, steps: impl FnOnce(&Lab) -> Result<()>) -> Result<()> {
+    run_scenario(arch, Firmware::Open, name, steps)
+}
+
+fn run_scenario(arch: Arch, firmware: Firmware, name: &str, steps: impl FnOnce(&Lab) -> Result<()>) -> Result<()> {
     if setup::skip_vm() {
         eprintln!("{name}: not run, because RALPH_SKIP_VM=1 asks for that");
         return Ok(());
@@ -49,7 +65,7 @@ pub fn scenario(arch: Arch, name: &str, steps: impl FnOnce(&Lab) -> Result<()>) 
         eprintln!("{name}: not run on {arch}, because RALPH_VM_ARCH asks for that");
         return Ok(());
     }
-    let lab = Lab::new(arch, name)?;
+    let lab = Lab { firmware, ..Lab::new(arch, name)? };
     let start = Instant::now();
     steps(&lab).inspect_err(|_| lab.print_boots())?;
     eprintln!("{name} on {arch}: {} s", start.elapsed().as_secs());
@@ -72,12 +88,17 @@ impl Lab {
     }
 
     fn at(arch: Arch, dir: PathBuf) -> Self {
-        Self { arch, dir, images: RefCell::default() }
+        Self { arch, firmware: Firmware::Open, dir, images: RefCell::default() }
     }
 
     /// A path in the scenario's folder.
     pub fn path(&self, name: &str) -> PathBuf {
         self.dir.join(name)
+    }
+
+    /// The machines of this lab.
+    pub fn board(&self) -> Board {
+        Board { arch: self.arch, firmware: self.firmware }
     }
 
     /// A new folder for a machine.
@@ -87,6 +108,11 @@ impl Lab {
     pub fn machine(&self, name: &str) -> Result<PathBuf> {
         let dir = self.path(name);
         std::fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
+        let variables = dir.join(VARIABLES);
+        if self.firmware == Firmware::SecureBoot && !variables.exists() {
+            let enrolled = secure_boot::enrolled_variables(self.arch)?;
+            std::fs::copy(enrolled, &variables).with_context(|| format!("cannot make {}", variables.display()))?;
+        }
         Ok(dir)
     }
 
@@ -141,12 +167,26 @@ impl Lab {
         let parts = self.path(&format!("v{}", release.version));
         let built = release.build(self.arch, &workspace::guest_programs(self.arch)?, &extra, &parts)?;
         let path = self.path(&format!("v{}.zst", release.version));
-        run(image()?
-            .arg("build")
+        let mut linux = built.linux;
+        let mut build = image()?;
+        build.arg("build");
+        if let Some(unified) = release.unified() {
+            // Debian signs its kernels: by itself it could be started with any initrd (UKI-7).
+            let bare = parts.join("linux");
+            std::fs::copy(&linux, &bare).with_context(|| format!("cannot copy {}", linux.display()))?;
+            run(setup::command("sbattach").arg("--remove").arg(&bare))?;
+            linux = bare;
+            build.arg("--stub").arg(guest::stub(self.arch, unified.stub)?);
+            if let Some(signer) = unified.signer {
+                let (key, certificate) = SecureKeys::get()?.pair(signer);
+                build.arg("--sign-key").arg(key).arg("--sign-cert").arg(certificate);
+            }
+        }
+        run(build
             .arg("--root")
             .arg(&built.root)
             .arg("--linux")
-            .arg(&built.linux)
+            .arg(&linux)
             .arg("--initrd")
             .arg(&built.initrd)
             .args(["--os-id", "ralphos", "--arch", self.arch.name(), "--epoch", "1"])
@@ -160,20 +200,40 @@ impl Lab {
         Ok(path)
     }
 
+    /// A payload of an image, as a file.
+    ///
+    /// # Errors
+    /// When `ralph-image` fails.
+    pub fn extract(&self, image_file: &Path, payload: &str, keys: &Keys) -> Result<PathBuf> {
+        let path = image_file.with_extension(payload);
+        let mut extract = image()?;
+        extract.arg("extract").arg(image_file).arg("--trust").arg(&keys.public).args(["--payload", payload]);
+        run(extract.arg("-o").arg(&path))?;
+        Ok(path)
+    }
+
     /// Makes the disk of a new machine, with `image` in slot A.
     ///
     /// # Errors
     /// When `ralph-image` fails.
     pub fn disk(&self, image_file: &Path, keys: &Keys) -> Result<PathBuf> {
         let path = self.path("disk.raw");
-        run(image()?
-            .arg("disk")
+        let mut loader = guest::base(self.arch)?.loader;
+        let mut disk = image()?;
+        disk.arg("disk");
+        if self.firmware == Firmware::SecureBoot {
+            let (signed, keys) = (self.path("loader.efi"), SecureKeys::get()?);
+            keys.sign(Signer::Ours, &loader, &signed)?;
+            loader = signed;
+            disk.arg("--secure-boot").arg("--secure-boot-cert").arg(keys.pair(Signer::Ours).1);
+        }
+        run(disk
             .arg("--image")
             .arg(image_file)
             .arg("--trust")
             .arg(&keys.public)
             .arg("--loader")
-            .arg(guest::base(self.arch)?.loader)
+            .arg(loader)
             .args(["--slot-size", "160M", "--var-size", "64M", "--esp-size", "128M"])
             .arg("-o")
             .arg(&path))?;
@@ -187,11 +247,17 @@ impl Lab {
     /// # Errors
     /// When a program fails.
     pub fn shared_disk(&self) -> Result<(PathBuf, Keys)> {
+        let (arch, firmware) = (self.arch, self.firmware);
         let release = Release::new("1.0.0").without_sandbox_check();
-        let arch = self.arch;
+        let (release, name) = match firmware {
+            Firmware::Open => (release, format!("shared-disk-{arch}")),
+            Firmware::SecureBoot => {
+                (release.with_unified(Stub::V257, Some(Signer::Ours)), format!("signed-disk-{arch}"))
+            }
+        };
         let key = release.fingerprint(arch, &workspace::host_programs()?, &workspace::guest_programs(arch)?)?;
-        let dir = guest::cached(&format!("shared-disk-{arch}"), &key, |dir| {
-            let lab = Self::at(arch, dir.to_owned());
+        let dir = guest::cached(&name, &key, |dir| {
+            let lab = Self { firmware, ..Self::at(arch, dir.to_owned()) };
             let keys = lab.keygen()?;
             lab.disk(&lab.image(&release, &keys)?, &keys).map(drop)
         })?;

@@ -17,6 +17,7 @@
 
 pub mod agent;
 pub mod arch;
+pub mod board;
 pub mod cross;
 pub mod cuts;
 pub mod esp;
@@ -25,6 +26,7 @@ pub mod http;
 pub mod lab;
 pub mod loaders;
 pub mod machine;
+pub mod secure_boot;
 pub mod setup;
 pub mod transcript;
 pub mod vm;

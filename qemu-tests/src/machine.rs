@@ -57,6 +57,15 @@ impl<'l> Off<'l> {
         Ok(self)
     }
 
+    /// The unified kernel image of a release, as a file.
+    ///
+    /// # Errors
+    /// When a program fails, or the release has none.
+    pub fn unified_image(&self, release: &Release) -> Result<PathBuf> {
+        let image = self.lab.image(release, &self.keys)?;
+        self.lab.extract(&image, "uki", &self.keys)
+    }
+
     /// Commits what was staged, unseen.
     ///
     /// # Errors
@@ -133,7 +142,7 @@ impl Machine {
     /// When QEMU does not start.
     pub fn started(lab: &Lab, disk: &Path, keys: Keys) -> Result<Self> {
         let esp = Esp::of_disk(disk)?;
-        let vm = Vm::start(lab.arch, disk, &lab.machine("machine")?, OnReset::Reboot)?;
+        let vm = Vm::start(lab.board(), disk, &lab.machine("machine")?, OnReset::Reboot)?;
         Ok(Self { vm, esp, disk: disk.to_owned(), keys, server: Server::start()? })
     }
 

@@ -63,6 +63,7 @@ const TOOLS: &[(&str, &str, Need)] = &[
     ("gcc-x86-64-linux-gnu", "x86_64-linux-gnu-gcc", Need::Cross(Arch::X86_64)),
     ("libc6-dev-amd64-cross", "/usr/x86_64-linux-gnu/lib/libc.a", Need::Cross(Arch::X86_64)),
     ("qemu-user-static", "qemu-x86_64-static", Need::Cross(Arch::X86_64)),
+    ("ovmf", OVMF_SECURE_CODE, Need::Guest(Arch::X86_64)),
     ("qemu-system-arm", "qemu-system-aarch64", Need::Guest(Arch::Aarch64)),
     ("qemu-efi-aarch64", AAVMF_CODE, Need::Guest(Arch::Aarch64)),
     ("qemu-efi-aarch64", AAVMF_VARS, Need::Guest(Arch::Aarch64)),
@@ -76,6 +77,8 @@ const TOOLS: &[(&str, &str, Need)] = &[
     ("xz-utils", "xz", Need::Vm),
     ("binutils", "strip", Need::Vm),
     ("gcc", "gcc", Need::Vm),
+    ("efitools", "sign-efi-sig-list", Need::Vm),
+    ("sbsigntool", "sbsign", Need::Files),
     ("tar", "tar", Need::Vm),
     ("uidmap", "newuidmap", Need::VmUnprivileged),
     ("swupdate", "swupdate", Need::Bench),
@@ -99,6 +102,8 @@ pub const LOADER: &str = match cfg!(target_arch = "aarch64") {
 };
 /// The firmware that x86-64 guests start from.
 pub const OVMF_CODE: &str = "/usr/share/OVMF/OVMF_CODE_4M.fd";
+/// The same with Secure Boot, as soon as keys are enrolled.
+pub const OVMF_SECURE_CODE: &str = "/usr/share/OVMF/OVMF_CODE_4M.secboot.fd";
 /// Its empty variable store; every guest gets a copy of its own.
 pub const OVMF_VARS: &str = "/usr/share/OVMF/OVMF_VARS_4M.fd";
 /// The firmware that 64-bit Arm guests start from.

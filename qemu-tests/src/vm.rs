@@ -15,13 +15,15 @@ use anyhow::{Context, Result, anyhow, bail};
 pub use self::bare::run_bare;
 use self::power::Power;
 use crate::agent::{Boot, FromGuest, run_line};
-use crate::arch::Arch;
+use crate::board::Board;
 use crate::setup;
 use crate::transcript::Transcript;
 
 /// A boot, or a row of boots that do not reach the agent, that takes longer hangs. A quiet machine needs 15 s for one,
 /// three guests beside a compiler five times that; up to seven are in a row.
 pub const BOOT_TIMEOUT: Duration = Duration::from_secs(480);
+/// The firmware's variables, in a machine's folder.
+pub(crate) const VARIABLES: &str = "variables.fd";
 /// A command in the guest that takes longer hangs.
 const RUN_TIMEOUT: Duration = Duration::from_secs(300);
 
@@ -56,25 +58,26 @@ pub struct Ran {
 }
 
 /// The firmware's variables of the machine whose folder this is, empty at first.
-fn vars_of(arch: Arch, dir: &Path) -> Result<PathBuf> {
-    let vars = dir.join("variables.fd");
+fn vars_of(board: Board, dir: &Path) -> Result<PathBuf> {
+    let vars = dir.join(VARIABLES);
     if !vars.exists() {
-        std::fs::copy(arch.firmware().1, &vars).with_context(|| format!("cannot make {}", vars.display()))?;
+        std::fs::copy(board.flash().1, &vars).with_context(|| format!("cannot make {}", vars.display()))?;
     }
     Ok(vars)
 }
 
 impl Vm {
-    /// Switches on a machine of `arch` with `disk` (raw, written to). `dir` is for what belongs to this machine: the firmware's
+    /// Switches on such a machine with `disk` (raw, written to). `dir` is for what belongs to this machine: the firmware's
     /// variables, which stay from one start to the next, and the transcript. Waits while three others run.
     ///
     /// # Errors
     /// When QEMU does not start.
-    pub fn start(arch: Arch, disk: &Path, dir: &Path, on_reset: OnReset) -> Result<Self> {
+    pub fn start(board: impl Into<Board>, disk: &Path, dir: &Path, on_reset: OnReset) -> Result<Self> {
+        let board = board.into();
         setup::ensure_tools()?;
         let slot = slots::take();
-        let vars = vars_of(arch, dir)?;
-        let (power, from_agent) = Power::on(arch, disk, &vars, on_reset)?;
+        let vars = vars_of(board, dir)?;
+        let (power, from_agent) = Power::on(board, disk, &vars, on_reset)?;
         Ok(Self { power, dir: dir.to_owned(), from_agent, next_id: 1, _slot: slot })
     }
 

@@ -20,7 +20,9 @@ fn main() -> Result<()> {
         .open(&path)
         .with_context(|| format!("cannot open {}", path.display()))?;
     let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
-    let options = std::fs::read_to_string("/proc/cmdline")?;
+    // A unified image's command line does not say the slot (ENT-16).
+    let left = std::fs::read_to_string("/run/ralphos/options");
+    let options = left.or_else(|_| std::fs::read_to_string("/proc/cmdline"))?;
     let slot = options.split_whitespace().find_map(|word| word.strip_prefix("ralph.slot=")).unwrap_or("?");
     // The line before may have been cut by a reset: begin a new one.
     writeln!(&port, "\n{}", FromGuest::Hello(Boot { id: id.trim().to_owned(), slot: slot.to_owned() }).line())?;

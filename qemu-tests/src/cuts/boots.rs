@@ -13,6 +13,7 @@ use disk_layout::{DiskLayout, FileWindow};
 use super::states::Patch;
 use super::tiny::{plain_disk, talk};
 use crate::arch::Arch;
+use crate::board::Board;
 use crate::setup::{self, run};
 use crate::vm::{BOOT_TIMEOUT, slots};
 
@@ -53,8 +54,9 @@ pub fn boot(disk: &Path, dir: &Path) -> Result<Booted> {
 pub fn boot_on(arch: Arch, disk: Vec<String>, dir: &Path) -> Result<Booted> {
     let _slot = slots::take();
     let vars: PathBuf = dir.join("variables.fd");
-    std::fs::copy(arch.firmware().1, &vars).with_context(|| format!("cannot make {}", vars.display()))?;
-    let mut qemu = arch.qemu_with_firmware(256, &vars);
+    let board = Board::from(arch);
+    std::fs::copy(board.flash().1, &vars).with_context(|| format!("cannot make {}", vars.display()))?;
+    let mut qemu = board.qemu(256, &vars);
     qemu.args(["-nic", "none", "-serial", "stdio"])
         .args(&disk)
         .args(["-device", "virtio-blk-pci,drive=disk,bootindex=0"]);

@@ -188,6 +188,17 @@ const ETC: &[(&str, &str)] = &[
     ("systemd/journald.conf", "[Journal]\nStorage=volatile\nReadKMsg=no\n"),
 ];
 
+/// A release of systemd-stub.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stub {
+    /// Debian 12's.
+    V252,
+    /// Debian 13's.
+    V257,
+}
+
+const LOADER: &str = "systemd-boot.efi";
+
 /// Builds the base of `arch`, once: later calls and later runs find it in the cache.
 ///
 /// # Errors
@@ -218,7 +229,7 @@ fn find_base(arch: Arch) -> Result<Base> {
 /// # Errors
 /// When a tool or the package mirror fails.
 pub fn loader_252(arch: Arch) -> Result<PathBuf> {
-    loader(arch, "bookworm")
+    Ok(loader(arch, "bookworm")?.join(LOADER))
 }
 
 /// systemd-boot 257 (Debian 13), for tests that need nothing else of the base.
@@ -226,18 +237,31 @@ pub fn loader_252(arch: Arch) -> Result<PathBuf> {
 /// # Errors
 /// When a tool or the package mirror fails.
 pub fn loader_257(arch: Arch) -> Result<PathBuf> {
-    loader(arch, "trixie")
+    Ok(loader(arch, "trixie")?.join(LOADER))
+}
+
+/// systemd-stub of the same release as the loader: 252, or 257.
+///
+/// # Errors
+/// When a tool or the package mirror fails.
+pub fn stub(arch: Arch, release: Stub) -> Result<PathBuf> {
+    let suite = match release {
+        Stub::V252 => "bookworm",
+        Stub::V257 => "trixie",
+    };
+    Ok(loader(arch, suite)?.join("systemd-stub.efi"))
 }
 
 /// Whoever asks has made sure of the tools: of the tests', or of the benchmark's.
 fn loader(arch: Arch, suite: &str) -> Result<PathBuf> {
-    let dir = cached(&format!("loader-{suite}-{arch}"), "1", |dir| {
+    let dir = cached(&format!("loader-{suite}-{arch}"), "2", |dir| {
         let tree = dir.join("tree");
         debootstrap(arch, suite, "systemd-boot-efi", &tree)?;
-        copy(&tree.join(arch.systemd_boot()), &dir.join("systemd-boot.efi"))?;
+        copy(&tree.join(arch.systemd_boot()), &dir.join(LOADER))?;
+        copy(&tree.join(arch.systemd_stub()), &dir.join("systemd-stub.efi"))?;
         remove(&tree)
     })?;
-    Ok(dir.join("systemd-boot.efi"))
+    Ok(dir)
 }
 
 fn build(arch: Arch, dir: &Path) -> Result<()> {

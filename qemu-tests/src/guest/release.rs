@@ -4,10 +4,11 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-use super::base::{BLESS_BOOT, Base, base, copy, pull_in};
+use super::base::{BLESS_BOOT, Base, Stub, base, copy, pull_in};
 use super::checks::{FOLDER as CHECKS, impatient_checks, shipped, shipped_files};
 use super::{initrd, initrd_systemd, put, remove};
 use crate::arch::Arch;
+use crate::secure_boot::Signer;
 use crate::setup;
 use crate::workspace::{GuestPrograms, HostPrograms};
 
@@ -30,8 +31,19 @@ pub struct Release {
     pub options: Vec<String>,
     ralphd: String,
     initrd: Initrd,
+    /// How it is booted: by kernel and initrd, or by a unified image.
+    unified: Option<Unified>,
     sandbox: bool,
     changes: Vec<Change>,
+}
+
+/// A unified kernel image of a release.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unified {
+    /// What starts the kernel.
+    pub stub: Stub,
+    /// Who signs it, if anybody does.
+    pub signer: Option<Signer>,
 }
 
 /// What the initrd does.
@@ -81,6 +93,7 @@ impl Release {
             options: Vec::new(),
             ralphd: String::new(),
             initrd: Initrd::Works,
+            unified: None,
             sandbox: true,
             changes: Vec::new(),
         }
@@ -98,6 +111,18 @@ impl Release {
     pub fn with_initrd(mut self, initrd: Initrd) -> Self {
         self.initrd = initrd;
         self
+    }
+
+    /// The same as a unified kernel image.
+    #[must_use]
+    pub fn with_unified(mut self, stub: Stub, signer: Option<Signer>) -> Self {
+        self.unified = Some(Unified { stub, signer });
+        self
+    }
+
+    /// Its unified kernel image, if it has one.
+    pub fn unified(&self) -> Option<Unified> {
+        self.unified
     }
 
     /// The same with one more kernel option.

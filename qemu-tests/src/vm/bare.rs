@@ -9,6 +9,7 @@ use anyhow::{Context, Result, bail};
 
 use super::{qemu, slots, vars_of};
 use crate::arch::Arch;
+use crate::board::Board;
 use crate::setup;
 
 /// Starts the firmware of `arch` on the first of `disks` (raw, written to) and waits until the machine turns itself off.
@@ -21,7 +22,7 @@ pub fn run_bare(arch: Arch, disks: &[PathBuf], dir: &Path, timeout: Duration) ->
     setup::ensure_tools()?;
     let _slot = slots::take();
     let (console, debug) = (dir.join("console.txt"), dir.join("debug.txt"));
-    let mut qemu = arch.qemu_with_firmware(qemu::MEMORY, &vars_of(arch, dir)?);
+    let mut qemu = Board::from(arch).qemu(qemu::MEMORY, &vars_of(arch.into(), dir)?);
     qemu.arg("-serial").arg(format!("file:{}", console.display()));
     qemu.arg("-chardev").arg(format!("file,id=debug,path={}", debug.display()));
     qemu.args(match arch {

@@ -17,7 +17,7 @@ use anyhow::{Context, Result};
 use super::OnReset;
 use super::qemu::{self, Started};
 use crate::agent::FromGuest;
-use crate::arch::Arch;
+use crate::board::Board;
 use crate::transcript::Transcript;
 
 /// A machine with its power switch.
@@ -29,7 +29,7 @@ pub(super) struct Power {
 
 #[derive(Debug)]
 struct Shared {
-    arch: Arch,
+    board: Board,
     disk: PathBuf,
     vars: PathBuf,
     switched_on: Instant,
@@ -54,7 +54,7 @@ struct Running {
 
 impl Running {
     fn start(shared: &Shared, sender: &Sender<FromGuest>) -> Result<(Self, ChildStdout)> {
-        let Started { child, console, agent } = qemu::start(shared.arch, &shared.disk, &shared.vars)?;
+        let Started { child, console, agent } = qemu::start(shared.board, &shared.disk, &shared.vars)?;
         let stream = agent.try_clone().context("cannot clone the agent's socket")?;
         let sender = sender.clone();
         let listener = std::thread::spawn(move || listen(stream, &sender));
@@ -64,9 +64,9 @@ impl Running {
 
 impl Power {
     /// Switches on. What the guest's agent says comes through the channel, which ends with the machine.
-    pub fn on(arch: Arch, disk: &Path, vars: &Path, on_reset: OnReset) -> Result<(Self, Receiver<FromGuest>)> {
+    pub fn on(board: Board, disk: &Path, vars: &Path, on_reset: OnReset) -> Result<(Self, Receiver<FromGuest>)> {
         let shared = Arc::new(Shared {
-            arch,
+            board,
             disk: disk.to_owned(),
             vars: vars.to_owned(),
             switched_on: Instant::now(),

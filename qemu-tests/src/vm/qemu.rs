@@ -10,6 +10,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::agent::PORT;
 use crate::arch::Arch;
+use crate::board::Board;
 
 /// MiB that a guest with systemd has.
 pub(super) const MEMORY: u32 = 512;
@@ -23,9 +24,9 @@ pub(super) struct Started {
 }
 
 /// Starts QEMU on `disk` with the firmware's variables in `vars`; it ends when the guest resets or turns itself off.
-pub(super) fn start(arch: Arch, disk: &Path, vars: &Path) -> Result<Started> {
+pub(super) fn start(board: Board, disk: &Path, vars: &Path) -> Result<Started> {
     let socket = socket_path();
-    let mut child = command(arch, disk, vars, &socket)
+    let mut child = command(board, disk, vars, &socket)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::inherit())
@@ -36,9 +37,9 @@ pub(super) fn start(arch: Arch, disk: &Path, vars: &Path) -> Result<Started> {
     Ok(Started { child, console, agent })
 }
 
-fn command(arch: Arch, disk: &Path, vars: &Path, socket: &Path) -> Command {
-    let mut qemu = arch.qemu_with_firmware(MEMORY, vars);
-    if arch == Arch::X86_64 {
+fn command(board: Board, disk: &Path, vars: &Path, socket: &Path) -> Command {
+    let mut qemu = board.qemu(MEMORY, vars);
+    if board.arch == Arch::X86_64 {
         // A watchdog, as a machine in a rack has one.
         qemu.args(["-device", "i6300esb", "-action", "watchdog=reset"]);
     }

@@ -31,6 +31,11 @@ pub fn fall_back(lab: &Lab, release: &Release) -> Result<Fallen> {
 /// Waits until slot A runs again and has settled: committed, B out of the way, and everybody says so.
 pub fn fallen(mut machine: Machine) -> Result<Fallen> {
     machine.vm.wait_slot("a")?;
+    back_on_a(machine)
+}
+
+/// The same for a machine that has said already that slot A runs.
+pub fn back_on_a(mut machine: Machine) -> Result<Fallen> {
     let status = machine.settled_status()?;
     assert_eq!(status["booted"], "a");
     assert_eq!(status["on_trial"], false);

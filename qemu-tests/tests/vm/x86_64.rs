@@ -10,6 +10,7 @@ mod health;
 mod power_cuts;
 mod reuse;
 mod scenarios;
+mod secure_boot;
 mod surroundings;
 mod var;
 mod ways_out;
@@ -22,4 +23,8 @@ const ARCH: Arch = Arch::X86_64;
 
 fn scenario(name: &str, steps: impl FnOnce(&Lab) -> Result<()>) -> Result<()> {
     qemu_tests::lab::scenario(ARCH, name, steps)
+}
+
+fn secure_scenario(name: &str, steps: impl FnOnce(&Lab) -> Result<()>) -> Result<()> {
+    qemu_tests::lab::secure_scenario(ARCH, name, steps)
 }

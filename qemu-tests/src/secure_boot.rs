@@ -1,0 +1,136 @@
+//! Keys for UEFI Secure Boot, and machines that have them enrolled, as docs/secure-boot.md tells an operator to do it.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+
+use crate::arch::Arch;
+use crate::board::{Board, Firmware};
+use crate::guest::{cached, fingerprint};
+use crate::lab::Lab;
+use crate::setup::{self, run};
+use crate::vm::{BOOT_TIMEOUT, OnReset, VARIABLES, Vm};
+
+/// The owner that signature lists name: it means nothing.
+const OWNER: &str = "6f1d7a30-6b0e-4c0e-9a55-0d3a4f5b7c11";
+/// The platform key, the key exchange key, and the one that signs programs.
+const ENROLLED: [&str; 3] = ["PK", "KEK", "db"];
+/// One that no firmware knows.
+const STRANGER: &str = "stranger";
+/// Namespaces of the variables (UEFI 2.10, 3.3 and 32.6).
+const GLOBAL: &str = "8be4df61-93ca-11d2-aa0d-00e098032b8c";
+const IMAGE_SECURITY: &str = "d719b2cb-3d3a-4596-a3bc-dad00e67656f";
+
+/// What the firmware says of a loader that nobody it knows has signed.
+const REFUSED: &str = "Access Denied";
+
+/// Who signs a program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Signer {
+    /// The key in `db`.
+    Ours,
+    /// A key that is not.
+    Stranger,
+}
+
+/// Key pairs and what enrols them, made once for all guests.
+#[derive(Clone, Debug)]
+pub struct SecureKeys(PathBuf);
+
+impl SecureKeys {
+    /// Makes them, or finds those that were made.
+    ///
+    /// # Errors
+    /// When a tool fails.
+    pub fn get() -> Result<Self> {
+        setup::ensure_tools()?;
+        cached("secure-boot-keys", "1", make_keys).map(Self)
+    }
+
+    /// A private key and its certificate, as `ralph-image build --sign-key --sign-cert` takes them.
+    pub fn pair(&self, signer: Signer) -> (PathBuf, PathBuf) {
+        let name = match signer {
+            Signer::Ours => "db",
+            Signer::Stranger => STRANGER,
+        };
+        (self.0.join(format!("{name}.key")), self.0.join(format!("{name}.pem")))
+    }
+
+    /// Signs a program.
+    ///
+    /// # Errors
+    /// When `sbsign` fails.
+    pub fn sign(&self, signer: Signer, program: &Path, to: &Path) -> Result<()> {
+        let (key, certificate) = self.pair(signer);
+        let mut sbsign = setup::command("sbsign");
+        sbsign.arg("--key").arg(key).arg("--cert").arg(certificate).arg("--output").arg(to).arg(program);
+        run(&mut sbsign).map(drop)
+    }
+}
+
+fn make_keys(dir: &Path) -> Result<()> {
+    let tool = |program: &str| {
+        let mut command = setup::command(program);
+        command.current_dir(dir);
+        command
+    };
+    for name in ENROLLED.into_iter().chain([STRANGER]) {
+        let (key, certificate, subject) = (format!("{name}.key"), format!("{name}.pem"), format!("/CN=lab {name}/"));
+        run(tool("openssl")
+            .args(["req", "-new", "-x509", "-newkey", "rsa:2048", "-sha256", "-nodes", "-days", "3650"])
+            .args(["-subj", &subject, "-keyout", &key, "-out", &certificate]))?;
+    }
+    // Each is signed by the one above it; the platform key by itself.
+    for (name, signer) in [("PK", "PK"), ("KEK", "PK"), ("db", "KEK")] {
+        let (certificate, list, auth) = (format!("{name}.pem"), format!("{name}.esl"), format!("{name}.auth"));
+        run(tool("cert-to-efi-sig-list").args(["-g", OWNER, &certificate, &list]))?;
+        let (key, by) = (format!("{signer}.key"), format!("{signer}.pem"));
+        run(tool("sign-efi-sig-list").args(["-g", OWNER, "-k", &key, "-c", &by, name, &list, &auth]))?;
+    }
+    Ok(())
+}
+
+/// The variables of a firmware that had no keys, once an operator has enrolled these from the running system.
+///
+/// # Errors
+/// When the machine does not boot, or does not enforce signatures afterwards.
+pub fn enrolled_variables(arch: Arch) -> Result<PathBuf> {
+    let keys = SecureKeys::get()?;
+    let platform_key = std::fs::read(keys.0.join("PK.auth")).context("the keys are gone")?;
+    let dir = cached(&format!("secure-boot-variables-{arch}"), &fingerprint(&platform_key), |dir| {
+        let board = Board { arch, firmware: Firmware::SecureBoot };
+        let variables = dir.join(VARIABLES);
+        std::fs::copy(board.flash().1, &variables).with_context(|| format!("cannot make {}", variables.display()))?;
+        let lab = Lab::new(arch, "enrol")?;
+        let (disk, _) = lab.shared_disk()?;
+        let mut vm = Vm::start(board, &disk, dir, OnReset::Reboot)?;
+        vm.wait_boot(BOOT_TIMEOUT)?;
+        // The platform key last: with it the firmware leaves setup mode, and lets nobody write the others.
+        for (name, namespace) in [("db", IMAGE_SECURITY), ("KEK", GLOBAL), ("PK", GLOBAL)] {
+            let path = keys.0.join(format!("{name}.auth"));
+            let auth = std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+            vm.ok(&enrol(name, namespace, &auth))?;
+        }
+        vm.start_script("systemctl reboot")?;
+        // The disk's programs are not signed: the firmware says so, and stays where it is.
+        vm.wait_console(REFUSED)?;
+        drop(vm);
+        lab.remove()
+    })?;
+    let variables = dir.join(VARIABLES);
+    ensure!(variables.exists(), "{} is gone", variables.display());
+    Ok(variables)
+}
+
+/// What an operator types: attributes (time-based authenticated, at boot and at run time, kept) and content, in one write.
+fn enrol(name: &str, namespace: &str, auth: &[u8]) -> String {
+    // As an argument: a percent sign in the format would mean something.
+    let octal: String = auth.iter().map(|byte| format!("\\0{byte:03o}")).collect();
+    format!(
+        "set -e
+         vars=/sys/firmware/efi/efivars
+         mountpoint -q $vars || mount -t efivarfs efivarfs $vars
+         printf %b '\\0047\\0000\\0000\\0000{octal}' > /run/enrol
+         cat /run/enrol > $vars/{name}-{namespace}"
+    )
+}
