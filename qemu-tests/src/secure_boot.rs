@@ -21,8 +21,8 @@ const STRANGER: &str = "stranger";
 const GLOBAL: &str = "8be4df61-93ca-11d2-aa0d-00e098032b8c";
 const IMAGE_SECURITY: &str = "d719b2cb-3d3a-4596-a3bc-dad00e67656f";
 
-/// What the firmware says of a loader that nobody it knows has signed.
-const REFUSED: &str = "Access Denied";
+/// What the firmware says of its own shell, which it tries once it has refused the loader: nobody whom it knows has signed that either.
+const REFUSED: &str = "Security Violation";
 
 /// Who signs a program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

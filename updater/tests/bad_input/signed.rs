@@ -1,6 +1,8 @@
 //! What the holder of a trusted key can do: images that are signed as they should be, and must be refused all the same.
 
-use image_format::{Digest, ImageSpec, Role};
+use std::io::Cursor;
+
+use image_format::{BootSource, Digest, ImageSpec, Role, Sources, build};
 use updater::config::Policy;
 
 use crate::attacks::good;
@@ -322,12 +324,22 @@ fn contents() -> Vec<Attack> {
         ),
         Attack::file("a root hash of another root", "fenced/root-hash", root_hash),
         Attack::file("a kernel that is no EFI program", "fenced/kernel-not-efi", built(vec![b'x'; 10_000])),
+        Attack::file("a unified kernel image that is none", "fenced/kernel-not-unified", unified(plain.linux.clone())),
         Attack::file(
             "a kernel for another machine",
             "fenced/kernel-machine",
             built(kernel(image_format::Architecture::Aarch64, 10_000)),
         ),
     ]
+}
+
+/// A kernel in the place of a unified kernel image: the builder's library takes any program, and only its tool looks inside.
+fn unified(linux: Vec<u8>) -> Vec<u8> {
+    let mut out = Cursor::new(Vec::new());
+    let root = &mut Cursor::new(Plain::small().root);
+    let sources = Sources { root, boot: BootSource::Uki(&mut Cursor::new(linux)) };
+    build(&good_spec(), sources, &[key(1)], &mut out, &mut |_, _| {}).unwrap();
+    out.into_inner()
 }
 
 /// A frame that zstd itself accepts, with window log 27.
