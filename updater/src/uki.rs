@@ -26,8 +26,8 @@ const STUBS: std::ops::RangeInclusive<u32> = 252..=257;
 
 /// What must be there once, and not empty (`UKI-3`).
 const NEEDED: [&str; 3] = [".linux", ".initrd", ".cmdline"];
-/// What makes one image several, or adds to it by the machine's hardware (`UKI-4`).
-const REFUSED: [&str; 5] = [".profile", ".dtb", ".dtbauto", ".hwids", ".efifw"];
+/// How the names begin of what makes one image several, or adds to it by the machine's hardware, as `.dtbauto` (`UKI-4`).
+const REFUSED: [&str; 4] = [".profile", ".dtb", ".hwids", ".efifw"];
 
 /// What an image's unified kernel image must say.
 #[derive(Debug, Clone, PartialEq, Eq)]
