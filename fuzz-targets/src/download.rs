@@ -89,7 +89,8 @@ pub fn download_answer(data: &[u8]) {
 /// What comes of it, read to its end.
 fn fetch(answer: &[u8], step: usize) -> Option<Vec<u8>> {
     let server = Server { answer: answer.into(), step };
-    let agent = move |_: Option<ureq::Proxy>| ureq::Agent::with_parts(client(PATIENCE, None), server.clone(), Anywhere);
+    let agent =
+        move |_: Option<ureq::Proxy>| ureq::Agent::with_parts(client(PATIENCE, None, 1), server.clone(), Anywhere);
     // Asked once: the server would say the same again.
     let once = Retry { first: Duration::ZERO, longest: Duration::ZERO, rounds: 1, dry: Duration::MAX };
     let settings = Settings { opening: once, fetching: once, proxy: Proxying::Direct, ..Settings::default() };

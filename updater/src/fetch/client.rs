@@ -149,15 +149,9 @@ fn parse(text: &str, exempt: &str, from: &str) -> Result<Proxy, BadProxy> {
     proxy.build().map_err(bad)
 }
 
-/// How servers are asked, one request at a time; redirects are followed.
-pub fn client(patience: Patience, proxy: Option<Proxy>) -> Config {
-    config(patience, proxy, MAX_REDIRECTS, 1)
-}
-
-/// How an image's servers are asked, over so many connections. Redirects are left to [`super::wire`]: a library that follows one reads
-/// its body to the end first, however long that takes.
+/// How an image's servers are asked, over so many connections.
 pub(super) fn agent(settings: &Settings, proxy: Option<Proxy>) -> ureq::Agent {
-    let config = config(settings.patience, proxy, 0, settings.connections);
+    let config = client(settings.patience, proxy, settings.connections);
     ureq::Agent::with_parts(config, DefaultConnector::default(), Lookup(connecting(settings.patience)))
 }
 
@@ -166,10 +160,11 @@ fn connecting(patience: Patience) -> Duration {
     Duration::from_secs(30).min(patience.stall.max(Duration::from_secs(1)))
 }
 
-fn config(patience: Patience, proxy: Option<Proxy>, redirects: u32, idle: usize) -> Config {
+/// How servers are asked, with so many connections kept for the next question. Redirects are answers as all others are: `wire` follows them.
+pub fn client(patience: Patience, proxy: Option<Proxy>, idle: usize) -> Config {
     ureq::Agent::config_builder()
-        .max_redirects(redirects)
-        .max_redirects_will_error(redirects > 0)
+        .max_redirects(0)
+        .max_redirects_will_error(false)
         .max_idle_connections_per_host(idle)
         // What a status means is ours to judge.
         .http_status_as_error(false)

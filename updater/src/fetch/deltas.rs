@@ -1,9 +1,10 @@
 //! The list of deltas beside an image, and which of them is the cheapest (FET-60 to FET-62). Lines and not JSON: nobody has signed them.
 
 use std::io::Read;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::client::{Settings, client};
+use super::wire::{Request, follow};
 
 /// The longest list that is read.
 pub const LONGEST_LIST: usize = 64 * 1024;
@@ -107,9 +108,13 @@ pub fn fetch_list(image: &str, settings: &Settings) -> Result<Vec<Delta>, BadLis
 
 fn ask(url: &str, settings: &Settings) -> Option<Vec<u8>> {
     let proxy = settings.proxy.choose(url, |name| std::env::var(name).ok()).ok()?;
-    let agent = ureq::Agent::new_with_config(client(settings.patience, proxy));
-    let request = agent.get(url).header("Accept-Encoding", "identity").config().timeout_global(Some(PATIENCE)).build();
-    let answer = request.call().ok().filter(|answer| answer.status().as_u16() == 200)?;
+    let agent = ureq::Agent::new_with_config(client(settings.patience, proxy, 1));
+    let end = Instant::now() + PATIENCE;
+    let request = |request: Request| {
+        let left = end.saturating_duration_since(Instant::now());
+        request.config().timeout_global(Some(left)).build()
+    };
+    let (_, answer) = follow(&agent, url, request).ok().filter(|(_, answer)| answer.status().as_u16() == 200)?;
     let mut bytes = Vec::new();
     let mut body = answer.into_body().into_reader().take(LONGEST_LIST as u64 + 1);
     body.read_to_end(&mut bytes).ok()?;

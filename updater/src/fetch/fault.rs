@@ -120,7 +120,6 @@ impl Fault {
     pub fn of_request(error: ureq::Error) -> Self {
         match error {
             ureq::Error::StatusCode(status) => Fault::Status { status, retry_after: None },
-            ureq::Error::TooManyRedirects => Fault::Redirects,
             other => Fault::NoAnswer(shown(&other.to_string())),
         }
     }

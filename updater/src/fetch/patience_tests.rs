@@ -83,6 +83,32 @@ fn fet_30_what_stands_in_a_redirect_is_not_read() {
 }
 
 #[test]
+fn fet_61_a_redirect_of_the_list_may_break_off_or_never_end() {
+    let list = format!("ralph-deltas 1\n{} 9 d.zst\n", "ab".repeat(32));
+    for endless in [false, true] {
+        let list = list.clone();
+        let server = serve(move |request, stream| {
+            if request.path.ends_with("there") {
+                let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", list.len());
+                send(stream, [head.as_bytes(), list.as_bytes()].concat().as_slice());
+                return After::Close;
+            }
+            assert_eq!(request.path, "/image.zst.deltas");
+            send(stream, b"HTTP/1.1 302 Found\r\nLocation: there\r\nTransfer-Encoding: chunked\r\n\r\n");
+            if endless {
+                drip_for_ever(stream, b"1\r\nx\r\n")
+            } else {
+                send(stream, b"0\r\na")
+            }
+            After::Close
+        });
+        let began = Instant::now();
+        let deltas = fetch_list(&server.url, &quick()).unwrap();
+        assert!(deltas.len() == 1 && began.elapsed() < Duration::from_secs(3), "{deltas:?}");
+    }
+}
+
+#[test]
 fn fet_26_a_chunk_by_itself_is_not_waited_for_for_ever() {
     let file = file(1);
     let bad = bad_data(|request, stream, file| {

@@ -2,6 +2,10 @@
 
 use std::io::Read;
 
+use ureq::RequestBuilder;
+use ureq::http::Response;
+use ureq::typestate::WithoutBody;
+
 use super::answer::{Answer, judge, strong_etag};
 use super::client::MAX_REDIRECTS;
 use super::fault::Fault;
@@ -10,6 +14,8 @@ use super::ranges::Span;
 /// A part that is shorter, and not all that was asked for, is one that ended early.
 const LEAST_PART: u64 = 64 * 1024;
 
+/// What is asked.
+pub(super) type Request = RequestBuilder<WithoutBody>;
 /// What comes.
 pub(super) type Body = ureq::BodyReader<'static>;
 
@@ -36,39 +42,54 @@ pub(super) struct Question<'q> {
     pub(super) if_range: Option<&'q str>,
 }
 
-/// Asks, and judges the head of the answer (FET-23). Redirects are followed here, and what stands in their bodies is not read (FET-30).
+/// Asks, and judges the head of the answer (FET-23).
 pub(super) fn ask(agent: &ureq::Agent, question: &Question<'_>) -> Result<Reply, Fault> {
-    let mut url = question.url.to_owned();
-    for _ in 0..=MAX_REDIRECTS {
-        // Packed once more a range would be one of something else.
-        let mut request = agent.get(&url).header("Accept-Encoding", "identity");
+    let (url, response) = follow(agent, question.url, |mut request| {
         if let Some(span) = question.span {
             request = request.header("Range", format!("bytes={}-{}", span.start, span.end - 1));
             if let Some(mark) = question.if_range {
                 request = request.header("If-Range", mark);
             }
         }
-        let response = request.call().map_err(Fault::of_request)?;
-        let status = response.status().as_u16();
-        if let (301 | 302 | 303 | 307 | 308, Some(to)) = (status, response.headers().get("location")) {
-            url = to.to_str().ok().and_then(|to| redirected(&url, to)).ok_or(Fault::Redirects)?;
-            continue;
+        request
+    })?;
+    let status = response.status().as_u16();
+    let answer = match question.span {
+        Some(span) => judge(span, question.known, status, response.headers())?,
+        // A part that nobody asked for is no file.
+        None if status == 206 => return Err(Fault::Status { status, retry_after: None }),
+        None => judge(Span::new(0, 1), question.known, status, response.headers())?,
+    };
+    let short = match (answer, question.span) {
+        (Answer::Part { span, total }, Some(asked)) => {
+            span.end < asked.end && span.len() < LEAST_PART && total != Some(span.end)
         }
-        let answer = match question.span {
-            Some(span) => judge(span, question.known, status, response.headers())?,
-            // A part that nobody asked for is no file.
-            None if status == 206 => return Err(Fault::Status { status, retry_after: None }),
-            None => judge(Span::new(0, 1), question.known, status, response.headers())?,
-        };
-        let short = match (answer, question.span) {
-            (Answer::Part { span, total }, Some(asked)) => {
-                span.end < asked.end && span.len() < LEAST_PART && total != Some(span.end)
+        _ => false,
+    };
+    let etag = strong_etag(response.headers());
+    let moved = (url != question.url).then_some(url);
+    Ok(Reply { answer, short, body: response.into_body().into_reader(), etag, moved })
+}
+
+/// Asks for what stands at an address, or where redirects lead; which address that was stands before the answer. Redirects are followed
+/// here, and what stands in their bodies is not read (FET-30): the library would read it to its end, however long that takes, and
+/// panics where the last chunk of it breaks off.
+pub(super) fn follow(
+    agent: &ureq::Agent,
+    address: &str,
+    ask_for: impl Fn(Request) -> Request,
+) -> Result<(String, Response<ureq::Body>), Fault> {
+    let mut url = address.to_owned();
+    for _ in 0..=MAX_REDIRECTS {
+        // Packed once more a range would be one of something else.
+        let request = ask_for(agent.get(&url).header("Accept-Encoding", "identity"));
+        let response = request.call().map_err(Fault::of_request)?;
+        match (response.status().as_u16(), response.headers().get("location")) {
+            (301 | 302 | 303 | 307 | 308, Some(to)) => {
+                url = to.to_str().ok().and_then(|to| redirected(&url, to)).ok_or(Fault::Redirects)?;
             }
-            _ => false,
-        };
-        let etag = strong_etag(response.headers());
-        let moved = (url != question.url).then_some(url);
-        return Ok(Reply { answer, short, body: response.into_body().into_reader(), etag, moved });
+            _ => return Ok((url, response)),
+        }
     }
     Err(Fault::Redirects)
 }
