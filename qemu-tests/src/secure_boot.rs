@@ -23,6 +23,9 @@ const IMAGE_SECURITY: &str = "d719b2cb-3d3a-4596-a3bc-dad00e67656f";
 
 /// What the firmware says of its own shell, which it tries once it has refused the loader: nobody whom it knows has signed that either.
 const REFUSED: &str = "Security Violation";
+/// And when it has nothing left to try. Until then it writes variables, and AAVMF erases all of them to change one: switched off
+/// then, it has lost its keys, and starts anything.
+const NOTHING_LEFT: &str = "No bootable option or device was found";
 
 /// Who signs a program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,7 +100,7 @@ fn make_keys(dir: &Path) -> Result<()> {
 pub fn enrolled_variables(arch: Arch) -> Result<PathBuf> {
     let keys = SecureKeys::get()?;
     let platform_key = std::fs::read(keys.0.join("PK.auth")).context("the keys are gone")?;
-    let dir = cached(&format!("secure-boot-variables-{arch}"), &fingerprint(&platform_key), |dir| {
+    let dir = cached(&format!("enrolled-variables-{arch}"), &fingerprint(&platform_key), |dir| {
         let board = Board { arch, firmware: Firmware::SecureBoot };
         let variables = dir.join(VARIABLES);
         std::fs::copy(board.flash().1, &variables).with_context(|| format!("cannot make {}", variables.display()))?;
@@ -112,8 +115,15 @@ pub fn enrolled_variables(arch: Arch) -> Result<PathBuf> {
             vm.ok(&enrol(name, namespace, &auth))?;
         }
         vm.start_script("systemctl reboot")?;
-        // The disk's programs are not signed: the firmware says so, and stays where it is.
-        vm.wait_console(REFUSED)?;
+        // The disk's programs are not signed: the firmware says so, and stays where it is. Once more, because what it says must be what it
+        // has kept: every scenario of Secure Boot begins with a copy of that.
+        for again in [false, true] {
+            if again {
+                vm.power_cycle()?;
+            }
+            vm.wait_console(REFUSED)?;
+            vm.wait_console(NOTHING_LEFT)?;
+        }
         drop(vm);
         lab.remove()
     })?;
