@@ -55,7 +55,8 @@ const TOOLS: &[(&str, &str, Need)] = &[
     ("zstd", "zstd", Need::Files),
     ("openssl", "openssl", Need::Files),
     ("sbsigntool", "sbsign", Need::Files),
-    ("systemd-boot-efi", STUB, Need::Files),
+    // The folder: a test program of the other architecture runs here, too, and finds its stub nowhere.
+    ("systemd-boot-efi", STUBS, Need::Files),
     ("binutils", "objcopy", Need::Files),
     ("qemu-system-x86", "qemu-system-x86_64", Need::Guest(Arch::X86_64)),
     ("ovmf", OVMF_CODE, Need::Guest(Arch::X86_64)),
@@ -90,6 +91,8 @@ const TOOLS: &[(&str, &str, Need)] = &[
     ("util-linux", "taskset", Need::Bench),
 ];
 
+/// Where [`STUB`] and [`LOADER`] lie.
+const STUBS: &str = "/usr/lib/systemd/boot/efi";
 /// What a unified kernel image for this machine's own architecture is made of.
 pub const STUB: &str = match cfg!(target_arch = "aarch64") {
     true => "/usr/lib/systemd/boot/efi/linuxaa64.efi.stub",
