@@ -22,6 +22,9 @@ const LOADER_KEXEC: u32 = 0xd;
 const STARTED_BY_KERNEL: &[u8] = b"linux,booted-from-kexec\0";
 /// How the older system call's tool says where the initrd lies.
 const INITRD_IN_TREE: &[u8] = b"linux,initrd-start\0";
+/// What the EFI stub puts into the tree, and each kernel hands on to the next. Without it no EFI firmware stands at the beginning, and
+/// whatever loader there is says by the tree where the initrd lies.
+const FROM_EFI: &[u8] = b"linux,uefi-system-table\0";
 /// From here on the EFI stub says that by a configuration table, and no longer in the tree. (It changed before this one, of
 /// 2023; which release did is not known for sure, and one that is taken for newer than it is would never commit.)
 const STUB_USES_A_TABLE: (u32, u32) = (6, 6);
@@ -83,7 +86,8 @@ fn is_kexec_loader(number: u32) -> bool {
 
 /// Does this device tree of the kernel `release` come from another kernel?
 fn tree_of_kexec(tree: &[u8], release: &str) -> bool {
-    names(tree, STARTED_BY_KERNEL) || (version(release) >= Some(STUB_USES_A_TABLE) && names(tree, INITRD_IN_TREE))
+    let stub_uses_a_table = version(release) >= Some(STUB_USES_A_TABLE) && names(tree, FROM_EFI);
+    names(tree, STARTED_BY_KERNEL) || (stub_uses_a_table && names(tree, INITRD_IN_TREE))
 }
 
 /// The names of a tree's properties stand in it one after the other, each once.
@@ -138,7 +142,7 @@ mod tests {
         assert_eq!(tree(b"\xd0\x0d\xfe\xedlinux,uefi-mmap-size\0linux,booted-from-kexec\0x\0", b"6.1.0"), Ok(true));
         assert_eq!(tree(b"linux,booted-from-kexec", b"6.12.1"), Ok(false), "another name, or a tree cut short");
         // What kexec-tools leave where the kernel has no kexec_file_load; older stubs do so themselves.
-        let initrd = b"\xd0\x0d\xfe\xedlinux,initrd-start\0linux,initrd-end\0";
+        let initrd = b"\xd0\x0d\xfe\xedlinux,initrd-start\0linux,initrd-end\0linux,uefi-system-table\0";
         for (release, kexec) in [
             ("6.12.107+deb13", true),
             ("6.6.0", true),
@@ -149,6 +153,8 @@ mod tests {
         ] {
             assert_eq!(tree(initrd, release.as_bytes()), Ok(kexec), "{release}");
         }
+        let no_efi = b"\xd0\x0d\xfe\xedlinux,initrd-start\0linux,initrd-end\0";
+        assert_eq!(tree(no_efi, b"6.12.1"), Ok(false), "a loader that is no EFI program, as QEMU's own");
         assert_eq!(tree(b"", b"6.12.1"), Ok(false));
         assert_eq!(asked(&[QUIET, RELEASE_FILE]), Ok(false), "no tree: a machine with ACPI alone");
         assert_eq!(asked(&[(BOOTLOADER_TYPE, b"33\n"), (DEVICE_TREE, b"linux,booted-from-kexec\0")]), Ok(false));
