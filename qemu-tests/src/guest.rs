@@ -17,7 +17,7 @@ use anyhow::{Context, Result};
 pub use base::{Base, Stub, apt_options, base, loader_252, loader_257, stub};
 pub use mirror::{mirror, security_mirror};
 pub(crate) use release::stripped;
-pub use release::{Built, Initrd, Release, Unified};
+pub use release::{Built, CarriedLoader, Initrd, Release, Unified};
 
 /// A short name for `parts`: what is cached under it is made again when one of them changes.
 pub(crate) fn fingerprint(parts: &impl Hash) -> String {

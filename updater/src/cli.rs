@@ -71,6 +71,15 @@ pub enum Command {
         #[arg(long)]
         fix: bool,
     },
+    /// Bring the boot loader that the running system carries one step further: on trial, or in the default's place
+    ///
+    /// It is tried by the next boot, once, and becomes the default when it has started this system; the one before it is kept. On every
+    /// boot a unit does this by itself.
+    Loader {
+        /// Try one again that was tried and did not start the system
+        #[arg(long)]
+        retry: bool,
+    },
     /// Explain in plain words what runs and why, what boots next, what became of each update, and what to do
     ///
     /// For the moment when something went wrong: which boots were tried, which checks failed in each and what they printed, what

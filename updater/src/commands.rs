@@ -18,6 +18,7 @@ use updater::doctor::{self, Diagnosis};
 use updater::explain;
 use updater::fetch::{self, Rate, Told};
 use updater::host::{Device, Host, HostError, ImageFile};
+use updater::loader::{self, Done, Retry};
 use updater::progress;
 use updater::refuse::{Downgrade, KnownBad};
 use updater::release;
@@ -39,6 +40,7 @@ pub fn run(cli: &Cli) -> anyhow::Result<Answer> {
         Command::Commit => commit(cli),
         Command::Reject { slot } => reject(cli, *slot),
         Command::Doctor { fix } => ask_doctor(cli, *fix),
+        Command::Loader { retry } => update_loader(cli, *retry),
         Command::Explain => tell_explanation(cli),
         Command::History => history(cli),
     }
@@ -389,6 +391,42 @@ fn reload_systemd() -> Result<(), String> {
     }
     let _ = child.kill();
     Err("systemctl daemon-reload did not end within 10 s".to_owned())
+}
+
+fn update_loader(cli: &Cli, retry: bool) -> anyhow::Result<Answer> {
+    let host = host(cli)?;
+    let lock = host.lock()?;
+    let retry = if retry { Retry::Yes } else { Retry::No };
+    let (word, program, previous, notes) = match loader::update(&*host, &lock, Path::new("/"), retry)? {
+        Done::NotShipped => {
+            return Ok(Answer::nothing(
+                "no-loader",
+                format!("this system carries no boot loader ({})", loader::SHIPPED),
+            ));
+        }
+        Done::Current(program) => {
+            return Ok(Answer::nothing("loader-current", format!("{} is in place", program.name())));
+        }
+        Done::Newer { ours, default } => {
+            let text = format!("{} is in place, and newer than the {} of this system", default.name(), ours.name());
+            return Ok(Answer::nothing("loader-newer", text));
+        }
+        Done::Waits(program) => {
+            return Ok(Answer::nothing("loader-waits", format!("{} is tried by the next boot", program.name())));
+        }
+        Done::Staged { program, notes } => ("staged", program, None, notes),
+        Done::Promoted { program, previous, notes } => ("promoted", program, Some(previous), notes),
+    };
+    let mut text = match &previous {
+        None => format!("{} is tried by the next boot, once; the present one stays in place", program.name()),
+        Some(previous) => {
+            format!("{} has started this system, and is in place; {} is kept", program.name(), previous.name())
+        }
+    };
+    push_notes(&mut text, &notes);
+    let previous = previous.and_then(|previous| previous.version);
+    let fields = json!({ "loader": word, "version": program.version, "previous": previous, "notes": notes });
+    Ok(Answer::done(text, fields))
 }
 
 fn history(cli: &Cli) -> anyhow::Result<Answer> {

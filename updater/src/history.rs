@@ -35,6 +35,8 @@ pub enum EventKind {
     Rejected,
     /// An operator applied a system again that had failed here.
     Retried,
+    /// Another boot loader has started the machine, and is the default now.
+    LoaderUpdated,
     /// Written by a newer program; kept, never interpreted.
     #[serde(other)]
     Unknown,
@@ -52,6 +54,7 @@ impl EventKind {
             EventKind::RolledBack => "rolled-back",
             EventKind::Rejected => "rejected",
             EventKind::Retried => "retried",
+            EventKind::LoaderUpdated => "loader-updated",
             EventKind::Unknown => "unknown",
         }
     }

@@ -11,6 +11,8 @@ pub mod guard;
 pub mod history;
 pub mod host;
 mod inhibit;
+#[cfg(feature = "apply")]
+pub mod loader;
 pub mod memory;
 #[cfg(feature = "image")]
 pub mod new_entry;

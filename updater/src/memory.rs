@@ -15,7 +15,7 @@ pub fn is_evidence(kind: EventKind) -> bool {
     use EventKind::*;
     match kind {
         TrialFailed | BootFailed | RolledBack | Rejected => true,
-        Applied | Committed | FellBack | Retried | Unknown => false,
+        Applied | Committed | FellBack | Retried | LoaderUpdated | Unknown => false,
     }
 }
 

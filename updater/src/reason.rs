@@ -20,6 +20,7 @@ use crate::exit::Exit;
 use crate::fetch::FetchError;
 use crate::firmware_trust::KernelRefused;
 use crate::host::HostError;
+use crate::loader::LoaderError;
 use crate::refuse::Refusal;
 use crate::session::SessionError;
 use crate::slot_content::SlotContentError;
@@ -66,6 +67,18 @@ pub fn classify(error: &anyhow::Error) -> (Exit, &'static str) {
             _ => {}
         }
         match cause.downcast_ref() {
+            Some(LoaderError::OnTrial) => return (Exit::Refused, "on-trial"),
+            Some(LoaderError::Kexec) => return (Exit::Refused, "kexec"),
+            Some(LoaderError::NoFirmware) => return (Exit::Refused, "no-firmware"),
+            Some(LoaderError::StartedOther { .. }) => return (Exit::Refused, "other-loader"),
+            Some(LoaderError::OnAlternate { .. }) => return (Exit::Refused, "on-alternate-loader"),
+            Some(LoaderError::DidNotStart(_)) => return (Exit::Refused, "loader-did-not-start"),
+            Some(LoaderError::Refused { .. }) => return (Exit::Refused, "loader-refused"),
+            Some(LoaderError::Full { .. }) => return (Exit::Refused, "esp-too-small"),
+            Some(LoaderError::Broken(_) | LoaderError::Shared { .. }) => return (Exit::Refused, "esp-damaged"),
+            _ => {}
+        }
+        match cause.downcast_ref() {
             Some(BootedError::CommandLine { .. }) => return (Exit::Refused, "command-line-disagrees"),
             Some(BootedError::OtherEsp { .. }) => return (Exit::Refused, "other-esp"),
             _ => {}
@@ -97,6 +110,11 @@ fn shown<'e>(error: &'e (dyn Error + 'static)) -> Option<&'e (dyn Error + 'stati
     }
     if let Some(SessionError::Host(error)) = error.downcast_ref() {
         return Some(error);
+    }
+    match error.downcast_ref() {
+        Some(LoaderError::Host(error)) => return Some(error),
+        Some(LoaderError::Session(error)) => return Some(error),
+        _ => {}
     }
     match error.downcast_ref() {
         Some(FixError::Lock(error)) => return Some(error),

@@ -80,7 +80,7 @@ pub fn remove(dir: &Path, variable: LoaderVariable) -> Result<(), VariableError>
 }
 
 /// efivarfs protects what it does not know by the immutable flag, so that `rm -r` does not brick a machine.
-fn make_mutable(path: &Path) -> io::Result<()> {
+pub(crate) fn make_mutable(path: &Path) -> io::Result<()> {
     let file = File::open(path)?;
     let flags = match ioctl_getflags(&file) {
         Ok(flags) => flags,

@@ -27,6 +27,8 @@ pub enum Event {
     CheckClusters,
     /// [`Esp::drop_name`]
     DropName(EspPath),
+    /// [`Esp::swap_contents`]
+    Swap(EspPath, EspPath),
     /// [`Esp::make_room`], with the number of slots.
     MakeRoom(EspPath, usize),
     /// The event that was told to fail; it had no effect.
@@ -44,6 +46,7 @@ impl fmt::Display for Event {
             Event::Flush => f.write_str("flush"),
             Event::CheckClusters => f.write_str("check clusters"),
             Event::DropName(path) => write!(f, "drop {path}"),
+            Event::Swap(a, b) => write!(f, "swap {a} {b}"),
             Event::MakeRoom(path, slots) => write!(f, "make room for {slots} in {path}"),
             Event::Failed(event) => write!(f, "FAILED {event}"),
         }
@@ -395,6 +398,17 @@ impl Esp for FakeEsp {
         self.change(Change::Take(path.clone()));
         self.faults.retain(|fault| !fault.concerns(path));
         // The real ones unmount the volume for this and flush what they change.
+        self.durable = self.tree.clone();
+        self.pending.clear();
+        Ok(())
+    }
+
+    fn swap_contents(&mut self, a: &EspPath, b: &EspPath) -> Result<(), EspError> {
+        self.unmountable(a)?;
+        self.record(Op::Swap, Event::Swap(a.clone(), b.clone()))?;
+        let (in_a, in_b) = (self.file(Op::Swap, a)?.clone(), self.file(Op::Swap, b)?.clone());
+        self.change(Change::Put(a.clone(), Some(in_b)));
+        self.change(Change::Put(b.clone(), Some(in_a)));
         self.durable = self.tree.clone();
         self.pending.clear();
         Ok(())

@@ -18,7 +18,7 @@ use nix::unistd::{UnlinkatFlags, fsync, syncfs, unlinkat};
 
 use super::uncached::{Uncached, hash};
 use super::{DirItem, Esp, EspError, EspPath, Op, ReadSeek, Space, WriteError, copy_exactly};
-use crate::fat::{self, ClusterFault, FatError, Volume};
+use crate::fat::{self, ClusterFault, Volume};
 
 /// How long somebody who only looks may have the volume mounted.
 const LOOKING: Duration = Duration::from_secs(5);
@@ -318,11 +318,18 @@ impl Esp for KernelEsp {
         self.unmounted(path, &|medium| {
             let device = open_raw(medium, Op::DropName, path)?;
             let dropped = Volume::open(&device).and_then(|mut volume| volume.drop_name(path.as_str()));
-            dropped.map_err(|source| match source {
-                FatError::Missing(_) => EspError::Missing { op: Op::DropName, path: path.clone() },
-                source => EspError::Fat { source },
-            })?;
+            dropped.map_err(|source| EspError::of_name(Op::DropName, path, source))?;
             device.sync_all().map_err(|source| device_error(Op::DropName, medium, source))
+        })
+    }
+
+    fn swap_contents(&mut self, a: &EspPath, b: &EspPath) -> Result<(), EspError> {
+        self.flush()?;
+        self.unmounted(a, &|medium| {
+            let device = open_raw(medium, Op::Swap, a)?;
+            let swapped = Volume::open(&device).and_then(|mut volume| volume.swap_contents(a.as_str(), b.as_str()));
+            swapped.map_err(|source| EspError::of_name(Op::Swap, a, source))?;
+            device.sync_all().map_err(|source| device_error(Op::Swap, medium, source))
         })
     }
 

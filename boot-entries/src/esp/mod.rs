@@ -145,6 +145,13 @@ pub trait Esp {
     /// [`EspError::Busy`] when the volume cannot be unmounted; [`EspError::Missing`].
     fn drop_name(&mut self, path: &EspPath) -> Result<(), EspError>;
 
+    /// What stands under `a` stands under `b` afterwards, and the other way round: by one sector, on the unmounted volume, and durable
+    /// when this returns (`ENT-29`). Never before a look at [`Esp::cluster_faults`].
+    ///
+    /// # Errors
+    /// [`EspError::Busy`] when the volume cannot be unmounted; [`EspError::Missing`]; [`EspError::Fat`] when it takes more than a sector.
+    fn swap_contents(&mut self, a: &EspPath, b: &EspPath) -> Result<(), EspError>;
+
     /// Makes sure that a directory has at least `slots` behind its end mark (`ENT-28`). Where it has fewer, it is made longer, so
     /// that it has twice as many: on the unmounted volume, and durable when this returns. Without a FAT there is nothing to do.
     ///
@@ -177,6 +184,8 @@ pub enum Op {
     CheckClusters,
     /// [`Esp::drop_name`]
     DropName,
+    /// [`Esp::swap_contents`]
+    Swap,
     /// [`Esp::make_room`]
     MakeRoom,
     /// Opening the volume
@@ -196,6 +205,7 @@ impl fmt::Display for Op {
             Op::Space => "find the free space of",
             Op::CheckClusters => "check the clusters of",
             Op::DropName => "take the second name away from",
+            Op::Swap => "exchange the content of",
             Op::MakeRoom => "make room in",
             Op::Open => "open",
         })
@@ -288,6 +298,14 @@ impl EspError {
     pub(crate) fn no_room(dir: &EspPath, source: FatError) -> EspError {
         match source {
             FatError::Full => EspError::io(Op::MakeRoom, dir, io::ErrorKind::StorageFull.into()),
+            source => EspError::Fat { source },
+        }
+    }
+
+    /// For [`Esp::drop_name`] and [`Esp::swap_contents`]: a name that is not there is no broken volume.
+    pub(crate) fn of_name(op: Op, path: &EspPath, source: FatError) -> EspError {
+        match source {
+            FatError::Missing(_) => EspError::Missing { op, path: path.clone() },
             source => EspError::Fat { source },
         }
     }

@@ -10,6 +10,7 @@ mod faults;
 mod format;
 mod health;
 mod room;
+mod swap;
 
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::ops::Range;
@@ -44,6 +45,9 @@ pub enum FatError {
     /// No such name.
     #[error("there is no {0}")]
     Missing(String),
+    /// Two files cannot change places by one write.
+    #[error("the directory entries of {0} and {1} do not lie in one sector")]
+    Apart(String, String),
 }
 
 fn reading(source: io::Error) -> FatError {

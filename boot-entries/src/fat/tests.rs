@@ -4,7 +4,7 @@ use std::process::Command;
 use qemu_tests::setup;
 
 use super::*;
-use crate::esp::{Esp, EspPath, ImageEsp};
+use crate::esp::{Esp, EspError, EspPath, ImageEsp};
 use crate::names::{entries_dir, payload_dir};
 use disk_layout::Slot;
 
@@ -377,4 +377,44 @@ fn thr_11_a_circle_is_noticed_soon() {
         let circle: &[u32] = if first == 20 { &[20] } else { &[11, 12, 13] };
         assert!(circle.iter().all(|cluster| chain.clusters.contains(cluster)), "{chain:?}");
     }
+}
+
+#[test]
+fn ent_29_two_files_change_places_by_one_sector() {
+    for (kind, mib, cluster) in KINDS {
+        let mut esp = volume(kind, mib, cluster);
+        let path = |text: &str| EspPath::literal(text);
+        let (a, b) = (path("EFI/BOOT/BOOTX64.EFI"), path("EFI/BOOT/a longer name.alt"));
+        esp.make_dir(&path("EFI/BOOT")).unwrap();
+        let (old, new) = (vec![b'o'; 5000], vec![b'n'; 9000]);
+        esp.write_new(&a, 5000, &mut &old[..]).unwrap();
+        esp.write_new(&b, 9000, &mut &new[..]).unwrap();
+        esp.flush().unwrap();
+        let before = esp.into_inner();
+        let mut esp = ImageEsp::new(Cursor::new(before.get_ref().clone()));
+        esp.swap_contents(&a, &b).unwrap();
+        assert_eq!((esp.read(&a, 1 << 20).unwrap(), esp.read(&b, 1 << 20).unwrap()), (new, old));
+        let after = esp.into_inner();
+        let sectors = before.get_ref().chunks(512).zip(after.get_ref().chunks(512));
+        assert_eq!(sectors.filter(|(before, after)| before != after).count(), 1, "{kind:?}");
+        let (complaint, mut esp) = fsck(ImageEsp::new(after));
+        assert_eq!(complaint.filter(|_| kind != FatKind::Fat32), None, "{kind:?}");
+        let missing = esp.swap_contents(&a, &path("EFI/BOOT/none"));
+        assert!(matches!(missing, Err(EspError::Missing { .. })), "{missing:?}");
+    }
+}
+
+#[test]
+fn ent_29_files_that_lie_apart_do_not_change_places() {
+    let mut esp = volume(FatKind::Fat16, 8, 1024);
+    let path = |number: usize| EspPath::literal(&format!("EFI/a file with a name of five slots in a folder {number}"));
+    esp.make_dir(&EspPath::literal("EFI")).unwrap();
+    for number in 0..5 {
+        esp.write_new(&path(number), 3, &mut &b"abc"[..]).unwrap();
+    }
+    let before = esp.into_inner();
+    let mut esp = ImageEsp::new(Cursor::new(before.get_ref().clone()));
+    let apart = esp.swap_contents(&path(0), &path(4));
+    assert!(matches!(apart, Err(EspError::Fat { source: FatError::Apart(..) })), "{apart:?}");
+    assert!(before.get_ref() == esp.into_inner().get_ref());
 }

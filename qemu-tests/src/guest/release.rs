@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-use super::base::{BLESS_BOOT, Base, Stub, base, copy, pull_in};
+use super::base::{BLESS_BOOT, Base, Stub, base, copy, loader_257, pull_in};
 use super::checks::{FOLDER as CHECKS, impatient_checks, shipped, shipped_files};
 use super::{initrd, initrd_systemd, put, remove};
 use crate::arch::Arch;
@@ -20,6 +20,11 @@ const UNITS: &[(&str, &str, &str)] = &[
     ("guest-agent.service", "sysinit.target", include_str!("../../guest/units/guest-agent.service")),
     ("guest-network.service", "multi-user.target", include_str!("../../guest/units/guest-network.service")),
     ("ralphd.service", "multi-user.target", include_str!("../../guest/units/ralphd.service")),
+    (
+        "ralph-update-loader.service",
+        "multi-user.target",
+        include_str!("../../../updater/units/ralph-update-loader.service"),
+    ),
 ];
 
 /// A version of the operating system, as a release engineer would describe it, for whatever architecture.
@@ -63,11 +68,22 @@ pub enum Initrd {
     VarReadOnly,
 }
 
+/// A boot loader that a system carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CarriedLoader {
+    /// systemd-boot 257.
+    V257,
+    /// A program that says it is that, and goes back to the firmware as soon as it is started.
+    ReturnsAtOnce,
+}
+
 /// A change to the tree.
 #[derive(Clone, Debug)]
 enum Change {
     /// A file with this content, over what is there.
     File(String, String),
+    /// The boot loader that the system carries (LUP-2).
+    Loader(CarriedLoader),
     /// Nothing at this path.
     Remove(String),
     /// A unit that a target pulls in (`how` is `wants` or `requires`); without content it is there already.
@@ -136,6 +152,13 @@ impl Release {
     #[must_use]
     pub fn with_file(mut self, path: &str, content: &str) -> Self {
         self.changes.push(Change::File(path.to_owned(), content.to_owned()));
+        self
+    }
+
+    /// The same with a boot loader.
+    #[must_use]
+    pub fn with_loader(mut self, loader: CarriedLoader) -> Self {
+        self.changes.push(Change::Loader(loader));
         self
     }
 
@@ -217,13 +240,13 @@ impl Release {
             put(&tree.join(path), content)?;
         }
         for change in &self.changes {
-            change.apply(&tree)?;
+            change.apply(arch, &tree)?;
         }
         let root = dir.join("root.erofs");
         remove(&root)?;
         setup::run(
             setup::command("mkfs.erofs")
-                .args(["-T0", "--all-root", "-zlz4hc", "-x-1"])
+                .args(["-T0", "--all-root", "-zlz4", "-x-1"])
                 .args(["-U", EROFS_UUID])
                 .arg(&root)
                 .arg(&tree),
@@ -310,9 +333,45 @@ impl Release {
     }
 }
 
+/// Its place in the root.
+const CARRIED_LOADER: &str = "usr/lib/ralph-update/loader.efi";
+
+impl CarriedLoader {
+    fn bytes(self, arch: Arch) -> Result<Vec<u8>> {
+        let path = loader_257(arch)?;
+        let mut bytes = std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        if self == Self::ReturnsAtOnce {
+            let code: &[u8] = match arch {
+                // mov eax, 1; ret
+                Arch::X86_64 => &[0xb8, 1, 0, 0, 0, 0xc3],
+                // mov x0, #1; ret
+                Arch::Aarch64 => &[0x20, 0, 0x80, 0xd2, 0xc0, 0x03, 0x5f, 0xd6],
+            };
+            let at = entry_point(&bytes).with_context(|| format!("{} is no program", path.display()))?;
+            bytes.get_mut(at..at + code.len()).context("no code at its entry point")?.copy_from_slice(code);
+        }
+        Ok(bytes)
+    }
+}
+
+/// Where in the file a PE program begins to run.
+fn entry_point(program: &[u8]) -> Option<usize> {
+    let number = |at: usize, len: usize| -> Option<usize> {
+        Some(program.get(at..at + len)?.iter().rev().fold(0, |sum, byte| sum << 8 | usize::from(*byte)))
+    };
+    let head = number(60, 4)?;
+    let (sections, optional, entry) = (number(head + 6, 2)?, number(head + 20, 2)?, number(head + 40, 4)?);
+    (0..sections).find_map(|n| {
+        let section = head + 24 + optional + 40 * n;
+        let (start, len, raw) = (number(section + 12, 4)?, number(section + 16, 4)?, number(section + 20, 4)?);
+        (start..start + len).contains(&entry).then(|| raw + entry - start)
+    })
+}
+
 impl Change {
-    fn apply(&self, tree: &Path) -> Result<()> {
+    fn apply(&self, arch: Arch, tree: &Path) -> Result<()> {
         match self {
+            Self::Loader(loader) => put(&tree.join(CARRIED_LOADER), loader.bytes(arch)?),
             Self::File(path, content) => put(&tree.join(path), content),
             Self::Remove(path) => remove(&tree.join(path)),
             Self::Unit { name, target, how, content } => {
@@ -350,7 +409,6 @@ fn add_health_check(tree: &Path, units: &Path) -> Result<()> {
     copy(&shipped.join(UNIT), &units.join(UNIT))?;
     pull_in(units, "boot-complete.target", "requires", UNIT)?;
     pull_in(units, "multi-user.target", "wants", UNIT)?;
-    pull_in(units, "multi-user.target", "wants", "boot-complete.target")?;
     // HLT-66: it must have a job for the guard's second deadline to hang on.
     pull_in(units, "multi-user.target", "wants", "boot-complete.target")?;
     let lib = tree.join("usr/lib");

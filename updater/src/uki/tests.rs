@@ -12,7 +12,7 @@ const OPTIONAL: usize = NT + 24;
 const TABLE: usize = OPTIONAL + 240;
 
 /// A program with these sections, one behind the other, each on pages of its own.
-fn program(machine: u16, sections: &[(&str, &[u8])]) -> Vec<u8> {
+pub(crate) fn program(machine: u16, sections: &[(&str, &[u8])]) -> Vec<u8> {
     let mut bytes = vec![0; HEADERS];
     put(&mut bytes, 0, b"MZ");
     put(&mut bytes, 0x3c, &(NT as u32).to_le_bytes());

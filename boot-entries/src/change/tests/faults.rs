@@ -243,6 +243,9 @@ impl Esp for Liar {
     fn drop_name(&mut self, path: &EspPath) -> Result<(), EspError> {
         self.0.drop_name(path)
     }
+    fn swap_contents(&mut self, a: &EspPath, b: &EspPath) -> Result<(), EspError> {
+        self.0.swap_contents(a, b)
+    }
     fn make_room(&mut self, dir: &EspPath, slots: usize) -> Result<(), EspError> {
         self.0.make_room(dir, slots)
     }

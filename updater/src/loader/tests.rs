@@ -1,0 +1,276 @@
+use std::fs;
+
+use boot_entries::FakeEsp;
+use tempfile::TempDir;
+
+use super::*;
+use crate::testing::FakeHost;
+use crate::uki::tests::program;
+
+const DEFAULT: &str = "EFI/BOOT/BOOTX64.EFI";
+const ALTERNATE: &str = "EFI/BOOT/BOOTX64.ALT";
+const GLOBAL: &str = "8be4df61-93ca-11d2-aa0d-00e098032b8c";
+const X86_64: u16 = 0x8664;
+const LOADER: &str = "4a67b082-0a4c-41cf-b6c7-440b29bb8c4f";
+
+/// A small program that says that it is systemd-boot of this release.
+fn loader(version: &str) -> Vec<u8> {
+    program_of(X86_64, version, b"")
+}
+
+fn program_of(machine: u16, version: &str, more: &[u8]) -> Vec<u8> {
+    let info = format!("#### LoaderInfo: systemd-boot {version} ####");
+    program(machine, &[(".sdmagic", info.as_bytes()), (".more", more)])
+}
+
+/// A machine whose default loader is 252, and whose running system carries another one.
+struct Machine {
+    host: FakeHost,
+    root: TempDir,
+    vars: TempDir,
+}
+
+impl Machine {
+    fn new(carried: &[u8]) -> Self {
+        let (root, vars) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+        for (path, content) in [(&SHIPPED[1..], carried), ("proc/sys/kernel/bootloader_type", b"176\n")] {
+            fs::create_dir_all(root.path().join(path).parent().unwrap()).unwrap();
+            fs::write(root.path().join(path), content).unwrap();
+        }
+        let mut host = FakeHost::new();
+        host.efivars = Some(vars.path().to_owned());
+        let machine = Self { host, root, vars };
+        machine.put(DEFAULT, &loader("252.39"));
+        machine.set(GLOBAL, "BootOrder", &[3, 0, 1, 0]);
+        machine.set(GLOBAL, "BootCurrent", &[1, 0]);
+        machine.set(GLOBAL, "Boot0001", b"\x01\0\0\0\0\0x\0\0\0");
+        machine.set(GLOBAL, "Boot0003", b"\x01\0\0\0\0\0y\0\0\0");
+        machine.started_by("\\EFI\\BOOT\\BOOTX64.EFI");
+        machine
+    }
+
+    fn put(&self, path: &str, bytes: &[u8]) {
+        self.host.with_esp(|esp| esp.put(path, bytes));
+    }
+
+    fn content(&self, path: &str) -> Option<Vec<u8>> {
+        self.host.with_esp(|esp| esp.content(path).map(<[u8]>::to_vec))
+    }
+
+    fn set(&self, guid: &str, name: &str, value: &[u8]) {
+        fs::write(self.vars.path().join(format!("{name}-{guid}")), [&[7, 0, 0, 0], value].concat()).unwrap();
+    }
+
+    fn get(&self, name: &str) -> Option<Vec<u8>> {
+        fs::read(self.vars.path().join(format!("{name}-{GLOBAL}"))).ok().map(|bytes| bytes[4..].to_vec())
+    }
+
+    fn started_by(&self, path: &str) {
+        let text: Vec<u8> = path.encode_utf16().chain([0]).flat_map(u16::to_le_bytes).collect();
+        self.set(LOADER, "LoaderImageIdentifier", &text);
+    }
+
+    /// What the firmware does at the next boot: it forgets `BootNext`, and starts what stands there if it can.
+    fn reboot(&self) {
+        let next = self.get("BootNext");
+        let _ = fs::remove_file(self.vars.path().join(format!("BootNext-{GLOBAL}")));
+        let alternate = next.is_some() && self.content(ALTERNATE).is_some();
+        self.set(GLOBAL, "BootCurrent", if alternate { next.as_deref().unwrap() } else { &[1, 0] });
+        self.started_by(if alternate { "\\EFI\\BOOT\\BOOTX64.ALT" } else { "\\EFI\\BOOT\\BOOTX64.EFI" });
+    }
+
+    fn update(&self, retry: Retry) -> Result<Done, LoaderError> {
+        update(&self.host, &self.host.lock().unwrap(), self.root.path(), retry)
+    }
+}
+
+#[test]
+fn lup_4_a_loader_is_staged_tried_and_promoted_and_the_one_before_it_kept() {
+    let (old, new) = (loader("252.39"), loader("257.13"));
+    let machine = Machine::new(&new);
+    let Done::Staged { notes, .. } = machine.update(Retry::No).unwrap() else { panic!("not staged") };
+    assert_eq!(notes, Vec::<String>::new());
+    assert_eq!((machine.content(DEFAULT), machine.content(ALTERNATE)), (Some(old.clone()), Some(new.clone())));
+    assert_eq!(machine.get("BootNext"), Some(vec![0, 0]));
+    assert_eq!(machine.get("BootOrder"), Some(vec![3, 0, 1, 0, 0, 0]));
+    assert!(matches!(machine.update(Retry::No).unwrap(), Done::Waits(_)));
+
+    machine.reboot();
+    let Done::Promoted { program, previous, .. } = machine.update(Retry::No).unwrap() else { panic!("not promoted") };
+    assert_eq!((program.version.as_deref(), previous.version.as_deref()), (Some("257.13"), Some("252.39")));
+    assert_eq!((machine.content(DEFAULT), machine.content(ALTERNATE)), (Some(new), Some(old)));
+    // In this boot, whose loader has another name by now, and in the next one.
+    assert!(matches!(machine.update(Retry::No).unwrap(), Done::Current(_)));
+    machine.reboot();
+    assert!(matches!(machine.update(Retry::No).unwrap(), Done::Current(_)));
+}
+
+#[test]
+fn lup_6_the_default_is_not_touched_and_the_firmware_is_asked_before_the_file_is_there() {
+    let machine = Machine::new(&loader("257.13"));
+    machine.put(ALTERNATE, b"the one before 252");
+    machine.host.take_log();
+    machine.update(Retry::No).unwrap();
+    let log = machine.host.take_log();
+    let wrote: Vec<&str> =
+        log.iter().map(String::as_str).filter(|event| event.contains("EFI/BOOT") && !event.contains("read")).collect();
+    let (remove, write) = (format!("esp remove {ALTERNATE}"), format!("esp write {ALTERNATE}"));
+    assert_eq!(wrote, [remove.as_str(), write.as_str()]);
+    let at = |wanted: &str| log.iter().position(|event| event == wanted).unwrap();
+    assert!(log[at(&remove) + 1..at(&write)].contains(&"esp flush".to_owned()), "{log:?}");
+    assert!(log[at(&write) + 1..].contains(&"esp flush".to_owned()), "{log:?}");
+}
+
+#[test]
+fn lup_4_what_was_tried_and_did_not_start_the_system_is_not_tried_again() {
+    let machine = Machine::new(&loader("257.13"));
+    machine.update(Retry::No).unwrap();
+    // The firmware could not start it.
+    fs::remove_file(machine.vars.path().join(format!("BootNext-{GLOBAL}"))).unwrap();
+    assert!(matches!(machine.update(Retry::No), Err(LoaderError::DidNotStart(_))));
+    assert!(matches!(machine.update(Retry::Yes).unwrap(), Done::Staged { .. }));
+    assert_eq!(machine.get("BootNext"), Some(vec![0, 0]));
+}
+
+#[test]
+fn lup_4_the_only_loader_that_works_is_not_overwritten() {
+    let machine = Machine::new(&loader("257.13"));
+    machine.put(DEFAULT, b"no program");
+    machine.put(ALTERNATE, &loader("251"));
+    machine.started_by("\\EFI\\BOOT\\BOOTX64.ALT");
+    assert!(matches!(machine.update(Retry::Yes), Err(LoaderError::OnAlternate { .. })));
+    assert_eq!(machine.content(ALTERNATE), Some(loader("251")));
+    // Unless it is the very one: then it is put in the default's place.
+    machine.put(ALTERNATE, &loader("257.13"));
+    assert!(matches!(machine.update(Retry::No).unwrap(), Done::Promoted { .. }));
+    assert_eq!(machine.content(DEFAULT), Some(loader("257.13")));
+}
+
+#[test]
+fn lup_4_an_older_loader_is_left_where_it_is_and_one_signed_anew_is_not() {
+    let machine = Machine::new(&loader("251.9"));
+    assert!(matches!(machine.update(Retry::No).unwrap(), Done::Newer { .. }));
+    let anew = program_of(X86_64, "252.39", b"signed by another key");
+    let machine = Machine::new(&anew);
+    assert!(matches!(machine.update(Retry::No).unwrap(), Done::Staged { .. }));
+}
+
+#[test]
+fn lup_2_lup_3_where_nothing_is_done() {
+    let machine = Machine::new(&loader("257.13"));
+    fs::remove_file(machine.root.path().join(&SHIPPED[1..])).unwrap();
+    assert_eq!(machine.update(Retry::No).unwrap(), Done::NotShipped);
+
+    for (bytes, refused) in [
+        (b"no program".to_vec(), "program"),
+        (program(X86_64, &[(".text", b"x")]), "which release"),
+        (program_of(0xaa64, "257.13", b""), "another architecture"),
+    ] {
+        let machine = Machine::new(&bytes);
+        let error = machine.update(Retry::No).unwrap_err();
+        assert!(with_source(&error).contains(refused), "{}", with_source(&error));
+        assert_eq!((machine.content(ALTERNATE), machine.get("BootNext")), (None, None));
+    }
+
+    let machine = Machine::new(&loader("257.13"));
+    machine.started_by("\\EFI\\systemd\\systemd-bootx64.efi");
+    assert!(matches!(machine.update(Retry::No), Err(LoaderError::StartedOther { .. })));
+    let machine = Machine::new(&loader("257.13"));
+    fs::write(machine.root.path().join("proc/sys/kernel/bootloader_type"), "208\n").unwrap();
+    assert!(matches!(machine.update(Retry::No), Err(LoaderError::Kexec)));
+    let mut machine = Machine::new(&loader("257.13"));
+    machine.host.efivars = None;
+    assert!(matches!(machine.update(Retry::No), Err(LoaderError::NoFirmware)));
+    let mut machine = Machine::new(&loader("257.13"));
+    machine.host.put_system("ralphos-b-g2+2-1.conf", "2.0.0");
+    machine.host.boot("ralphos-b-g2+2-1.conf", "2.0.0");
+    assert!(matches!(machine.update(Retry::No), Err(LoaderError::OnTrial)));
+    assert_eq!(machine.content(ALTERNATE), None);
+}
+
+#[test]
+fn lup_5_an_order_that_does_not_hold_what_was_started_is_left_alone() {
+    let machine = Machine::new(&loader("257.13"));
+    machine.set(GLOBAL, "BootOrder", &[3, 0]);
+    let Done::Staged { notes, .. } = machine.update(Retry::No).unwrap() else { panic!("not staged") };
+    assert!(notes[0].contains("order of boot options"), "{notes:?}");
+    assert_eq!(machine.get("BootOrder"), Some(vec![3, 0]));
+    assert_eq!(machine.get("BootNext"), Some(vec![0, 0]));
+}
+
+#[test]
+fn lup_5_the_option_is_the_short_path_of_uefi() {
+    let machine = Machine::new(&loader("257.13"));
+    machine.update(Retry::No).unwrap();
+    let option = machine.get("Boot0000").unwrap();
+    let esp = &machine.host.layout.esp;
+    let at = 6 + 2 * ("RalphOS alternate boot loader".len() + 1);
+    assert_eq!(option[..4], [1, 0, 0, 0]);
+    assert_eq!(usize::from(u16::from_le_bytes([option[4], option[5]])), option.len() - at);
+    assert_eq!(option[at..at + 8], [4, 1, 42, 0, 1, 0, 0, 0]);
+    assert_eq!(option[at + 8..at + 16], (esp.start / 512).to_le_bytes());
+    assert_eq!(option[at + 16..at + 24], (esp.len / 512).to_le_bytes());
+    assert_eq!(option[at + 24..at + 40], esp.unique_guid.to_bytes_le());
+    assert_eq!(option[at + 40..at + 44], [2, 2, 4, 4]);
+    let file: Vec<u8> = "\\EFI\\BOOT\\BOOTX64.ALT\0".encode_utf16().flat_map(u16::to_le_bytes).collect();
+    assert_eq!(option[at + 46..option.len() - 4], file);
+    assert_eq!(option[option.len() - 4..], [0x7F, 0xFF, 4, 0]);
+}
+
+#[test]
+fn lup_6_a_loader_that_was_cut_is_taken_away_and_a_folder_that_is_broken_is_left() {
+    let path = |text: &str| EspPath::literal(text);
+    let machine = Machine::new(&loader("257.13"));
+    machine.put(ALTERNATE, b"");
+    machine.host.with_esp(|esp| esp.set_faults(vec![ClusterFault::Broken { path: path(ALTERNATE) }]));
+    assert!(matches!(machine.update(Retry::No).unwrap(), Done::Staged { .. }));
+    for fault in [
+        ClusterFault::Broken { path: path(DEFAULT) },
+        ClusterFault::Shared { first: path(DEFAULT), second: path(ALTERNATE), same_start: true },
+    ] {
+        let machine = Machine::new(&loader("257.13"));
+        machine.put(ALTERNATE, &loader("251"));
+        machine.host.with_esp(|esp| esp.set_faults(vec![fault]));
+        assert!(machine.update(Retry::No).is_err());
+        assert_eq!((machine.content(ALTERNATE), machine.get("BootNext")), (Some(loader("251")), None));
+    }
+}
+
+/// The next boot after a cut: the firmware obeys `BootNext` only with a file that is whole, and the default is always whole.
+fn boots_after_every_cut(esp: &FakeEsp, good: &[Vec<u8>]) {
+    for cut in esp.after_power_cut() {
+        assert!(good.iter().any(|loader| Some(&loader[..]) == cut.content(DEFAULT)), "the default is not whole");
+    }
+}
+
+#[test]
+fn lup_6_lup_7_a_cut_at_any_write_leaves_a_whole_default() {
+    let (old, new) = (loader("252.39"), loader("257.13"));
+    for promoted in [false, true] {
+        for failing in 0..40 {
+            let machine = Machine::new(&new);
+            if promoted {
+                machine.update(Retry::No).unwrap();
+                machine.reboot();
+            }
+            machine.host.with_esp(|esp| {
+                esp.take_events();
+                esp.fail_at(failing);
+            });
+            let done = machine.update(Retry::No);
+            machine.host.with_esp(|esp| boots_after_every_cut(esp, &[old.clone(), new.clone()]));
+            if done.is_ok() {
+                continue;
+            }
+            // What failed half-way is done again, and comes to the same end.
+            machine.reboot();
+            let mut again = machine.update(Retry::Yes).unwrap();
+            if let Done::Staged { .. } = again {
+                machine.reboot();
+                again = machine.update(Retry::No).unwrap();
+            }
+            assert!(matches!(again, Done::Promoted { .. } | Done::Current(_)), "{failing}: {again:?}");
+            assert_eq!(machine.content(DEFAULT), Some(new.clone()), "{failing}");
+        }
+    }
+}
