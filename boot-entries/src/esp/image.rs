@@ -283,13 +283,13 @@ impl<T: EspStorage> Esp for ImageEsp<T> {
 
     fn drop_name(&mut self, path: &EspPath) -> Result<(), EspError> {
         let dropped = self.volume(Op::DropName)?.drop_name(path.as_str());
-        dropped.map_err(|source| EspError::of_name(Op::DropName, path, source))?;
+        dropped.map_err(|source| EspError::not_dropped(path, source))?;
         self.flush()
     }
 
     fn swap_contents(&mut self, a: &EspPath, b: &EspPath) -> Result<(), EspError> {
         let swapped = self.volume(Op::Swap)?.swap_contents(a.as_str(), b.as_str());
-        swapped.map_err(|source| EspError::of_name(Op::Swap, a, source))?;
+        swapped.map_err(|source| EspError::not_swapped(a, b, source))?;
         self.flush()
     }
 

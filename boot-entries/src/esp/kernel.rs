@@ -318,7 +318,7 @@ impl Esp for KernelEsp {
         self.unmounted(path, &|medium| {
             let device = open_raw(medium, Op::DropName, path)?;
             let dropped = Volume::open(&device).and_then(|mut volume| volume.drop_name(path.as_str()));
-            dropped.map_err(|source| EspError::of_name(Op::DropName, path, source))?;
+            dropped.map_err(|source| EspError::not_dropped(path, source))?;
             device.sync_all().map_err(|source| device_error(Op::DropName, medium, source))
         })
     }
@@ -328,7 +328,7 @@ impl Esp for KernelEsp {
         self.unmounted(a, &|medium| {
             let device = open_raw(medium, Op::Swap, a)?;
             let swapped = Volume::open(&device).and_then(|mut volume| volume.swap_contents(a.as_str(), b.as_str()));
-            swapped.map_err(|source| EspError::of_name(Op::Swap, a, source))?;
+            swapped.map_err(|source| EspError::not_swapped(a, b, source))?;
             device.sync_all().map_err(|source| device_error(Op::Swap, medium, source))
         })
     }

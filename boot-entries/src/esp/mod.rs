@@ -149,7 +149,7 @@ pub trait Esp {
     /// when this returns (`ENT-29`). Never before a look at [`Esp::cluster_faults`].
     ///
     /// # Errors
-    /// [`EspError::Busy`] when the volume cannot be unmounted; [`EspError::Missing`]; [`EspError::Fat`] when it takes more than a sector.
+    /// [`EspError::Busy`] when the volume cannot be unmounted; [`EspError::Missing`]; [`EspError::Apart`] when it takes more than a sector.
     fn swap_contents(&mut self, a: &EspPath, b: &EspPath) -> Result<(), EspError>;
 
     /// Makes sure that a directory has at least `slots` behind its end mark (`ENT-28`). Where it has fewer, it is made longer, so
@@ -269,8 +269,20 @@ pub enum EspError {
         /// How.
         source: FatError,
     },
-    /// A repair needs the volume unmounted and that failed.
-    #[error("cannot unmount the EFI system partition to repair {path}; end what uses it, or unmount it by hand")]
+    /// Two files cannot change places by one write (`ENT-29`).
+    #[error(
+        "{a} and {b} on the EFI system partition cannot change places by one write: remove what else is in their folder"
+    )]
+    Apart {
+        /// The one.
+        a: EspPath,
+        /// The other.
+        b: EspPath,
+    },
+    /// What is done needs the volume unmounted and that failed.
+    #[error(
+        "cannot unmount the EFI system partition, as changing {path} needs; end what uses it, or unmount it by hand"
+    )]
     Busy {
         /// What was to be repaired.
         path: EspPath,
@@ -302,10 +314,22 @@ impl EspError {
         }
     }
 
-    /// For [`Esp::drop_name`] and [`Esp::swap_contents`]: a name that is not there is no broken volume.
-    pub(crate) fn of_name(op: Op, path: &EspPath, source: FatError) -> EspError {
+    /// For [`Esp::drop_name`]: a name that is not there is no broken volume.
+    pub(crate) fn not_dropped(path: &EspPath, source: FatError) -> EspError {
         match source {
-            FatError::Missing(_) => EspError::Missing { op, path: path.clone() },
+            FatError::Missing(_) => EspError::Missing { op: Op::DropName, path: path.clone() },
+            source => EspError::Fat { source },
+        }
+    }
+
+    /// For [`Esp::swap_contents`].
+    pub(crate) fn not_swapped(a: &EspPath, b: &EspPath, source: FatError) -> EspError {
+        match source {
+            FatError::Missing(which) => {
+                let path = if which == b.as_str() { b } else { a };
+                EspError::Missing { op: Op::Swap, path: path.clone() }
+            }
+            FatError::Apart => EspError::Apart { a: a.clone(), b: b.clone() },
             source => EspError::Fat { source },
         }
     }

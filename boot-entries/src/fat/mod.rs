@@ -46,8 +46,8 @@ pub enum FatError {
     #[error("there is no {0}")]
     Missing(String),
     /// Two files cannot change places by one write.
-    #[error("the directory entries of {0} and {1} do not lie in one sector")]
-    Apart(String, String),
+    #[error("their directory entries do not lie in one sector")]
+    Apart,
 }
 
 fn reading(source: io::Error) -> FatError {

@@ -21,7 +21,7 @@ impl<T: Read + Write + Seek> Volume<T> {
         let (at_a, at_b) = (self.slot_of(a)?, self.slot_of(b)?);
         let sector = at_a - at_a % SECTOR;
         if at_b - at_b % SECTOR != sector {
-            return Err(FatError::Apart(a.to_owned(), b.to_owned()));
+            return Err(FatError::Apart);
         }
         let mut bytes = [0; SECTOR as usize];
         bytes.copy_from_slice(&self.read_at(sector, SECTOR as usize)?);

@@ -122,7 +122,7 @@ pub enum LoaderError {
         default: EspPath,
     },
     /// It was tried.
-    #[error("{} was tried, and did not start this system: it stays out of use. `ralph-update loader --retry` tries it again", .0.name())]
+    #[error("{} was tried, and has not become the default: it did not start this system, or could not be put in place then, which is in the journal of that boot. `ralph-update loader --retry` tries it again", .0.name())]
     DidNotStart(Program),
     /// It cannot be used.
     #[error("the boot loader {} cannot be used", path.display())]
