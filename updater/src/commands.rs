@@ -92,6 +92,8 @@ fn apply_image(cli: &Cli, args: &Apply) -> anyhow::Result<Answer> {
         stand_back();
     }
     let rate = fetch::rate(&policy.network, args.limit_rate)?;
+    // Its trial is not to be another loader's, too.
+    let waits = loader::stand_back(&*host);
     let open = |source: &Source| {
         // A delta lies where its list says, or in a mirror's folder.
         let named = if *source == args.image { &args.mirrors.urls[..] } else { &[] };
@@ -134,7 +136,7 @@ fn apply_image(cli: &Cli, args: &Apply) -> anyhow::Result<Answer> {
     text.push_str(&bytes_in_words(&summary.traffic, &applied.told));
     text.push_str(&way_in_words(&applied.way));
     let told = applied.told.iter().flat_map(Told::notes);
-    let notes: Vec<String> = summary.notes.iter().chain(&applied.notes).cloned().chain(told).collect();
+    let notes: Vec<String> = summary.notes.iter().chain(&applied.notes).chain(&waits).cloned().chain(told).collect();
     push_notes(&mut text, &notes);
     let fields = json!({
         "slot": entry.slot().to_string(),
@@ -312,8 +314,9 @@ fn rollback(cli: &Cli, and_reboot: bool) -> anyhow::Result<Answer> {
     let host = host(cli)?;
     let lock = host.lock()?;
     let mut session = Session::open(&*host, &lock, Fencing::None)?;
-    let done = session.rollback()?;
+    let mut done = session.rollback()?;
     session.close()?;
+    done.notes.extend(loader::stand_back(&*host));
     let mut answer = given_up(&done);
     if and_reboot {
         reboot(&mut answer);
@@ -328,7 +331,10 @@ fn reject(cli: &Cli, slot: Slot) -> anyhow::Result<Answer> {
     let done = session.reject(slot)?;
     session.close()?;
     Ok(match done {
-        Some(done) => given_up(&done),
+        Some(mut done) => {
+            done.notes.extend(loader::stand_back(&*host));
+            given_up(&done)
+        }
         None => Answer::nothing(
             "nothing-there",
             format!("slot {slot} has nothing that would boot: it is empty, fenced or bad already"),
@@ -404,8 +410,11 @@ fn update_loader(cli: &Cli, retry: bool) -> anyhow::Result<Answer> {
                 format!("this system carries no boot loader ({})", loader::SHIPPED),
             ));
         }
-        Done::Current(program) => {
-            return Ok(Answer::nothing("loader-current", format!("{} is in place", program.name())));
+        Done::NotNow(reason, text) => return Ok(Answer::nothing(reason, text)),
+        Done::Current { program, notes } => {
+            let mut text = format!("{} is in place", program.name());
+            push_notes(&mut text, &notes);
+            return Ok(Answer::nothing("loader-current", text));
         }
         Done::Newer { ours, default } => {
             let text = format!("{} is in place, and newer than the {} of this system", default.name(), ours.name());
@@ -418,7 +427,7 @@ fn update_loader(cli: &Cli, retry: bool) -> anyhow::Result<Answer> {
         Done::Promoted { program, previous, notes } => ("promoted", program, Some(previous), notes),
     };
     let mut text = match &previous {
-        None => format!("{} is tried by the next boot, once; the present one stays in place", program.name()),
+        None => format!("{} is tried by the next boot; the present one stays in place", program.name()),
         Some(previous) => {
             format!("{} has started this system, and is in place; {} is kept", program.name(), previous.name())
         }

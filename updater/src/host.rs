@@ -346,8 +346,12 @@ impl Remount for Ours {
 struct MountedByOthers;
 
 impl Remount for MountedByOthers {
-    fn unmount(&mut self) -> std::io::Result<()> {
+    fn may_unmount(&self) -> std::io::Result<()> {
         Err(std::io::Error::other("the system has it mounted"))
+    }
+
+    fn unmount(&mut self) -> std::io::Result<()> {
+        self.may_unmount()
     }
 
     fn mount(&mut self) -> std::io::Result<()> {

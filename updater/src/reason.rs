@@ -68,9 +68,7 @@ pub fn classify(error: &anyhow::Error) -> (Exit, &'static str) {
         }
         match cause.downcast_ref() {
             Some(LoaderError::OnTrial) => return (Exit::Refused, "on-trial"),
-            Some(LoaderError::Kexec) => return (Exit::Refused, "kexec"),
             Some(LoaderError::NoFirmware) => return (Exit::Refused, "no-firmware"),
-            Some(LoaderError::StartedOther { .. }) => return (Exit::Refused, "other-loader"),
             Some(LoaderError::OnAlternate { .. }) => return (Exit::Refused, "on-alternate-loader"),
             Some(LoaderError::DidNotStart(_)) => return (Exit::Refused, "loader-did-not-start"),
             Some(LoaderError::Refused { .. }) => return (Exit::Refused, "loader-refused"),

@@ -403,6 +403,12 @@ impl Esp for FakeEsp {
         Ok(())
     }
 
+    fn can_swap(&mut self, a: &EspPath, b: &EspPath) -> Result<(), EspError> {
+        self.unmountable(a)?;
+        self.file(Op::Swap, a)?;
+        self.file(Op::Swap, b).map(drop)
+    }
+
     fn swap_contents(&mut self, a: &EspPath, b: &EspPath) -> Result<(), EspError> {
         self.unmountable(a)?;
         self.record(Op::Swap, Event::Swap(a.clone(), b.clone()))?;

@@ -287,6 +287,11 @@ impl<T: EspStorage> Esp for ImageEsp<T> {
         self.flush()
     }
 
+    fn can_swap(&mut self, a: &EspPath, b: &EspPath) -> Result<(), EspError> {
+        let found = self.volume(Op::Swap)?.find_pair(a.as_str(), b.as_str());
+        found.map(drop).map_err(|source| EspError::not_swapped(a, b, source))
+    }
+
     fn swap_contents(&mut self, a: &EspPath, b: &EspPath) -> Result<(), EspError> {
         let swapped = self.volume(Op::Swap)?.swap_contents(a.as_str(), b.as_str());
         swapped.map_err(|source| EspError::not_swapped(a, b, source))?;

@@ -25,6 +25,14 @@ const LOOKING: Duration = Duration::from_secs(5);
 
 /// Takes the ESP's mount away and brings it back, for repairs that the mounted file system does not allow (`ENT-22`).
 pub trait Remount: std::fmt::Debug {
+    /// May the volume be unmounted at all? Changes nothing.
+    ///
+    /// # Errors
+    /// When the mount is somebody else's.
+    fn may_unmount(&self) -> io::Result<()> {
+        Ok(())
+    }
+
     /// Unmounts the volume; nothing may use it any more when this succeeds.
     ///
     /// # Errors
@@ -321,6 +329,15 @@ impl Esp for KernelEsp {
             dropped.map_err(|source| EspError::not_dropped(path, source))?;
             device.sync_all().map_err(|source| device_error(Op::DropName, medium, source))
         })
+    }
+
+    fn can_swap(&mut self, a: &EspPath, b: &EspPath) -> Result<(), EspError> {
+        self.flush()?;
+        let Some(medium) = &self.medium else { return Err(EspError::CannotRepair { path: a.clone() }) };
+        medium.remount.may_unmount().map_err(|source| EspError::Busy { path: a.clone(), source })?;
+        let device = File::open(&medium.device).map_err(|source| device_error(Op::Swap, medium, source))?;
+        let found = Volume::open(device).and_then(|mut volume| volume.find_pair(a.as_str(), b.as_str()));
+        found.map(drop).map_err(|source| EspError::not_swapped(a, b, source))
     }
 
     fn swap_contents(&mut self, a: &EspPath, b: &EspPath) -> Result<(), EspError> {

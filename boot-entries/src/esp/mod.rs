@@ -145,6 +145,12 @@ pub trait Esp {
     /// [`EspError::Busy`] when the volume cannot be unmounted; [`EspError::Missing`].
     fn drop_name(&mut self, path: &EspPath) -> Result<(), EspError>;
 
+    /// Could [`Esp::swap_contents`] do that? Changes nothing.
+    ///
+    /// # Errors
+    /// As there, and [`EspError::Busy`] where the volume is somebody else's mount.
+    fn can_swap(&mut self, a: &EspPath, b: &EspPath) -> Result<(), EspError>;
+
     /// What stands under `a` stands under `b` afterwards, and the other way round: by one sector, on the unmounted volume, and durable
     /// when this returns (`ENT-29`). Never before a look at [`Esp::cluster_faults`].
     ///

@@ -126,6 +126,10 @@ impl<T: Read + Seek> Esp for Told<'_, T> {
         Err(Self::refuse(Op::DropName, path.as_str()))
     }
 
+    fn can_swap(&mut self, a: &EspPath, _b: &EspPath) -> Result<(), EspError> {
+        Err(Self::refuse(Op::Swap, a.as_str()))
+    }
+
     fn swap_contents(&mut self, a: &EspPath, _b: &EspPath) -> Result<(), EspError> {
         Err(Self::refuse(Op::Swap, a.as_str()))
     }

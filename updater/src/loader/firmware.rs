@@ -4,19 +4,58 @@
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
-use boot_entries::vars::read_text;
+use boot_entries::vars::{LOADER_GUID, read_text};
 use disk_layout::DiskLayout;
 
 use crate::vars::make_mutable;
 
 /// Of the variables that UEFI itself defines.
 const GLOBAL_GUID: &str = "8be4df61-93ca-11d2-aa0d-00e098032b8c";
+/// What systemd-boot says of its own file.
+const STARTED: &str = "LoaderImageIdentifier";
 /// Kept; readable and writable while booting and afterwards.
 const ATTRIBUTES: u32 = 7;
 /// Of a load option: it may be started.
 const ACTIVE: u32 = 1;
-/// How our option is found again.
+/// How our option is found again; behind it stands its [`Standing`].
 const DESCRIPTION: &str = "RalphOS alternate boot loader";
+/// A bit of a variable's attributes: it outlives the boot.
+const NON_VOLATILE: u8 = 1;
+/// Options are numbered from here down: firmware numbers its own from 0 up, and need not look at what stands in no order.
+const HIGHEST: u16 = 0x0FFF;
+
+/// What is known of the alternate loader: a word in its option's description, which a person reads in the firmware's menu, too (LUP-5).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// The firmware was not yet asked to try it.
+    Waits,
+    /// It was asked to, the first time.
+    FirstTry,
+    /// It was asked to, the second and last time.
+    SecondTry,
+    /// It has started a system that is committed.
+    Proven,
+    /// It is the one before the default.
+    Previous,
+}
+
+impl Standing {
+    const ALL: [Self; 5] = [Self::Waits, Self::FirstTry, Self::SecondTry, Self::Proven, Self::Previous];
+
+    const fn word(self) -> &'static str {
+        match self {
+            Self::Waits => "waits",
+            Self::FirstTry => "try 1",
+            Self::SecondTry => "try 2",
+            Self::Proven => "proven",
+            Self::Previous => "previous",
+        }
+    }
+
+    fn description(self) -> String {
+        format!("{DESCRIPTION} ({})", self.word())
+    }
+}
 
 /// A variable that cannot be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -38,9 +77,14 @@ impl<'d> BootVariables<'d> {
         Self { dir }
     }
 
-    /// Which program the firmware started, as a path with backslashes in small letters; none where the loader does not say.
+    /// Which program the firmware started, as a path with backslashes in small letters; none where the loader does not say. The loader
+    /// makes the variable anew at each boot: one that outlives the boot was put there by somebody else.
     pub fn started(self) -> Option<String> {
-        let path = read_text(self.dir, "LoaderImageIdentifier").ok().flatten()?;
+        let raw = std::fs::read(self.dir.join(format!("{STARTED}-{LOADER_GUID}"))).ok()?;
+        if raw.first()? & NON_VOLATILE != 0 {
+            return None;
+        }
+        let path = read_text(self.dir, STARTED).ok().flatten()?;
         Some(path.replace('/', "\\").trim_start_matches('\\').to_ascii_lowercase())
     }
 
@@ -63,25 +107,26 @@ impl<'d> BootVariables<'d> {
         removed.map_err(|source| VariableFault { what: "remove", path, source })
     }
 
-    /// The number of our option, if there is one.
-    pub fn alternate(self) -> Result<Option<u16>, VariableFault> {
+    /// Our option, and how the loader stands by it; of one that says nothing that we know, nothing is known.
+    pub fn option(self) -> Result<Option<(u16, Option<Standing>)>, VariableFault> {
         for number in self.numbers()? {
-            if self.read(&name(number))?.is_some_and(|option| is_ours(&option)) {
-                return Ok(Some(number));
+            // One of somebody else's that cannot be read keeps nobody from anything.
+            let option = self.read(&name(number)).ok().flatten();
+            if let Some(standing) = option.as_deref().and_then(standing) {
+                return Ok(Some((number, standing)));
             }
         }
         Ok(None)
     }
 
-    /// Sees to it that there is an option for the program `file` of this disk's EFI partition, and gives its number.
-    pub fn ensure_alternate(self, layout: &DiskLayout, file: &str) -> Result<u16, VariableFault> {
-        let wanted = load_option(layout, file);
-        let number = match self.alternate()? {
-            Some(number) => number,
+    /// Sees to it that there is an option for the program `file` of this disk's EFI partition that says this, and gives its number.
+    pub fn set_option(self, layout: &DiskLayout, file: &str, standing: Standing) -> Result<u16, VariableFault> {
+        let wanted = load_option(layout, file, standing);
+        let number = match self.option()? {
+            Some((number, _)) => number,
             None => {
                 let taken = self.numbers()?;
-                // There are 65536, and a firmware holds some dozens.
-                (0..=u16::MAX).find(|number| !taken.contains(number)).unwrap_or(u16::MAX)
+                (0..=HIGHEST).rev().find(|number| !taken.contains(number)).unwrap_or(HIGHEST)
             }
         };
         if self.read(&name(number))?.as_ref() != Some(&wanted) {
@@ -90,21 +135,28 @@ impl<'d> BootVariables<'d> {
         Ok(number)
     }
 
-    /// Puts our option behind all others, so that the firmware tries it when it can start none of them. Not where none of them is what
-    /// started this boot: a firmware that looks for the default loader by itself would find ours first. False: it stands nowhere now.
-    pub fn append(self, option: u16) -> Result<bool, VariableFault> {
-        let Some(mut order) = self.read("BootOrder")? else { return Ok(false) };
-        let (ours, current) = (option.to_le_bytes(), self.read("BootCurrent")?);
-        let stands = |wanted: &[u8]| order.chunks_exact(2).any(|one| one == wanted);
-        if stands(&ours) {
-            return Ok(true);
+    /// Takes our option out of the order that the firmware tries them in.
+    pub fn leave_order(self, option: u16) -> Result<(), VariableFault> {
+        let Some(order) = self.read("BootOrder")? else { return Ok(()) };
+        let others = without(&order, option);
+        if others == order { Ok(()) } else { self.write("BootOrder", &others) }
+    }
+
+    /// Sees to it that our option stands behind all others, so that the firmware tries it when it can start none of them. Not where none of
+    /// them is what started this boot: a firmware that looks for the default loader by itself would find ours first. False: it stands
+    /// nowhere now.
+    pub fn stand_last(self, option: u16) -> Result<bool, VariableFault> {
+        let Some(order) = self.read("BootOrder")? else { return Ok(false) };
+        let current = self.read("BootCurrent")?;
+        let mut wanted = without(&order, option);
+        let holds_current = wanted.chunks_exact(2).any(|one| current.as_deref() == Some(one));
+        if holds_current && order.len() % 2 == 0 {
+            wanted.extend_from_slice(&option.to_le_bytes());
         }
-        if order.len() % 2 != 0 || !current.is_some_and(|current| stands(&current)) {
-            return Ok(false);
+        if wanted != order {
+            self.write("BootOrder", &wanted)?;
         }
-        order.extend_from_slice(&ours);
-        self.write("BootOrder", &order)?;
-        Ok(true)
+        Ok(holds_current)
     }
 
     fn numbers(self) -> Result<Vec<u16>, VariableFault> {
@@ -157,12 +209,20 @@ fn utf16(text: &str) -> Vec<u8> {
     text.encode_utf16().chain([0]).flat_map(u16::to_le_bytes).collect()
 }
 
-fn is_ours(option: &[u8]) -> bool {
-    option.get(6..).is_some_and(|rest| rest.starts_with(&utf16(DESCRIPTION)))
+/// An order without this option.
+fn without(order: &[u8], option: u16) -> Vec<u8> {
+    order.chunks(2).filter(|one| **one != option.to_le_bytes()).flatten().copied().collect()
+}
+
+/// How the loader of an option stands: none where it is not ours.
+fn standing(option: &[u8]) -> Option<Option<Standing>> {
+    let units: Vec<u16> = option.get(6..)?.chunks_exact(2).map(|unit| u16::from_le_bytes([unit[0], unit[1]])).collect();
+    let text = String::from_utf16_lossy(units.split(|unit| *unit == 0).next()?);
+    text.starts_with(DESCRIPTION).then(|| Standing::ALL.into_iter().find(|standing| text == standing.description()))
 }
 
 /// `EFI_LOAD_OPTION` with the short form of a path: the partition, and the file on it (UEFI 2.10, sections 3.1.3 and 10.3.5).
-fn load_option(layout: &DiskLayout, file: &str) -> Vec<u8> {
+fn load_option(layout: &DiskLayout, file: &str, standing: Standing) -> Vec<u8> {
     let file = utf16(file);
     let file_node = [&[4, 4], &node_len(file.len())[..], &file].concat();
     let (start, len) = (layout.esp.start / layout.sector_size, layout.esp.len / layout.sector_size);
@@ -178,7 +238,7 @@ fn load_option(layout: &DiskLayout, file: &str) -> Vec<u8> {
     ]
     .concat();
     let path = [&partition[..], &file_node, &[0x7F, 0xFF, 4, 0]].concat();
-    [&ACTIVE.to_le_bytes()[..], &(path.len() as u16).to_le_bytes(), &utf16(DESCRIPTION), &path].concat()
+    [&ACTIVE.to_le_bytes()[..], &(path.len() as u16).to_le_bytes(), &utf16(&standing.description()), &path].concat()
 }
 
 /// The length of a node, its head of four bytes included.

@@ -1,30 +1,37 @@
-//! The update of the boot loader (specs/loader-update.md): there is one for both slots, so it is tried by itself, once, on a system
-//! that is committed, and becomes the default by a single write when it has started that system.
+//! The update of the boot loader (specs/loader-update.md): there is one for both slots, so it is tried by itself, on a system that is
+//! committed, and becomes the default by a single write when it has started that system.
 
+mod decide;
+mod error;
 mod firmware;
 mod program;
 
 use std::fs::File;
 use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use boot_entries::fat::ClusterFault;
-use boot_entries::kexec::{KexecError, started_by_kexec};
-use boot_entries::{Esp, EspError, EspPath, WriteError};
+use boot_entries::kexec::started_by_kexec;
+use boot_entries::{Esp, EspError, EspPath, EspState};
 use disk_layout::{Architecture, UpdateLock};
 
-use self::firmware::BootVariables;
+use self::decide::{Facts, Step, decide};
+pub use self::error::LoaderError;
 pub use self::firmware::VariableFault;
+use self::firmware::{BootVariables, Standing};
 pub use self::program::{LoaderRefused, Program};
 use self::program::{MAX_LOADER, check};
 use crate::exit::with_source;
 use crate::firmware_trust::FirmwareTrust;
 use crate::history::EventKind;
-use crate::host::{Access, Host, HostError};
-use crate::session::{Fencing, Session, SessionError, event, note};
+use crate::host::{Access, Host};
+use crate::inhibit::Inhibitor;
+use crate::session::{Fencing, Running, Session, SessionError, event, note, running};
 
 /// Where a system carries its boot loader (LUP-2).
 pub const SHIPPED: &str = "/usr/lib/ralph-update/loader.efi";
+/// The sign that the loaders have changed places in this boot.
+const PROMOTED: &str = "run/ralphos/loader-promoted";
 /// Left free on the EFI partition (UPD-1).
 const SPARE: u64 = 1 << 20;
 
@@ -43,7 +50,12 @@ pub enum Done {
     /// The system carries none.
     NotShipped,
     /// It is the default.
-    Current(Program),
+    Current {
+        /// What the system carries.
+        program: Program,
+        /// What did not work and stopped nothing, for a person.
+        notes: Vec<String>,
+    },
     /// The default is of a later release.
     Newer {
         /// What the system carries.
@@ -51,6 +63,8 @@ pub enum Done {
         /// What is in place.
         default: Program,
     },
+    /// Not in this boot: the reason as a stable word, and for a person.
+    NotNow(&'static str, String),
     /// The next boot tries it.
     Staged {
         /// What the system carries.
@@ -69,106 +83,6 @@ pub enum Done {
         /// What did not work and stopped nothing, for a person.
         notes: Vec<String>,
     },
-}
-
-/// Why nothing was done to the loader, or how it failed. Display never repeats the source.
-#[derive(Debug, thiserror::Error)]
-pub enum LoaderError {
-    /// The machine.
-    #[error(transparent)]
-    Host(#[from] HostError),
-    /// The boot state.
-    #[error(transparent)]
-    Session(#[from] SessionError),
-    /// The file in the system.
-    #[error("cannot read the boot loader {}", path.display())]
-    Shipped {
-        /// The file.
-        path: PathBuf,
-        /// Why not.
-        source: std::io::Error,
-    },
-    /// No firmware that could be asked to try one.
-    #[error("a boot loader is tried by the machine's own firmware, which there is none of for a disk image file")]
-    NoFirmware,
-    /// The running system is on trial.
-    #[error("the running system is on trial: the boot loader is updated when it is committed")]
-    OnTrial,
-    /// Another kernel started this one.
-    #[error("this kernel was started by another one: what started the machine is not known before its next reboot")]
-    Kexec,
-    /// That could not be found out.
-    #[error("it cannot be told what started this kernel")]
-    NotKnown(#[from] KexecError),
-    /// Another program than the one that would be updated.
-    #[error(
-        "the firmware started {}, and not {default}: who put that there has to update it",
-        started.as_deref().unwrap_or("a program whose loader does not say which")
-    )]
-    StartedOther {
-        /// What it started.
-        started: Option<String>,
-        /// Our default.
-        default: EspPath,
-    },
-    /// The default loader is not what starts this machine.
-    #[error(
-        "the firmware started the kept loader {alternate}, because it cannot start {default}: nothing is changed, because only that one is known to work. Put a loader there that the firmware starts"
-    )]
-    OnAlternate {
-        /// Ours for when the default fails.
-        alternate: EspPath,
-        /// Our default.
-        default: EspPath,
-    },
-    /// It was tried.
-    #[error("{} was tried, and has not become the default: it did not start this system, or could not be put in place then, which is in the journal of that boot. `ralph-update loader --retry` tries it again", .0.name())]
-    DidNotStart(Program),
-    /// It cannot be used.
-    #[error("the boot loader {} cannot be used", path.display())]
-    Refused {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        source: LoaderRefused,
-    },
-    /// The EFI partition is too full.
-    #[error(
-        "the EFI partition has too little room for another boot loader: {needed} bytes are needed, {free} are free"
-    )]
-    Full {
-        /// Bytes.
-        needed: u64,
-        /// Bytes.
-        free: u64,
-    },
-    /// A file beside the loaders is damaged, or the default loader itself.
-    #[error(
-        "the clusters of {0} on the EFI partition do not form a chain: the boot loader is not touched; repair it with fsck.vfat"
-    )]
-    Broken(EspPath),
-    /// Two files beside the loaders share clusters.
-    #[error(
-        "{first} and {second} on the EFI partition share clusters: the boot loader is not touched; repair it with fsck.vfat"
-    )]
-    Shared {
-        /// The one.
-        first: EspPath,
-        /// The other.
-        second: EspPath,
-    },
-    /// The EFI partition.
-    #[error("the boot loader cannot be updated")]
-    Esp(#[from] EspError),
-    /// The EFI partition, while it was written to.
-    #[error("the boot loader cannot be written")]
-    Write(#[from] WriteError),
-    /// Media lie.
-    #[error("{0} does not read back as it was written: the medium of the EFI partition may be failing")]
-    NotAsWritten(EspPath),
-    /// The firmware.
-    #[error("the firmware cannot be asked to try the boot loader")]
-    Variable(#[from] VariableFault),
 }
 
 /// The two files that are a loader's (LUP-1).
@@ -191,120 +105,136 @@ impl Names {
     }
 }
 
-/// As the firmware says it: `\efi\boot\bootx64.efi`, without the first backslash.
-fn as_started(path: &EspPath) -> String {
-    path.as_str().replace('/', "\\").to_ascii_lowercase()
+/// As the firmware writes it.
+fn efi_path(path: &EspPath) -> String {
+    format!("\\{}", path.as_str().replace('/', "\\"))
 }
 
-/// What is to be done (LUP-4).
-#[derive(Debug, PartialEq, Eq)]
-enum Step {
-    Current,
-    Newer,
-    Stage,
-    Waits,
-    Promote,
-    DidNotStart,
-    OnAlternate,
+/// Is it this that the firmware says it started?
+fn is_started(path: &EspPath, started: Option<&str>) -> bool {
+    started.is_some_and(|started| efi_path(path)[1..].eq_ignore_ascii_case(started))
 }
 
-/// What that depends on.
-#[derive(Debug)]
-struct Facts<'f> {
-    ours: &'f Program,
-    default: Option<&'f Program>,
-    alternate: Option<&'f Program>,
-    /// The alternate one started this boot, and not the default.
-    by_alternate: bool,
-    /// The firmware has not yet tried what it was asked to.
-    pending: bool,
-    retry: Retry,
-}
-
-fn decide(facts: &Facts<'_>) -> Step {
-    let is_ours = |other: Option<&Program>| other.is_some_and(|other| other.sha256 == facts.ours.sha256);
-    if is_ours(facts.default) {
-        return Step::Current;
-    }
-    match (is_ours(facts.alternate), facts.by_alternate) {
-        (true, true) => return Step::Promote,
-        // What started this boot is the only one that is known to start anything.
-        (false, true) => return Step::OnAlternate,
-        (true, false) if facts.pending => return Step::Waits,
-        (true, false) if facts.retry == Retry::No => return Step::DidNotStart,
-        (_, false) => {}
-    }
-    if facts.default.is_some_and(|default| facts.ours.is_older_than(default)) { Step::Newer } else { Step::Stage }
-}
-
-/// Brings the loader that the running system carries one step further: stages it for one try, or makes it the default when this
-/// boot was that try. `root` is where the system's files are.
+/// Brings the loader that the running system carries one step further: stages it for a try, or makes it the default when this boot was
+/// that try. `root` is where the system's files are.
 pub fn update(host: &dyn Host, lock: &UpdateLock, root: &Path, retry: Retry) -> Result<Done, LoaderError> {
     let Some(bytes) = shipped(root)? else { return Ok(Done::NotShipped) };
-    let variables = host.variables().filter(|_| host.booted().is_some()).ok_or(LoaderError::NoFirmware)?;
-    let variables = BootVariables::in_dir(variables);
-    // What a cut commit left is put right first, and that tells whether this is a trial.
-    let session = Session::open(host, lock, Fencing::None)?;
-    let running = session.running()?;
-    session.close()?;
-    if running.is_trial() {
-        return Err(LoaderError::OnTrial);
-    }
+    let variables = variables(host).ok_or(LoaderError::NoFirmware)?;
     if started_by_kexec(root)? {
-        return Err(LoaderError::Kexec);
+        let text = "this kernel was started by another one: what started the machine is told by its next boot";
+        return Ok(Done::NotNow("kexec", text.to_owned()));
     }
     let names = Names::of(host.layout().architecture);
     let started = variables.started();
-    let by_alternate = started.as_deref() == Some(&as_started(&names.alternate));
-    if !by_alternate && started.as_deref() != Some(&as_started(&names.default)) {
-        return Err(LoaderError::StartedOther { started, default: names.default });
+    let by_alternate = is_started(&names.alternate, started.as_deref());
+    if !by_alternate && !is_started(&names.default, started.as_deref()) {
+        let started = started.unwrap_or_else(|| "a program that does not say its name".to_owned());
+        let text =
+            format!("the firmware started {started}, and not {}: who put that there has to update it", names.default);
+        return Ok(Done::NotNow("other-loader", text));
     }
 
-    let mut opened = host.open_esp(Access::ReadWrite)?;
-    let esp = opened.esp();
-    let (default, alternate) = (look(esp, &names.default)?, look(esp, &names.alternate)?);
+    // Looked at before anything is opened for writing: on most boots there is nothing to do.
+    let mut opened = host.open_esp(Access::ReadOnly)?;
+    let state = EspState::read(opened.esp()).map_err(SessionError::State)?;
+    let (default, alternate) = (look(opened.esp(), &names.default)?, look(opened.esp(), &names.alternate)?);
+    opened.close()?;
+    let running = running(&state, host.booted())?;
+    if running.is_trial() {
+        return Err(LoaderError::OnTrial);
+    }
+    let other = state.live(running.target().slot()).and_then(|other| other.name.counter);
+    if other.is_some_and(|counter| counter.left() > 0) {
+        let text = "an update waits for its trial: the boot loader is not tried with it";
+        return Ok(Done::NotNow("update-staged", text.to_owned()));
+    }
     let ours = Program::of(&bytes);
-    let option = variables.alternate()?;
+    let option = variables.option()?;
+    let pending = option.is_some() && variables.next()? == option.map(|(number, _)| number);
     let facts = Facts {
         ours: &ours,
         default: default.as_ref(),
         alternate: alternate.as_ref(),
         by_alternate,
-        pending: option.is_some() && variables.next()? == option,
+        promoted: root.join(PROMOTED).exists(),
+        standing: option.and_then(|(_, standing)| standing),
+        pending,
         retry,
     };
-    let done = match decide(&facts) {
-        Step::Current => Done::Current(ours),
-        Step::Newer => Done::Newer { ours, default: default.unwrap_or_else(|| Program::of(&[])) },
+    let step = decide(&facts);
+    let machine = Machine { host, lock, variables, names: &names, running: &running };
+    let previous = default.clone().unwrap_or_else(|| Program::of(&[]));
+    // What another slot's system carries and has asked for is that one's to try. What is proven was somebody's own choice.
+    let candidate = option.filter(|(_, standing)| !matches!(standing, Some(Standing::Proven | Standing::Previous)));
+    let others = match (step, candidate) {
+        (Step::Current | Step::Newer, Some(option)) if pending => take_back(host, variables, option),
+        _ => Vec::new(),
+    };
+    Ok(match step {
+        Step::Current => {
+            let notes = [others, machine.keep_the_previous(&facts, &ours)].concat();
+            Done::Current { program: ours, notes }
+        }
+        Step::Newer => Done::Newer { ours, default: previous },
         Step::Waits => Done::Waits(ours),
         Step::DidNotStart => return Err(LoaderError::DidNotStart(ours)),
         Step::OnAlternate => {
             return Err(LoaderError::OnAlternate { alternate: names.alternate, default: names.default });
         }
         Step::Promote => {
-            let previous = default.unwrap_or_else(|| Program::of(&[]));
-            promote(esp, &names, &ours)?;
-            let detail = format!("{} in place of {}", ours.name(), previous.name());
-            let mut notes = Vec::new();
-            note(&mut notes, host.records().append(event(EventKind::LoaderUpdated, running.entry(), detail)));
+            let mut notes = machine.promote(&bytes, &ours)?;
+            if let Err(error) = std::fs::write(root.join(PROMOTED), "") {
+                notes.push(format!("this boot does not remember it: {error}"));
+            }
+            notes.extend(machine.record(&ours));
             Done::Promoted { program: ours, previous, notes }
         }
-        Step::Stage => {
+        Step::Stage | Step::Ask(_) => {
             let trust = FirmwareTrust::of(host);
-            let program = check(&bytes, host.layout().architecture, &trust)
+            check(&bytes, host.layout().architecture, &trust)
                 .map_err(|source| LoaderError::Refused { path: root.join(&SHIPPED[1..]), source })?;
-            let option = variables.ensure_alternate(host.layout(), &format!("\\{}", efi_path(&names.alternate)))?;
-            let notes = fallback(variables, option).into_iter().collect();
-            stage(esp, &names, (&bytes, &program), (variables, option))?;
-            Done::Staged { program, notes }
+            match step {
+                Step::Ask(standing) => machine.ask(standing)?,
+                _ => machine.stage(&bytes, &ours)?,
+            }
+            Done::Staged { program: ours, notes: Vec::new() }
         }
-    };
-    opened.close()?;
-    Ok(done)
+    })
 }
 
-fn efi_path(path: &EspPath) -> String {
-    path.as_str().replace('/', "\\")
+/// Before a slot's trial, or on the way back to another slot: a boot that fails must have one cause, so the loader is not tried by it
+/// (LUP-3). Tells what was done, for a person.
+pub fn stand_back(host: &dyn Host) -> Vec<String> {
+    let Some(variables) = variables(host) else { return Vec::new() };
+    match (variables.option(), variables.next()) {
+        (Ok(Some(option)), Ok(Some(next))) if next == option.0 => take_back(host, variables, option),
+        _ => Vec::new(),
+    }
+}
+
+/// Takes the firmware's next choice back, and leaves nothing behind that counts as a try.
+fn take_back(
+    host: &dyn Host,
+    variables: BootVariables<'_>,
+    (number, standing): (u16, Option<Standing>),
+) -> Vec<String> {
+    let file = efi_path(&Names::of(host.layout().architecture).alternate);
+    let standing = match standing {
+        Some(proven @ (Standing::Proven | Standing::Previous)) => proven,
+        _ => Standing::Waits,
+    };
+    // In this order: a cut in between leaves it asked for, and not counted.
+    let taken = variables.set_option(host.layout(), &file, standing).and_then(|_| variables.unset_next(number));
+    vec![match taken {
+        Ok(()) => "the boot loader that the next boot would have tried waits for a later one".to_owned(),
+        Err(error) => format!("the next boot also tries another boot loader: {}", with_source(&error)),
+    }]
+}
+
+/// Of the machine that runs, and of no disk image.
+fn variables(host: &dyn Host) -> Option<BootVariables<'_>> {
+    host.booted()?;
+    host.variables().map(BootVariables::in_dir)
 }
 
 fn shipped(root: &Path) -> Result<Option<Vec<u8>>, LoaderError> {
@@ -331,21 +261,137 @@ fn look(esp: &mut dyn Esp, path: &EspPath) -> Result<Option<Program>, EspError> 
     }
 }
 
-/// A firmware that cannot start the default goes on to the loader that is kept. That it will not is no reason to keep an old loader.
-fn fallback(variables: BootVariables<'_>, option: u16) -> Option<String> {
-    let why = match variables.append(option) {
-        Ok(true) => return None,
-        Ok(false) => "its order of boot options does not hold what it started".to_owned(),
-        Err(error) => with_source(&error),
-    };
-    Some(format!("the firmware will not turn to the kept boot loader by itself if it cannot start the default: {why}"))
+/// What the steps need.
+#[derive(Clone, Copy)]
+struct Machine<'m> {
+    host: &'m dyn Host,
+    lock: &'m UpdateLock,
+    variables: BootVariables<'m>,
+    names: &'m Names,
+    running: &'m Running,
+}
+
+impl Machine<'_> {
+    fn stand(&self, standing: Standing) -> Result<u16, VariableFault> {
+        self.variables.set_option(self.host.layout(), &efi_path(&self.names.alternate), standing)
+    }
+
+    /// LUP-6: in this order, because a try that the firmware was not asked for costs nothing, and one that it was not known to be asked
+    /// for would be repeated for ever.
+    fn ask(&self, standing: Standing) -> Result<(), LoaderError> {
+        let option = self.stand(standing)?;
+        Ok(self.variables.set_next(option)?)
+    }
+
+    /// LUP-6. The default is not touched: whatever is cut here, it starts the machine.
+    fn stage(&self, bytes: &[u8], program: &Program) -> Result<(), LoaderError> {
+        let _inhibitor = Inhibitor::take("writing a boot loader");
+        // What a cut update left is put right first (UPD-24).
+        let mut session = Session::open(self.host, self.lock, Fencing::None)?;
+        let (names, esp) = (self.names, session.esp());
+        mend(esp, names, DefaultLoader::MustBeWhole)?;
+        esp.can_swap(&names.default, &names.default)?;
+        let (space, old) = (esp.space()?, size(esp, names, &names.alternate)?);
+        let (needed, free) = (bytes.len() as u64 + SPARE, space.free_clusters + space.clusters(old.unwrap_or(0)));
+        if space.clusters(needed) > free {
+            return Err(LoaderError::Full { needed, free: free * u64::from(space.cluster_size) });
+        }
+        // While it is not proven the firmware must not turn to it by itself; and what it says of the file that goes is not said of the next.
+        let option = self.stand(Standing::Waits)?;
+        self.variables.leave_order(option)?;
+        self.variables.unset_next(option)?;
+        if old.is_some() {
+            esp.remove(&names.alternate)?;
+            esp.flush()?;
+        }
+        let written = write(esp, &names.alternate, bytes, program);
+        // Known before it is tried that it can be put in place.
+        let written = written.and_then(|()| Ok(esp.can_swap(&names.default, &names.alternate)?));
+        if let Err(error) = written {
+            // The first error is the one to tell.
+            let _ = esp.remove(&names.alternate).and_then(|()| esp.flush());
+            return Err(error);
+        }
+        session.close()?;
+        self.ask(Standing::FirstTry)
+    }
+
+    /// LUP-7. One sector: the firmware finds one loader or the other under the default's name, and both are whole.
+    fn promote(&self, bytes: &[u8], program: &Program) -> Result<Vec<String>, LoaderError> {
+        let mut notes = Vec::new();
+        // It has started this system: a later boot knows that, too, if this one is cut.
+        if let Err(error) = self.stand(Standing::Proven) {
+            notes.push(with_source(&error));
+        }
+        let _inhibitor = Inhibitor::take("putting a boot loader in place");
+        let mut session = Session::open(self.host, self.lock, Fencing::None)?;
+        let (names, esp) = (self.names, session.esp());
+        mend(esp, names, DefaultLoader::MayBeBroken)?;
+        if esp.exists(&names.default)? {
+            esp.swap_contents(&names.default, &names.alternate)?;
+            if esp.hash_file(&names.default)?.0 != program.sha256 {
+                // What was there before has started this machine for long.
+                esp.swap_contents(&names.default, &names.alternate)?;
+                return Err(LoaderError::NotAsWritten(names.default.clone()));
+            }
+            session.close()?;
+            if let Err(error) = self.stand(Standing::Previous) {
+                notes.push(with_source(&error));
+            }
+        } else {
+            // Somebody has removed it: nothing is lost by a file that is cut.
+            write(esp, &names.default, bytes, program)?;
+            session.close()?;
+        }
+        Ok(notes)
+    }
+
+    /// LUP-5, on a boot that the default has started: the loader before it stands last.
+    fn keep_the_previous(&self, facts: &Facts<'_>, ours: &Program) -> Vec<String> {
+        let mut notes = Vec::new();
+        if facts.by_alternate || facts.alternate.is_none() {
+            return notes;
+        }
+        match facts.standing {
+            Some(Standing::Previous) => {}
+            // Cut behind the write that made it the default.
+            Some(Standing::Proven) => notes.extend(self.record(ours)),
+            _ => return notes,
+        }
+        let last = self.stand(Standing::Previous).and_then(|option| self.variables.stand_last(option));
+        let why = match last {
+            Ok(true) => return notes,
+            Ok(false) => "its order of boot options does not hold what it started".to_owned(),
+            Err(error) => with_source(&error),
+        };
+        notes.push(format!(
+            "the firmware will not turn to the kept boot loader by itself if it cannot start the default: {why}"
+        ));
+        notes
+    }
+
+    fn record(&self, program: &Program) -> Vec<String> {
+        let mut notes = Vec::new();
+        let told = event(EventKind::LoaderUpdated, self.running.entry(), program.name());
+        note(&mut notes, self.host.records().append(told));
+        notes
+    }
+}
+
+/// May the default loader's clusters be damaged?
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum DefaultLoader {
+    MustBeWhole,
+    /// It is about to be replaced, by a write that frees none of them.
+    MayBeBroken,
 }
 
 /// ENT-22. What was cut while the alternate loader was written is taken away; anything else is nothing that we have made.
-fn mend(esp: &mut dyn Esp, names: &Names) -> Result<(), LoaderError> {
+fn mend(esp: &mut dyn Esp, names: &Names, default: DefaultLoader) -> Result<(), LoaderError> {
     for fault in esp.cluster_faults(std::slice::from_ref(&names.dir))? {
         match fault {
-            ClusterFault::Broken { path } if path == names.alternate => esp.drop_name(&path)?,
+            ClusterFault::Broken { .. } if default == DefaultLoader::MayBeBroken && fault.concerns(&names.default) => {}
+            ClusterFault::Broken { .. } if fault.concerns(&names.alternate) => esp.drop_name(&names.alternate)?,
             ClusterFault::Broken { path } => return Err(LoaderError::Broken(path)),
             ClusterFault::Shared { first, second, .. } => return Err(LoaderError::Shared { first, second }),
         }
@@ -355,62 +401,17 @@ fn mend(esp: &mut dyn Esp, names: &Names) -> Result<(), LoaderError> {
 
 /// Bytes of a file; none where it is not there.
 fn size(esp: &mut dyn Esp, names: &Names, path: &EspPath) -> Result<Option<u64>, EspError> {
+    let name = path.as_str().rsplit('/').next().unwrap_or_default();
     let items = esp.list(&names.dir)?;
-    Ok(items
-        .iter()
-        .find(|item| path.as_str().rsplit('/').next().is_some_and(|name| item.name.eq_ignore_ascii_case(name)))
-        .map(|item| item.size))
-}
-
-/// LUP-6. The default is not touched: whatever is cut here, it starts the machine.
-fn stage(
-    esp: &mut dyn Esp,
-    names: &Names,
-    (bytes, program): (&[u8], &Program),
-    (variables, option): (BootVariables<'_>, u16),
-) -> Result<(), LoaderError> {
-    mend(esp, names)?;
-    let (space, old) = (esp.space()?, size(esp, names, &names.alternate)?);
-    let (needed, free) = (bytes.len() as u64 + SPARE, space.free_clusters + space.clusters(old.unwrap_or(0)));
-    if space.clusters(needed) > free {
-        return Err(LoaderError::Full { needed, free: free * u64::from(space.cluster_size) });
-    }
-    if old.is_some() {
-        esp.remove(&names.alternate)?;
-        esp.flush()?;
-    }
-    // Before the file: one that is there and that the firmware was not asked to try would count as one that was tried and failed. One
-    // that is asked for and not there costs the firmware a look.
-    variables.set_next(option)?;
-    let written = write(esp, &names.alternate, bytes, program);
-    if written.is_err() {
-        // The first error is the one to tell.
-        let _ = variables.unset_next(option);
-        let _ = esp.remove(&names.alternate);
-    }
-    written
+    Ok(items.iter().find(|item| item.name.eq_ignore_ascii_case(name)).map(|item| item.size))
 }
 
 /// ENT-24.
 fn write(esp: &mut dyn Esp, path: &EspPath, bytes: &[u8], program: &Program) -> Result<(), LoaderError> {
     esp.write_new(path, bytes.len() as u64, &mut &*bytes)?;
     esp.flush()?;
-    if esp.hash_file(path)? == (program.sha256, bytes.len() as u64) {
-        Ok(())
-    } else {
-        Err(LoaderError::NotAsWritten(path.clone()))
-    }
-}
-
-/// LUP-7. One sector: the firmware finds one loader or the other under the default's name, and both are whole.
-fn promote(esp: &mut dyn Esp, names: &Names, program: &Program) -> Result<(), LoaderError> {
-    mend(esp, names)?;
-    esp.swap_contents(&names.default, &names.alternate)?;
-    if esp.hash_file(&names.default)?.0 == program.sha256 {
-        Ok(())
-    } else {
-        Err(LoaderError::NotAsWritten(names.default.clone()))
-    }
+    let whole = esp.hash_file(path)? == (program.sha256, bytes.len() as u64);
+    if whole { Ok(()) } else { Err(LoaderError::NotAsWritten(path.clone())) }
 }
 
 #[cfg(test)]

@@ -243,6 +243,9 @@ impl Esp for Liar {
     fn drop_name(&mut self, path: &EspPath) -> Result<(), EspError> {
         self.0.drop_name(path)
     }
+    fn can_swap(&mut self, a: &EspPath, b: &EspPath) -> Result<(), EspError> {
+        self.0.can_swap(a, b)
+    }
     fn swap_contents(&mut self, a: &EspPath, b: &EspPath) -> Result<(), EspError> {
         self.0.swap_contents(a, b)
     }
