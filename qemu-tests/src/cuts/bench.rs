@@ -8,14 +8,14 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 use power_cuts::rng::Rng;
 
-use super::flow::{COUNTS_FIVE, Flow, Prepare, flow};
+use super::flow::{COUNTS_FIVE, Flow, Prepare, UNIFIED, flow};
 use super::record::{self, Recording};
 use super::room;
 use super::twins;
 use super::work::run_on;
 use crate::arch::Arch;
 use crate::esp::Esp;
-use crate::guest;
+use crate::guest::{self, Stub, loader_257};
 use crate::lab::{Keys, Lab};
 use crate::setup::{self, run};
 use crate::workspace;
@@ -117,7 +117,17 @@ impl<'l> Bench<'l> {
         }
         let dir = self.lab.machine(&format!("v{version}"))?;
         std::fs::write(dir.join("root"), noise(version, ROOT_LEN))?;
+        let mut build = image()?;
+        build.arg("build");
+        if version >= UNIFIED {
+            build.arg("--stub").arg(guest::stub(self.arch(), Stub::V257)?);
+        }
         let (linux, initrd) = match self.payloads {
+            // Any program does: nobody starts it.
+            _ if version >= UNIFIED => {
+                std::fs::write(dir.join("initrd"), noise(version + 100, 5_000))?;
+                (loader_257(self.arch())?, dir.join("initrd"))
+            }
             Payloads::Small => {
                 std::fs::write(dir.join("linux"), small_kernel(self.arch(), version))?;
                 std::fs::write(dir.join("initrd"), noise(version + 100, 5_000))?;
@@ -128,8 +138,8 @@ impl<'l> Bench<'l> {
                 (base.linux, base.initrd_that_prints)
             }
         };
-        run(image()?
-            .args(["build", "--root"])
+        run(build
+            .arg("--root")
             .arg(dir.join("root"))
             .arg("--linux")
             .arg(linux)

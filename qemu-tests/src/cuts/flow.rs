@@ -4,6 +4,9 @@ use serde_json::{Value, json};
 
 use super::twins::Chain;
 
+/// Versions from this one on have a unified kernel image in place of kernel and initrd.
+pub const UNIFIED: u32 = 100;
+
 /// What makes a disk with a committed 1.0.0 in slot A (generation 1) the one that a flow starts from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Prepare {
@@ -200,6 +203,31 @@ pub const FLOWS: &[Flow] = &[
     ),
     apply_to_b("apply-repeated", &[Prepare::Cut("first-apply", 700)], 2, 3),
     apply_to_b("apply-makes-room", &[Prepare::FillEntries], 2, 2),
+    apply_to_b("apply-unified", &[], UNIFIED + 2, 2),
+    Flow {
+        name: "second-apply-unified",
+        prepare: &[Prepare::Apply(UNIFIED + 2), Prepare::Commit],
+        runs: "b",
+        applies: UNIFIED + 3,
+        before: ("b", 2),
+        after: ("a", 3),
+        comments: None,
+        op: op(APPLY, &[0], &["staged"], COMMITTED),
+        on_a: op(APPLY, &[4], &["trial"], COMMITTED),
+        on_b: apply_again(&["staged"], COMMITTED),
+    },
+    Flow {
+        name: "commit-unified",
+        prepare: &[Prepare::Apply(UNIFIED + 2), Prepare::Rename("ralphos-b-g2+3-0.conf", "ralphos-b-g2+2-1.conf")],
+        runs: "b",
+        applies: 0,
+        before: ("b", 2),
+        after: ("b", 2),
+        comments: None,
+        op: op(COMMIT, &[0], COMMITTED, COMMITTED),
+        on_a: op(COMMIT, &[4], COMMITTED, COMMITTED),
+        on_b: op(COMMIT, &[0, 4], COMMITTED, COMMITTED),
+    },
     Flow {
         name: "commit",
         prepare: &[Prepare::Apply(2), Prepare::Rename("ralphos-b-g2+3-0.conf", "ralphos-b-g2+2-1.conf")],

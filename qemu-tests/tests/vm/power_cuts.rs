@@ -44,6 +44,9 @@ a_test_for_each_flow! {
     cut_an_apply_over_a_fallen_back_system_ends_well_when_repeated: "apply-over-fallen-back", 2500;
     cut_an_apply_that_was_cut_before_ends_well_when_repeated: "apply-repeated", 2500;
     cut_an_apply_that_makes_room_ends_well_when_repeated: "apply-makes-room", 2000;
+    cut_an_apply_of_a_unified_image_ends_well_when_repeated: "apply-unified", 1500;
+    cut_a_second_apply_of_a_unified_image_ends_well_when_repeated: "second-apply-unified", 1500;
+    cut_a_commit_of_a_unified_image_ends_well_when_repeated: "commit-unified", 60;
     cut_a_commit_ends_well_when_repeated: "commit", 60;
     cut_the_health_check_marking_bad_ends_well_when_repeated: "mark-bad", 60;
     cut_the_health_check_marking_bad_on_the_last_try_ends_well_when_repeated: "mark-bad-last-try", 60;
