@@ -22,6 +22,7 @@ use crate::firmware_trust::{self, FirmwareTrust};
 use crate::history::EventKind;
 use crate::host::{Access, Host, TargetSlot};
 use crate::inhibit::Inhibitor;
+use crate::loader;
 use crate::preflight::{self, Offered, Preflight};
 use crate::progress::{Progress, Step};
 use crate::refuse::{Downgrade, KnownBad, Refusal};
@@ -173,11 +174,13 @@ pub fn apply_trusted(
     let image = image.map_err(ApplyError::Source)?;
     let lock = host.lock()?;
     let mut context = Context { host, lock: &lock, progress, stop: request.stop, workers: request.workers };
-    let checked = match Checked::new(image, &context, request)? {
+    let mut checked = match Checked::new(image, &context, request)? {
         Ok(checked) => checked,
         Err(nothing_to_do) => return Ok(nothing_to_do),
     };
     request.check_stop()?;
+    // A boot that fails must have one cause (LUP-3).
+    checked.plan.notes.extend(loader::stand_back(host));
     let name = checked.plan.entry.name(Some(Counter::fresh()));
     let slot = name.slot;
     let manifest = checked.image.manifest().clone();

@@ -92,8 +92,6 @@ fn apply_image(cli: &Cli, args: &Apply) -> anyhow::Result<Answer> {
         stand_back();
     }
     let rate = fetch::rate(&policy.network, args.limit_rate)?;
-    // Its trial is not to be another loader's, too.
-    let waits = loader::stand_back(&*host);
     let open = |source: &Source| {
         // A delta lies where its list says, or in a mirror's folder.
         let named = if *source == args.image { &args.mirrors.urls[..] } else { &[] };
@@ -136,7 +134,7 @@ fn apply_image(cli: &Cli, args: &Apply) -> anyhow::Result<Answer> {
     text.push_str(&bytes_in_words(&summary.traffic, &applied.told));
     text.push_str(&way_in_words(&applied.way));
     let told = applied.told.iter().flat_map(Told::notes);
-    let notes: Vec<String> = summary.notes.iter().chain(&applied.notes).chain(&waits).cloned().chain(told).collect();
+    let notes: Vec<String> = summary.notes.iter().chain(&applied.notes).cloned().chain(told).collect();
     push_notes(&mut text, &notes);
     let fields = json!({
         "slot": entry.slot().to_string(),
@@ -401,9 +399,8 @@ fn reload_systemd() -> Result<(), String> {
 
 fn update_loader(cli: &Cli, retry: bool) -> anyhow::Result<Answer> {
     let host = host(cli)?;
-    let lock = host.lock()?;
     let retry = if retry { Retry::Yes } else { Retry::No };
-    let (word, program, previous, notes) = match loader::update(&*host, &lock, Path::new("/"), retry)? {
+    let (word, program, previous, notes) = match loader::update(&*host, Path::new("/"), retry)? {
         Done::NotShipped => {
             return Ok(Answer::nothing(
                 "no-loader",

@@ -112,6 +112,7 @@ fn shown<'e>(error: &'e (dyn Error + 'static)) -> Option<&'e (dyn Error + 'stati
     match error.downcast_ref() {
         Some(LoaderError::Host(error)) => return Some(error),
         Some(LoaderError::Session(error)) => return Some(error),
+        Some(LoaderError::Lock(error)) => return Some(error),
         _ => {}
     }
     match error.downcast_ref() {

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use boot_entries::kexec::KexecError;
 use boot_entries::{EspError, EspPath, WriteError};
+use disk_layout::LockError;
 
 use super::firmware::VariableFault;
 use super::program::{LoaderRefused, Program};
@@ -16,6 +17,9 @@ pub enum LoaderError {
     /// The machine.
     #[error(transparent)]
     Host(#[from] HostError),
+    /// Another program is at work.
+    #[error(transparent)]
+    Lock(#[from] LockError),
     /// The boot state.
     #[error(transparent)]
     Session(#[from] SessionError),

@@ -17,12 +17,13 @@ const STARTED: &str = "LoaderImageIdentifier";
 const ATTRIBUTES: u32 = 7;
 /// Of a load option: it may be started.
 const ACTIVE: u32 = 1;
-/// How our option is found again; behind it stands its [`Standing`].
+/// How our option is found again; behind it stands the loader's [`Standing`], and the beginning of its SHA-256.
 const DESCRIPTION: &str = "RalphOS alternate boot loader";
 /// A bit of a variable's attributes: it outlives the boot.
 const NON_VOLATILE: u8 = 1;
 /// Options are numbered from here down: firmware numbers its own from 0 up, and need not look at what stands in no order.
 const HIGHEST: u16 = 0x0FFF;
+const LOWEST: u16 = 0x0F00;
 
 /// What is known of the alternate loader: a word in its option's description, which a person reads in the firmware's menu, too (LUP-5).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,9 +52,20 @@ impl Standing {
             Self::Previous => "previous",
         }
     }
+}
 
-    fn description(self) -> String {
-        format!("{DESCRIPTION} ({})", self.word())
+/// An option of ours, as the firmware has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OurOption {
+    /// `Boot####`.
+    pub number: u16,
+    bytes: Vec<u8>,
+}
+
+impl OurOption {
+    /// What it says of the loader with this SHA-256 as the file `file` of this disk; nothing where it is about another one.
+    pub fn standing(&self, layout: &DiskLayout, file: &str, sha256: &[u8; 32]) -> Option<Standing> {
+        Standing::ALL.into_iter().find(|standing| self.bytes == load_option(layout, file, *standing, sha256))
     }
 }
 
@@ -107,39 +119,61 @@ impl<'d> BootVariables<'d> {
         removed.map_err(|source| VariableFault { what: "remove", path, source })
     }
 
-    /// Our option, and how the loader stands by it; of one that says nothing that we know, nothing is known.
-    pub fn option(self) -> Result<Option<(u16, Option<Standing>)>, VariableFault> {
+    /// Our option.
+    pub fn option(self) -> Result<Option<OurOption>, VariableFault> {
         for number in self.numbers()? {
-            // One of somebody else's that cannot be read keeps nobody from anything.
-            let option = self.read(&name(number)).ok().flatten();
-            if let Some(standing) = option.as_deref().and_then(standing) {
-                return Ok(Some((number, standing)));
+            let bytes = match self.read(&name(number)) {
+                Ok(bytes) => bytes.filter(|bytes| is_ours(bytes)),
+                // One of somebody else's that cannot be read keeps nobody from anything.
+                Err(_) if number < LOWEST => None,
+                Err(error) => return Err(error),
+            };
+            if let Some(bytes) = bytes {
+                return Ok(Some(OurOption { number, bytes }));
             }
         }
         Ok(None)
     }
 
-    /// Sees to it that there is an option for the program `file` of this disk's EFI partition that says this, and gives its number.
-    pub fn set_option(self, layout: &DiskLayout, file: &str, standing: Standing) -> Result<u16, VariableFault> {
-        let wanted = load_option(layout, file, standing);
+    /// Sees to it that there is an option for the program `file` of this disk's EFI partition that says this of the loader with this
+    /// SHA-256, and gives its number.
+    pub fn set_option(
+        self,
+        layout: &DiskLayout,
+        file: &str,
+        standing: Standing,
+        sha256: &[u8; 32],
+    ) -> Result<u16, VariableFault> {
+        let wanted = load_option(layout, file, standing, sha256);
         let number = match self.option()? {
-            Some((number, _)) => number,
+            Some(option) if option.bytes == wanted => return Ok(option.number),
+            Some(option) => option.number,
             None => {
                 let taken = self.numbers()?;
-                (0..=HIGHEST).rev().find(|number| !taken.contains(number)).unwrap_or(HIGHEST)
+                (LOWEST..=HIGHEST).rev().find(|number| !taken.contains(number)).unwrap_or(HIGHEST)
             }
         };
-        if self.read(&name(number))?.as_ref() != Some(&wanted) {
-            self.write(&name(number), &wanted)?;
-        }
+        self.write(&name(number), &wanted)?;
         Ok(number)
     }
 
-    /// Takes our option out of the order that the firmware tries them in.
-    pub fn leave_order(self, option: u16) -> Result<(), VariableFault> {
+    /// Takes what is ours out of the order that the firmware tries options in.
+    pub fn leave_order(self) -> Result<(), VariableFault> {
         let Some(order) = self.read("BootOrder")? else { return Ok(()) };
-        let others = without(&order, option);
+        let others = self.others(&order);
         if others == order { Ok(()) } else { self.write("BootOrder", &others) }
+    }
+
+    /// An order without what is ours.
+    fn others(self, order: &[u8]) -> Vec<u8> {
+        let ours = |one: &&[u8]| match **one {
+            [low, high] => {
+                let option = self.read(&name(u16::from_le_bytes([low, high]))).ok().flatten();
+                option.is_some_and(|option| is_ours(&option))
+            }
+            _ => false,
+        };
+        order.chunks(2).filter(|one| !ours(one)).flatten().copied().collect()
     }
 
     /// Sees to it that our option stands behind all others, so that the firmware tries it when it can start none of them. Not where none of
@@ -148,7 +182,7 @@ impl<'d> BootVariables<'d> {
     pub fn stand_last(self, option: u16) -> Result<bool, VariableFault> {
         let Some(order) = self.read("BootOrder")? else { return Ok(false) };
         let current = self.read("BootCurrent")?;
-        let mut wanted = without(&order, option);
+        let mut wanted = self.others(&order);
         let holds_current = wanted.chunks_exact(2).any(|one| current.as_deref() == Some(one));
         if holds_current && order.len() % 2 == 0 {
             wanted.extend_from_slice(&option.to_le_bytes());
@@ -209,20 +243,15 @@ fn utf16(text: &str) -> Vec<u8> {
     text.encode_utf16().chain([0]).flat_map(u16::to_le_bytes).collect()
 }
 
-/// An order without this option.
-fn without(order: &[u8], option: u16) -> Vec<u8> {
-    order.chunks(2).filter(|one| **one != option.to_le_bytes()).flatten().copied().collect()
-}
-
-/// How the loader of an option stands: none where it is not ours.
-fn standing(option: &[u8]) -> Option<Option<Standing>> {
-    let units: Vec<u16> = option.get(6..)?.chunks_exact(2).map(|unit| u16::from_le_bytes([unit[0], unit[1]])).collect();
-    let text = String::from_utf16_lossy(units.split(|unit| *unit == 0).next()?);
-    text.starts_with(DESCRIPTION).then(|| Standing::ALL.into_iter().find(|standing| text == standing.description()))
+fn is_ours(option: &[u8]) -> bool {
+    let description = utf16(DESCRIPTION);
+    option.get(6..).is_some_and(|rest| rest.starts_with(&description[..description.len() - 2]))
 }
 
 /// `EFI_LOAD_OPTION` with the short form of a path: the partition, and the file on it (UEFI 2.10, sections 3.1.3 and 10.3.5).
-fn load_option(layout: &DiskLayout, file: &str, standing: Standing) -> Vec<u8> {
+fn load_option(layout: &DiskLayout, file: &str, standing: Standing, sha256: &[u8; 32]) -> Vec<u8> {
+    let digest: String = sha256[..4].iter().map(|byte| format!("{byte:02x}")).collect();
+    let description = format!("{DESCRIPTION} ({}, {digest})", standing.word());
     let file = utf16(file);
     let file_node = [&[4, 4], &node_len(file.len())[..], &file].concat();
     let (start, len) = (layout.esp.start / layout.sector_size, layout.esp.len / layout.sector_size);
@@ -238,7 +267,7 @@ fn load_option(layout: &DiskLayout, file: &str, standing: Standing) -> Vec<u8> {
     ]
     .concat();
     let path = [&partition[..], &file_node, &[0x7F, 0xFF, 4, 0]].concat();
-    [&ACTIVE.to_le_bytes()[..], &(path.len() as u16).to_le_bytes(), &utf16(&standing.description()), &path].concat()
+    [&ACTIVE.to_le_bytes()[..], &(path.len() as u16).to_le_bytes(), &utf16(&description), &path].concat()
 }
 
 /// The length of a node, its head of four bytes included.

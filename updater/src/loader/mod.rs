@@ -18,7 +18,7 @@ use disk_layout::{Architecture, UpdateLock};
 use self::decide::{Facts, Step, decide};
 pub use self::error::LoaderError;
 pub use self::firmware::VariableFault;
-use self::firmware::{BootVariables, Standing};
+use self::firmware::{BootVariables, OurOption, Standing};
 pub use self::program::{LoaderRefused, Program};
 use self::program::{MAX_LOADER, check};
 use crate::exit::with_source;
@@ -116,8 +116,8 @@ fn is_started(path: &EspPath, started: Option<&str>) -> bool {
 }
 
 /// Brings the loader that the running system carries one step further: stages it for a try, or makes it the default when this boot was
-/// that try. `root` is where the system's files are.
-pub fn update(host: &dyn Host, lock: &UpdateLock, root: &Path, retry: Retry) -> Result<Done, LoaderError> {
+/// that try. `root` is where the system's files are. Takes the update lock when there is something to do.
+pub fn update(host: &dyn Host, root: &Path, retry: Retry) -> Result<Done, LoaderError> {
     let Some(bytes) = shipped(root)? else { return Ok(Done::NotShipped) };
     let variables = variables(host).ok_or(LoaderError::NoFirmware)?;
     if started_by_kexec(root)? {
@@ -143,36 +143,44 @@ pub fn update(host: &dyn Host, lock: &UpdateLock, root: &Path, retry: Retry) -> 
     if running.is_trial() {
         return Err(LoaderError::OnTrial);
     }
-    let other = state.live(running.target().slot()).and_then(|other| other.name.counter);
-    if other.is_some_and(|counter| counter.left() > 0) {
-        let text = "an update waits for its trial: the boot loader is not tried with it";
-        return Ok(Done::NotNow("update-staged", text.to_owned()));
-    }
     let ours = Program::of(&bytes);
-    let option = variables.option()?;
-    let pending = option.is_some() && variables.next()? == option.map(|(number, _)| number);
+    let (option, file) = (variables.option()?, efi_path(&names.alternate));
+    let pending = option.is_some() && variables.next()? == option.as_ref().map(|option| option.number);
+    let stands = |program: &Program| option.as_ref()?.standing(host.layout(), &file, &program.sha256);
     let facts = Facts {
         ours: &ours,
         default: default.as_ref(),
         alternate: alternate.as_ref(),
         by_alternate,
         promoted: root.join(PROMOTED).exists(),
-        standing: option.and_then(|(_, standing)| standing),
+        standing: alternate.as_ref().and_then(stands),
         pending,
         retry,
     };
     let step = decide(&facts);
-    let machine = Machine { host, lock, variables, names: &names, running: &running };
+    let machine = Machine { host, root, variables, names: &names, running: &running };
+    if step == Step::Promote {
+        // It has started this system. A later boot knows that, too, if this one comes to no more: this needs no lock.
+        machine.stand(Standing::Proven, &ours)?;
+    }
+    let other = state.live(running.target().slot()).and_then(|other| other.name.counter);
+    if other.is_some_and(|counter| counter.left() > 0) && matches!(step, Step::Stage | Step::Ask(_) | Step::Waits) {
+        let text = "an update waits for its trial: the boot loader is not tried with it";
+        return Ok(Done::NotNow("update-staged", text.to_owned()));
+    }
+    let lock = host.lock()?;
     let previous = default.clone().unwrap_or_else(|| Program::of(&[]));
     // What another slot's system carries and has asked for is that one's to try. What is proven was somebody's own choice.
-    let candidate = option.filter(|(_, standing)| !matches!(standing, Some(Standing::Proven | Standing::Previous)));
-    let others = match (step, candidate) {
-        (Step::Current | Step::Newer, Some(option)) if pending => take_back(host, variables, option),
+    let candidate = !matches!(facts.standing, Some(Standing::Proven | Standing::Previous));
+    let others = match step {
+        Step::Current | Step::Newer if pending && candidate => stand_back(host),
         _ => Vec::new(),
     };
     Ok(match step {
         Step::Current => {
-            let notes = [others, machine.keep_the_previous(&facts, &ours)].concat();
+            // By the swap: cut behind it.
+            let swapped = stands(&ours) == Some(Standing::Proven);
+            let notes = [others, machine.keep_the_previous(&facts, swapped)].concat();
             Done::Current { program: ours, notes }
         }
         Step::Newer => Done::Newer { ours, default: previous },
@@ -182,10 +190,7 @@ pub fn update(host: &dyn Host, lock: &UpdateLock, root: &Path, retry: Retry) -> 
             return Err(LoaderError::OnAlternate { alternate: names.alternate, default: names.default });
         }
         Step::Promote => {
-            let mut notes = machine.promote(&bytes, &ours)?;
-            if let Err(error) = std::fs::write(root.join(PROMOTED), "") {
-                notes.push(format!("this boot does not remember it: {error}"));
-            }
+            let mut notes = machine.promote(&lock, &bytes, &ours, default.as_ref())?;
             notes.extend(machine.record(&ours));
             Done::Promoted { program: ours, previous, notes }
         }
@@ -194,8 +199,8 @@ pub fn update(host: &dyn Host, lock: &UpdateLock, root: &Path, retry: Retry) -> 
             check(&bytes, host.layout().architecture, &trust)
                 .map_err(|source| LoaderError::Refused { path: root.join(&SHIPPED[1..]), source })?;
             match step {
-                Step::Ask(standing) => machine.ask(standing)?,
-                _ => machine.stage(&bytes, &ours)?,
+                Step::Ask(standing) => machine.ask(standing, &ours)?,
+                _ => machine.stage(&lock, &bytes, &ours)?,
             }
             Done::Staged { program: ours, notes: Vec::new() }
         }
@@ -207,28 +212,36 @@ pub fn update(host: &dyn Host, lock: &UpdateLock, root: &Path, retry: Retry) -> 
 pub fn stand_back(host: &dyn Host) -> Vec<String> {
     let Some(variables) = variables(host) else { return Vec::new() };
     match (variables.option(), variables.next()) {
-        (Ok(Some(option)), Ok(Some(next))) if next == option.0 => take_back(host, variables, option),
+        (Ok(Some(option)), Ok(Some(next))) if next == option.number => {
+            vec![match take_back(host, variables, &option) {
+                Ok(()) => "the boot loader that the next boot would have tried waits for a later one".to_owned(),
+                Err(error) => format!("the next boot also tries another boot loader: {}", with_source(&error)),
+            }]
+        }
+        (Err(error), _) | (_, Err(error)) => {
+            vec![format!("it is not known whether the next boot tries another boot loader: {}", with_source(&error))]
+        }
         _ => Vec::new(),
     }
 }
 
-/// Takes the firmware's next choice back, and leaves nothing behind that counts as a try.
-fn take_back(
-    host: &dyn Host,
-    variables: BootVariables<'_>,
-    (number, standing): (u16, Option<Standing>),
-) -> Vec<String> {
-    let file = efi_path(&Names::of(host.layout().architecture).alternate);
-    let standing = match standing {
-        Some(proven @ (Standing::Proven | Standing::Previous)) => proven,
-        _ => Standing::Waits,
-    };
-    // In this order: a cut in between leaves it asked for, and not counted.
-    let taken = variables.set_option(host.layout(), &file, standing).and_then(|_| variables.unset_next(number));
-    vec![match taken {
-        Ok(()) => "the boot loader that the next boot would have tried waits for a later one".to_owned(),
-        Err(error) => format!("the next boot also tries another boot loader: {}", with_source(&error)),
-    }]
+/// Takes the firmware's next choice back; it does not count as a try, and those before it do.
+fn take_back(host: &dyn Host, variables: BootVariables<'_>, option: &OurOption) -> Result<(), LoaderError> {
+    let (layout, alternate) = (host.layout(), Names::of(host.layout().architecture).alternate);
+    let mut opened = host.open_esp(Access::ReadOnly)?;
+    let program = look(opened.esp(), &alternate)?;
+    opened.close()?;
+    if let Some(Program { sha256, .. }) = program {
+        let standing = match option.standing(layout, &efi_path(&alternate), &sha256) {
+            Some(proven @ (Standing::Proven | Standing::Previous)) => proven,
+            Some(Standing::Waits | Standing::FirstTry) => Standing::Waits,
+            Some(Standing::SecondTry) => Standing::FirstTry,
+            None => Standing::SecondTry,
+        };
+        // In this order: a cut in between leaves it asked for, and not counted.
+        variables.set_option(layout, &efi_path(&alternate), standing, &sha256)?;
+    }
+    Ok(variables.unset_next(option.number)?)
 }
 
 /// Of the machine that runs, and of no disk image.
@@ -265,29 +278,32 @@ fn look(esp: &mut dyn Esp, path: &EspPath) -> Result<Option<Program>, EspError> 
 #[derive(Clone, Copy)]
 struct Machine<'m> {
     host: &'m dyn Host,
-    lock: &'m UpdateLock,
+    root: &'m Path,
     variables: BootVariables<'m>,
     names: &'m Names,
     running: &'m Running,
 }
 
 impl Machine<'_> {
-    fn stand(&self, standing: Standing) -> Result<u16, VariableFault> {
-        self.variables.set_option(self.host.layout(), &efi_path(&self.names.alternate), standing)
+    fn stand(&self, standing: Standing, program: &Program) -> Result<u16, VariableFault> {
+        let file = efi_path(&self.names.alternate);
+        self.variables.set_option(self.host.layout(), &file, standing, &program.sha256)
     }
 
     /// LUP-6: in this order, because a try that the firmware was not asked for costs nothing, and one that it was not known to be asked
     /// for would be repeated for ever.
-    fn ask(&self, standing: Standing) -> Result<(), LoaderError> {
-        let option = self.stand(standing)?;
+    fn ask(&self, standing: Standing, program: &Program) -> Result<(), LoaderError> {
+        // While it is not proven the firmware must not turn to it by itself.
+        self.variables.leave_order()?;
+        let option = self.stand(standing, program)?;
         Ok(self.variables.set_next(option)?)
     }
 
     /// LUP-6. The default is not touched: whatever is cut here, it starts the machine.
-    fn stage(&self, bytes: &[u8], program: &Program) -> Result<(), LoaderError> {
+    fn stage(&self, lock: &UpdateLock, bytes: &[u8], program: &Program) -> Result<(), LoaderError> {
         let _inhibitor = Inhibitor::take("writing a boot loader");
         // What a cut update left is put right first (UPD-24).
-        let mut session = Session::open(self.host, self.lock, Fencing::None)?;
+        let mut session = Session::open(self.host, lock, Fencing::None)?;
         let (names, esp) = (self.names, session.esp());
         mend(esp, names, DefaultLoader::MustBeWhole)?;
         esp.can_swap(&names.default, &names.default)?;
@@ -296,9 +312,9 @@ impl Machine<'_> {
         if space.clusters(needed) > free {
             return Err(LoaderError::Full { needed, free: free * u64::from(space.cluster_size) });
         }
-        // While it is not proven the firmware must not turn to it by itself; and what it says of the file that goes is not said of the next.
-        let option = self.stand(Standing::Waits)?;
-        self.variables.leave_order(option)?;
+        // The firmware must turn to what is written now neither by itself nor by an earlier choice.
+        self.variables.leave_order()?;
+        let option = self.stand(Standing::Waits, program)?;
         self.variables.unset_next(option)?;
         if old.is_some() {
             esp.remove(&names.alternate)?;
@@ -313,52 +329,56 @@ impl Machine<'_> {
             return Err(error);
         }
         session.close()?;
-        self.ask(Standing::FirstTry)
+        self.ask(Standing::FirstTry, program)
     }
 
     /// LUP-7. One sector: the firmware finds one loader or the other under the default's name, and both are whole.
-    fn promote(&self, bytes: &[u8], program: &Program) -> Result<Vec<String>, LoaderError> {
-        let mut notes = Vec::new();
-        // It has started this system: a later boot knows that, too, if this one is cut.
-        if let Err(error) = self.stand(Standing::Proven) {
-            notes.push(with_source(&error));
-        }
+    fn promote(
+        &self,
+        lock: &UpdateLock,
+        bytes: &[u8],
+        program: &Program,
+        previous: Option<&Program>,
+    ) -> Result<Vec<String>, LoaderError> {
         let _inhibitor = Inhibitor::take("putting a boot loader in place");
-        let mut session = Session::open(self.host, self.lock, Fencing::None)?;
+        let mut session = Session::open(self.host, lock, Fencing::None)?;
         let (names, esp) = (self.names, session.esp());
         mend(esp, names, DefaultLoader::MayBeBroken)?;
-        if esp.exists(&names.default)? {
+        if previous.is_some() {
             esp.swap_contents(&names.default, &names.alternate)?;
-            if esp.hash_file(&names.default)?.0 != program.sha256 {
-                // What was there before has started this machine for long.
+            let whole = matches!(esp.hash_file(&names.default), Ok((sha256, _)) if sha256 == program.sha256);
+            if !whole {
+                // What was there before has started this machine for long. And this is not tried again on each boot.
                 esp.swap_contents(&names.default, &names.alternate)?;
+                self.stand(Standing::SecondTry, program)?;
                 return Err(LoaderError::NotAsWritten(names.default.clone()));
-            }
-            session.close()?;
-            if let Err(error) = self.stand(Standing::Previous) {
-                notes.push(with_source(&error));
             }
         } else {
             // Somebody has removed it: nothing is lost by a file that is cut.
             write(esp, &names.default, bytes, program)?;
-            session.close()?;
+        }
+        let mut notes = Vec::new();
+        // Before anything else can fail: whoever asks in this boot would take it for one that runs on the kept loader.
+        if let Err(error) = remember(&self.root.join(PROMOTED)) {
+            notes.push(format!("this boot does not remember that the loaders have changed places: {error}"));
+        }
+        session.close()?;
+        if let Err(error) = self.stand(Standing::Previous, previous.unwrap_or(program)) {
+            notes.push(with_source(&error));
         }
         Ok(notes)
     }
 
     /// LUP-5, on a boot that the default has started: the loader before it stands last.
-    fn keep_the_previous(&self, facts: &Facts<'_>, ours: &Program) -> Vec<String> {
+    fn keep_the_previous(&self, facts: &Facts<'_>, swapped: bool) -> Vec<String> {
         let mut notes = Vec::new();
-        if facts.by_alternate || facts.alternate.is_none() {
+        let Some(alternate) = facts.alternate.filter(|_| !facts.by_alternate) else { return notes };
+        if swapped {
+            notes.extend(self.record(facts.ours));
+        } else if facts.standing != Some(Standing::Previous) {
             return notes;
         }
-        match facts.standing {
-            Some(Standing::Previous) => {}
-            // Cut behind the write that made it the default.
-            Some(Standing::Proven) => notes.extend(self.record(ours)),
-            _ => return notes,
-        }
-        let last = self.stand(Standing::Previous).and_then(|option| self.variables.stand_last(option));
+        let last = self.stand(Standing::Previous, alternate).and_then(|option| self.variables.stand_last(option));
         let why = match last {
             Ok(true) => return notes,
             Ok(false) => "its order of boot options does not hold what it started".to_owned(),
@@ -376,6 +396,11 @@ impl Machine<'_> {
         note(&mut notes, self.host.records().append(told));
         notes
     }
+}
+
+fn remember(path: &Path) -> std::io::Result<()> {
+    path.parent().map_or(Ok(()), std::fs::create_dir_all)?;
+    std::fs::write(path, "")
 }
 
 /// May the default loader's clusters be damaged?

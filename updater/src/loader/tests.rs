@@ -3,6 +3,7 @@ use std::fs;
 use tempfile::TempDir;
 
 use super::*;
+use crate::session::hex;
 use crate::testing::FakeHost;
 use crate::uki::tests::program;
 
@@ -84,13 +85,18 @@ impl Machine {
         let option = self.get("Boot0FFF")?;
         let units: Vec<u16> = option[6..].chunks_exact(2).map(|unit| u16::from_le_bytes([unit[0], unit[1]])).collect();
         let text = String::from_utf16_lossy(units.split(|unit| *unit == 0).next()?);
-        Some(text.strip_prefix("RalphOS alternate boot loader (")?.strip_suffix(")")?.to_owned())
+        let inside = text.strip_prefix("RalphOS alternate boot loader (")?.strip_suffix(")")?;
+        let (standing, digest) = inside.split_once(", ")?;
+        let of = |path| self.content(path).map(|bytes| hex(&Program::of(&bytes).sha256[..4]));
+        assert!([of(ALTERNATE), of(DEFAULT)].contains(&Some(digest.to_owned())), "of another file");
+        Some(standing.to_owned())
     }
 
-    fn stands(&self, standing: &str) {
-        let text = format!("RalphOS alternate boot loader ({standing})\0");
-        let text: Vec<u8> = text.encode_utf16().flat_map(u16::to_le_bytes).collect();
-        self.set(GLOBAL, "Boot0FFF", &[&[1, 0, 0, 0, 0, 0], &text[..]].concat());
+    /// What the alternate is said to be.
+    fn stands(&self, standing: Standing) {
+        let variables = BootVariables::in_dir(self.vars.path());
+        let sha256 = Program::of(&self.content(ALTERNATE).unwrap()).sha256;
+        variables.set_option(&self.host.layout, "\\EFI\\BOOT\\BOOTX64.ALT", standing, &sha256).unwrap();
     }
 
     /// What the firmware does at the next boot: it forgets `BootNext`, and starts what stands there if it can.
@@ -104,7 +110,7 @@ impl Machine {
     }
 
     fn update(&self, retry: Retry) -> Result<Done, LoaderError> {
-        update(&self.host, &self.host.lock().unwrap(), self.root.path(), retry)
+        update(&self.host, self.root.path(), retry)
     }
 }
 
@@ -143,7 +149,7 @@ fn lup_4_a_loader_is_staged_tried_and_promoted_and_the_one_before_it_kept() {
 fn lup_6_the_default_is_not_touched_and_the_firmware_is_asked_when_the_file_is_whole() {
     let machine = Machine::new(&loader("257.13"));
     machine.put(ALTERNATE, b"the one before 252");
-    machine.stands("previous");
+    machine.stands(Standing::Previous);
     machine.set(GLOBAL, "BootOrder", &[3, 0, 1, 0, OURS[0], OURS[1]]);
     machine.host.take_log();
     machine.update(Retry::No).unwrap();
@@ -315,10 +321,50 @@ fn lup_2_lup_3_where_nothing_is_done() {
 }
 
 #[test]
+fn lup_5_what_is_known_is_known_of_one_file_on_one_disk() {
+    // Another file than the one that the firmware's option is about: it may hang.
+    let machine = Machine::new(&loader("252.39"));
+    machine.put(ALTERNATE, &loader("251"));
+    machine.stands(Standing::Previous);
+    machine.put(ALTERNATE, &loader("258"));
+    machine.update(Retry::No).unwrap();
+    assert_eq!(machine.get("BootOrder"), Some(vec![3, 0, 1, 0]));
+    fs::write(machine.root.path().join(&SHIPPED[1..]), loader("258")).unwrap();
+    assert!(matches!(machine.update(Retry::No), Err(LoaderError::DidNotStart(_))));
+    // Proven in a slot that was left before it could be put in place: no kept loader, and promoted when that slot is back.
+    machine.stands(Standing::Proven);
+    fs::write(machine.root.path().join(&SHIPPED[1..]), loader("252.39")).unwrap();
+    machine.update(Retry::No).unwrap();
+    assert_eq!((machine.get("BootOrder"), machine.standing().as_deref()), (Some(vec![3, 0, 1, 0]), Some("proven")));
+    fs::write(machine.root.path().join(&SHIPPED[1..]), loader("258")).unwrap();
+    assert!(matches!(machine.update(Retry::No).unwrap(), Done::Promoted { .. }));
+}
+
+#[test]
+fn lup_3_taking_a_choice_back_forgets_no_try() {
+    let machine = Machine::new(&loader("257.13"));
+    machine.update(Retry::No).unwrap();
+    machine.forget_next();
+    machine.update(Retry::No).unwrap();
+    assert_eq!(machine.standing().as_deref(), Some("try 2"));
+    stand_back(&machine.host);
+    assert_eq!((machine.get("BootNext"), machine.standing().as_deref()), (None, Some("try 1")));
+}
+
+#[test]
+fn lup_7_what_has_proved_itself_is_put_in_place_though_an_update_is_staged() {
+    let mut machine = Machine::new(&loader("257.13"));
+    machine.update(Retry::No).unwrap();
+    machine.reboot();
+    machine.host.put_system("ralphos-b-g2+3-0.conf", "2.0.0");
+    assert!(matches!(machine.update(Retry::No).unwrap(), Done::Promoted { .. }));
+}
+
+#[test]
 fn lup_4_somebody_s_own_choice_of_a_loader_that_is_proven_is_his_but_for_an_apply() {
     let machine = Machine::new(&loader("252.39"));
     machine.put(ALTERNATE, &loader("251"));
-    machine.stands("previous");
+    machine.stands(Standing::Previous);
     machine.set(GLOBAL, "BootNext", &OURS);
     machine.update(Retry::No).unwrap();
     assert_eq!(machine.get("BootNext"), Some(OURS.to_vec()));
@@ -331,7 +377,7 @@ fn lup_5_an_order_that_does_not_hold_what_was_started_is_left_without_it() {
     let machine = Machine::new(&loader("257.13"));
     machine.put(DEFAULT, &loader("257.13"));
     machine.put(ALTERNATE, &loader("252.39"));
-    machine.stands("previous");
+    machine.stands(Standing::Previous);
     machine.set(GLOBAL, "BootOrder", &[OURS[0], OURS[1], 3, 0]);
     let Done::Current { notes, .. } = machine.update(Retry::No).unwrap() else { panic!("not current") };
     assert!(notes[0].contains("order of boot options"), "{notes:?}");
@@ -344,7 +390,7 @@ fn lup_5_the_option_is_the_short_path_of_uefi() {
     machine.update(Retry::No).unwrap();
     let option = machine.get("Boot0FFF").unwrap();
     let esp = &machine.host.layout.esp;
-    let at = 6 + 2 * ("RalphOS alternate boot loader (try 1)".len() + 1);
+    let at = 6 + 2 * ("RalphOS alternate boot loader (try 1, 01234567)".len() + 1);
     assert_eq!(option[..4], [1, 0, 0, 0]);
     assert_eq!(usize::from(u16::from_le_bytes([option[4], option[5]])), option.len() - at);
     assert_eq!(option[at..at + 8], [4, 1, 42, 0, 1, 0, 0, 0]);
@@ -416,7 +462,11 @@ fn lup_6_lup_7_what_fails_anywhere_leaves_a_whole_default_and_comes_to_the_same_
             });
             for _ in 0..3 {
                 machine.reboot();
-                machine.update(Retry::No).unwrap();
+                // One that did not read back in its place is for a person to try again.
+                match machine.update(Retry::No) {
+                    Err(LoaderError::DidNotStart(_)) => drop(machine.update(Retry::Yes).unwrap()),
+                    done => drop(done.unwrap()),
+                }
             }
             assert_eq!(
                 (machine.content(DEFAULT), machine.content(ALTERNATE)),
