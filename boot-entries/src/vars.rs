@@ -43,6 +43,13 @@ pub fn read_text(dir: &Path, name: &str) -> Result<Option<String>, Unreadable> {
     }
 }
 
+/// The variable outlives the boot (`EFI_VARIABLE_NON_VOLATILE`, the lowest bit of its attributes). Those that the loader makes anew at each
+/// boot do not: such a one was put there by somebody else.
+pub fn is_kept(dir: &Path, name: &str) -> bool {
+    let path = dir.join(format!("{name}-{LOADER_GUID}"));
+    std::fs::read(path).is_ok_and(|bytes| bytes.first().is_some_and(|attributes| attributes & 1 != 0))
+}
+
 /// Reads the variables from the folder `dir`. What is missing, be it the folder itself, or holds no text (`LDR-4` passes over it) is absent.
 pub fn read_vars(dir: &Path) -> FoundVars {
     let mut unreadable = Vec::new();

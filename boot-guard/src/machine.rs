@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use boot_entries::esp::Remount;
 use boot_entries::guard::GuardDevice;
 use boot_entries::kexec::started_by_kexec;
-use boot_entries::vars::{LOADER_GUID, read_text};
+use boot_entries::vars::{is_kept, read_text};
 use boot_entries::{
     BootOptions, EntryArchitecture, ImageEsp, KernelEsp, LoaderVars, MarkedBad, RUNNING_OPTIONS, RUNNING_ROOT,
     read_vars, running_options,
@@ -238,12 +238,6 @@ fn wait_for<T>(wait: Duration, mut find: impl FnMut() -> Result<T, BootedError>)
             found => return found,
         }
     }
-}
-
-/// The variable is kept over restarts (EFI_VARIABLE_NON_VOLATILE, the lowest bit of its attributes).
-fn is_kept(dir: &Path, name: &str) -> bool {
-    let path = dir.join(format!("{name}-{LOADER_GUID}"));
-    std::fs::read(path).is_ok_and(|bytes| bytes.first().is_some_and(|attributes| attributes & 1 != 0))
 }
 
 /// Writes a file below `/run`, and the folder that it is in.

@@ -420,7 +420,7 @@ fn update_loader(cli: &Cli, retry: bool) -> anyhow::Result<Answer> {
         Done::Waits(program) => {
             return Ok(Answer::nothing("loader-waits", format!("{} is tried by the next boot", program.name())));
         }
-        Done::Staged { program, notes } => ("staged", program, None, notes),
+        Done::Staged(program) => ("staged", program, None, Vec::new()),
         Done::Promoted { program, previous, notes } => ("promoted", program, Some(previous), notes),
     };
     let mut text = match &previous {

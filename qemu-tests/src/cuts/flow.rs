@@ -164,6 +164,38 @@ const fn apply_to_b(name: &'static str, prepare: &'static [Prepare], applies: u3
     }
 }
 
+/// An update into slot A of a machine that runs slot B.
+const fn second_apply(name: &'static str, prepare: &'static [Prepare], applies: u32) -> Flow {
+    Flow {
+        name,
+        prepare,
+        runs: "b",
+        applies,
+        before: ("b", 2),
+        after: ("a", 3),
+        comments: None,
+        op: op(APPLY, &[0], &["staged"], COMMITTED),
+        on_a: op(APPLY, &[4], &["trial"], COMMITTED),
+        on_b: apply_again(&["staged"], COMMITTED),
+    }
+}
+
+/// The trial in slot B is committed.
+const fn commit_b(name: &'static str, prepare: &'static [Prepare]) -> Flow {
+    Flow {
+        name,
+        prepare,
+        runs: "b",
+        applies: 0,
+        before: ("b", 2),
+        after: ("b", 2),
+        comments: None,
+        op: op(COMMIT, &[0], COMMITTED, COMMITTED),
+        on_a: op(COMMIT, &[4], COMMITTED, COMMITTED),
+        on_b: op(COMMIT, &[0, 4], COMMITTED, COMMITTED),
+    }
+}
+
 /// The health check marks a trial in slot B bad.
 const fn mark_bad(name: &'static str, prepare: &'static [Prepare]) -> Flow {
     Flow {
@@ -183,18 +215,7 @@ const fn mark_bad(name: &'static str, prepare: &'static [Prepare]) -> Flow {
 /// All flows.
 pub const FLOWS: &[Flow] = &[
     apply_to_b("first-apply", &[], 2, 2),
-    Flow {
-        name: "second-apply",
-        prepare: &[Prepare::Apply(2), Prepare::Commit],
-        runs: "b",
-        applies: 3,
-        before: ("b", 2),
-        after: ("a", 3),
-        comments: None,
-        op: op(APPLY, &[0], &["staged"], COMMITTED),
-        on_a: op(APPLY, &[4], &["trial"], COMMITTED),
-        on_b: apply_again(&["staged"], COMMITTED),
-    },
+    second_apply("second-apply", &[Prepare::Apply(2), Prepare::Commit], 3),
     apply_to_b(
         "apply-over-fallen-back",
         &[Prepare::Apply(2), Prepare::Rename("ralphos-b-g2+3-0.conf", "ralphos-b-g2+0-3.conf")],
@@ -204,42 +225,12 @@ pub const FLOWS: &[Flow] = &[
     apply_to_b("apply-repeated", &[Prepare::Cut("first-apply", 700)], 2, 3),
     apply_to_b("apply-makes-room", &[Prepare::FillEntries], 2, 2),
     apply_to_b("apply-unified", &[], UNIFIED + 2, 2),
-    Flow {
-        name: "second-apply-unified",
-        prepare: &[Prepare::Apply(UNIFIED + 2), Prepare::Commit],
-        runs: "b",
-        applies: UNIFIED + 3,
-        before: ("b", 2),
-        after: ("a", 3),
-        comments: None,
-        op: op(APPLY, &[0], &["staged"], COMMITTED),
-        on_a: op(APPLY, &[4], &["trial"], COMMITTED),
-        on_b: apply_again(&["staged"], COMMITTED),
-    },
-    Flow {
-        name: "commit-unified",
-        prepare: &[Prepare::Apply(UNIFIED + 2), Prepare::Rename("ralphos-b-g2+3-0.conf", "ralphos-b-g2+2-1.conf")],
-        runs: "b",
-        applies: 0,
-        before: ("b", 2),
-        after: ("b", 2),
-        comments: None,
-        op: op(COMMIT, &[0], COMMITTED, COMMITTED),
-        on_a: op(COMMIT, &[4], COMMITTED, COMMITTED),
-        on_b: op(COMMIT, &[0, 4], COMMITTED, COMMITTED),
-    },
-    Flow {
-        name: "commit",
-        prepare: &[Prepare::Apply(2), Prepare::Rename("ralphos-b-g2+3-0.conf", "ralphos-b-g2+2-1.conf")],
-        runs: "b",
-        applies: 0,
-        before: ("b", 2),
-        after: ("b", 2),
-        comments: None,
-        op: op(COMMIT, &[0], COMMITTED, COMMITTED),
-        on_a: op(COMMIT, &[4], COMMITTED, COMMITTED),
-        on_b: op(COMMIT, &[0, 4], COMMITTED, COMMITTED),
-    },
+    second_apply("second-apply-unified", &[Prepare::Apply(UNIFIED + 2), Prepare::Commit], UNIFIED + 3),
+    commit_b(
+        "commit-unified",
+        &[Prepare::Apply(UNIFIED + 2), Prepare::Rename("ralphos-b-g2+3-0.conf", "ralphos-b-g2+2-1.conf")],
+    ),
+    commit_b("commit", &[Prepare::Apply(2), Prepare::Rename("ralphos-b-g2+3-0.conf", "ralphos-b-g2+2-1.conf")]),
     mark_bad("mark-bad", &[Prepare::Apply(2), Prepare::Rename("ralphos-b-g2+3-0.conf", "ralphos-b-g2+2-1.conf")]),
     // What is booted in a state of this one has no tries left: the names of a cut marking, counted, are all bad ones.
     mark_bad(

@@ -15,7 +15,7 @@ use crate::workspace::{GuestPrograms, HostPrograms};
 /// Same for every image, so that equal trees give equal images.
 const EROFS_UUID: &str = "7261ffff-7068-4f53-8000-000000000000";
 
-/// Units of the lab; those of the programs under test come from their own folders.
+/// Units of the lab, and that of the loader's update; those of the health check come from their own folder.
 const UNITS: &[(&str, &str, &str)] = &[
     ("guest-agent.service", "sysinit.target", include_str!("../../guest/units/guest-agent.service")),
     ("guest-network.service", "multi-user.target", include_str!("../../guest/units/guest-network.service")),

@@ -8,6 +8,7 @@ use qemu_tests::secure_boot::{SecureKeys, Signer};
 use qemu_tests::vm::BOOT_TIMEOUT;
 use serde_json::Value;
 
+use crate::secure_boot::signed;
 use crate::{scenario, secure_scenario};
 
 /// A machine whose loader is systemd-boot 252, and whose committed system, in slot B, carries another one.
@@ -109,7 +110,7 @@ fn a_loader_that_the_firmware_would_refuse_is_not_staged_lup_2() -> Result<()> {
     secure_scenario("loader-unsigned", |lab| {
         let old = lab.path("loader-252.efi");
         SecureKeys::get()?.sign(Signer::Ours, &loader_252(lab.arch)?, &old)?;
-        let release = signed_release();
+        let release = signed("2.0.0").without_sandbox_check().with_loader(CarriedLoader::V257);
         let mut machine = machine(lab, &release, &old)?;
         let told = asked(&mut machine, 3)?;
         assert_eq!(told["reason"], "loader-refused");
@@ -117,12 +118,4 @@ fn a_loader_that_the_firmware_would_refuse_is_not_staged_lup_2() -> Result<()> {
         assert_eq!(booted_by(&mut machine)?, "252");
         Ok(())
     })
-}
-
-fn signed_release() -> Release {
-    let unified = qemu_tests::guest::Stub::V257;
-    Release::new("2.0.0")
-        .without_sandbox_check()
-        .with_unified(unified, Some(Signer::Ours))
-        .with_loader(CarriedLoader::V257)
 }

@@ -15,7 +15,7 @@ const SECURE_BOOT: &str = "/sys/firmware/efi/efivars/SecureBoot-8be4df61-93ca-11
 const STAGED: &str = "loader/entries/ralphos-b-g2+1-0.conf";
 
 /// A version whose unified image the firmware starts.
-fn signed(version: &str) -> Release {
+pub fn signed(version: &str) -> Release {
     Release::new(version).with_unified(Stub::V257, Some(Signer::Ours))
 }
 

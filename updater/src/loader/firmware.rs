@@ -4,7 +4,8 @@
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
-use boot_entries::vars::{LOADER_GUID, read_text};
+use boot_entries::options::hex;
+use boot_entries::vars::{is_kept, read_text};
 use disk_layout::DiskLayout;
 
 use crate::vars::make_mutable;
@@ -19,8 +20,6 @@ const ATTRIBUTES: u32 = 7;
 const ACTIVE: u32 = 1;
 /// How our option is found again; behind it stands the loader's [`Standing`], and the beginning of its SHA-256.
 const DESCRIPTION: &str = "RalphOS alternate boot loader";
-/// A bit of a variable's attributes: it outlives the boot.
-const NON_VOLATILE: u8 = 1;
 /// Options are numbered from here down: firmware numbers its own from 0 up, and need not look at what stands in no order.
 const HIGHEST: u16 = 0x0FFF;
 const LOWEST: u16 = 0x0F00;
@@ -89,11 +88,9 @@ impl<'d> BootVariables<'d> {
         Self { dir }
     }
 
-    /// Which program the firmware started, as a path with backslashes in small letters; none where the loader does not say. The loader
-    /// makes the variable anew at each boot: one that outlives the boot was put there by somebody else.
+    /// Which program the firmware started, as a path with backslashes in small letters; none where the loader of this boot does not say.
     pub fn started(self) -> Option<String> {
-        let raw = std::fs::read(self.dir.join(format!("{STARTED}-{LOADER_GUID}"))).ok()?;
-        if raw.first()? & NON_VOLATILE != 0 {
+        if is_kept(self.dir, STARTED) {
             return None;
         }
         let path = read_text(self.dir, STARTED).ok().flatten()?;
@@ -250,8 +247,7 @@ fn is_ours(option: &[u8]) -> bool {
 
 /// `EFI_LOAD_OPTION` with the short form of a path: the partition, and the file on it (UEFI 2.10, sections 3.1.3 and 10.3.5).
 fn load_option(layout: &DiskLayout, file: &str, standing: Standing, sha256: &[u8; 32]) -> Vec<u8> {
-    let digest: String = sha256[..4].iter().map(|byte| format!("{byte:02x}")).collect();
-    let description = format!("{DESCRIPTION} ({}, {digest})", standing.word());
+    let description = format!("{DESCRIPTION} ({}, {})", standing.word(), hex(&sha256[..4]));
     let file = utf16(file);
     let file_node = [&[4, 4], &node_len(file.len())[..], &file].concat();
     let (start, len) = (layout.esp.start / layout.sector_size, layout.esp.len / layout.sector_size);

@@ -66,12 +66,7 @@ pub enum Done {
     /// Not in this boot: the reason as a stable word, and for a person.
     NotNow(&'static str, String),
     /// The next boot tries it.
-    Staged {
-        /// What the system carries.
-        program: Program,
-        /// What did not work and stopped nothing, for a person.
-        notes: Vec<String>,
-    },
+    Staged(Program),
     /// It waits for the next boot.
     Waits(Program),
     /// It has started this system, and is the default from now on; the one before it is kept.
@@ -116,7 +111,7 @@ fn is_started(path: &EspPath, started: Option<&str>) -> bool {
 }
 
 /// Brings the loader that the running system carries one step further: stages it for a try, or makes it the default when this boot was
-/// that try. `root` is where the system's files are. Takes the update lock when there is something to do.
+/// that try. `root` is where the system's files are. Takes the update lock once it is known what is to be done.
 pub fn update(host: &dyn Host, root: &Path, retry: Retry) -> Result<Done, LoaderError> {
     let Some(bytes) = shipped(root)? else { return Ok(Done::NotShipped) };
     let variables = variables(host).ok_or(LoaderError::NoFirmware)?;
@@ -202,7 +197,7 @@ pub fn update(host: &dyn Host, root: &Path, retry: Retry) -> Result<Done, Loader
                 Step::Ask(standing) => machine.ask(standing, &ours)?,
                 _ => machine.stage(&lock, &bytes, &ours)?,
             }
-            Done::Staged { program: ours, notes: Vec::new() }
+            Done::Staged(ours)
         }
     })
 }

@@ -118,7 +118,7 @@ impl Machine {
 fn lup_4_a_loader_is_staged_tried_and_promoted_and_the_one_before_it_kept() {
     let (old, new) = (loader("252.39"), loader("257.13"));
     let machine = Machine::new(&new);
-    assert!(matches!(machine.update(Retry::No).unwrap(), Done::Staged { .. }));
+    assert!(matches!(machine.update(Retry::No).unwrap(), Done::Staged(_)));
     assert_eq!((machine.content(DEFAULT), machine.content(ALTERNATE)), (Some(old.clone()), Some(new.clone())));
     assert_eq!((machine.get("BootNext"), machine.standing().as_deref()), (Some(OURS.to_vec()), Some("try 1")));
     assert_eq!(machine.get("BootOrder"), Some(vec![3, 0, 1, 0]), "not in the order while it is not proven");
@@ -179,13 +179,13 @@ fn lup_6_the_default_is_not_touched_and_the_firmware_is_asked_when_the_file_is_w
 fn lup_4_what_was_tried_twice_and_did_not_start_the_system_is_not_tried_again() {
     let machine = Machine::new(&loader("257.13"));
     for standing in ["try 1", "try 2"] {
-        assert!(matches!(machine.update(Retry::No).unwrap(), Done::Staged { .. }));
+        assert!(matches!(machine.update(Retry::No).unwrap(), Done::Staged(_)));
         assert_eq!((machine.get("BootNext"), machine.standing().as_deref()), (Some(OURS.to_vec()), Some(standing)));
         // The firmware could not start it.
         machine.forget_next();
     }
     assert!(matches!(machine.update(Retry::No), Err(LoaderError::DidNotStart(_))));
-    assert!(matches!(machine.update(Retry::Yes).unwrap(), Done::Staged { .. }));
+    assert!(matches!(machine.update(Retry::Yes).unwrap(), Done::Staged(_)));
     assert_eq!(machine.get("BootNext"), Some(OURS.to_vec()));
     // Nobody knows any more what was asked: it is not asked for again and again.
     machine.forget_next();
@@ -252,7 +252,7 @@ fn lup_3_no_loader_is_tried_by_the_trial_of_a_slot() {
     assert!(matches!(machine.update(Retry::No).unwrap(), Done::NotNow("update-staged", _)));
     // The trial is over, and the loader's own first try begins.
     machine.host.with_esp(|esp| esp.take("loader/entries/ralphos-b-g2+3-0.conf"));
-    assert!(matches!(machine.update(Retry::No).unwrap(), Done::Staged { .. }));
+    assert!(matches!(machine.update(Retry::No).unwrap(), Done::Staged(_)));
     assert_eq!(machine.standing().as_deref(), Some("try 1"));
     // Of a slot that carries what is in place already it is not asked either.
     fs::write(machine.root.path().join(&SHIPPED[1..]), loader("252.39")).unwrap();
@@ -280,7 +280,7 @@ fn lup_4_an_older_loader_is_left_where_it_is_and_one_signed_anew_is_not() {
     assert!(matches!(machine.update(Retry::No).unwrap(), Done::Newer { .. }));
     let anew = program_of(X86_64, "252.39", b"signed by another key");
     let machine = Machine::new(&anew);
-    assert!(matches!(machine.update(Retry::No).unwrap(), Done::Staged { .. }));
+    assert!(matches!(machine.update(Retry::No).unwrap(), Done::Staged(_)));
 }
 
 #[test]
@@ -409,7 +409,7 @@ fn lup_6_a_loader_that_was_cut_is_taken_away_and_a_folder_that_is_broken_is_left
     let machine = Machine::new(&loader("257.13"));
     machine.put(ALTERNATE, b"");
     machine.host.with_esp(|esp| esp.set_faults(vec![ClusterFault::Broken { path: path(ALTERNATE) }]));
-    assert!(matches!(machine.update(Retry::No).unwrap(), Done::Staged { .. }));
+    assert!(matches!(machine.update(Retry::No).unwrap(), Done::Staged(_)));
     for fault in [
         ClusterFault::Broken { path: path(DEFAULT) },
         ClusterFault::Shared { first: path(DEFAULT), second: path(ALTERNATE), same_start: true },
