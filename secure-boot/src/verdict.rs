@@ -50,6 +50,21 @@ pub enum Refused {
     Untrusted(Fingerprint),
 }
 
+impl Refused {
+    /// Any firmware that enforces these lists refuses the program for this reason. Else only some may, or it is not known (`SEC-1`).
+    pub fn is_certain(&self, stores: &Stores) -> bool {
+        match self {
+            Self::Unsigned | Self::ProgramRevoked => true,
+            // It lies in dbx itself, and is not only akin to what does.
+            Self::CertificateRevoked(revoked) => stores
+                .dbx
+                .certificates()
+                .any(|der| parse_padded(der).is_ok_and(|certificate| certificate.fingerprint() == *revoked)),
+            Self::Program(_) | Self::Signature(_) | Self::DigestNotCompared | Self::Untrusted(_) => false,
+        }
+    }
+}
+
 /// Would firmware that enforces these lists start this program?
 ///
 /// # Errors

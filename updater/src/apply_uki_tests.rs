@@ -1,18 +1,14 @@
 //! Unified kernel images, applied on a machine in memory (UPD-5, IMG-19, ENT-10).
 
 use std::io::Cursor;
-use std::path::Path;
 
 use image_format::{BootSource, ImageSpec, Sources, build, root_verity};
 
 use super::*;
 use crate::firmware_trust::KernelRefused;
-use crate::testing::{FakeHost, key, spec};
+use crate::testing::{FakeHost, GLOBAL, enforcing, key, spec};
 use crate::uki::System;
 use crate::uki::tests::small_uki;
-
-const GLOBAL: &str = "8be4df61-93ca-11d2-aa0d-00e098032b8c";
-const IMAGE_SECURITY: &str = "d719b2cb-3d3a-4596-a3bc-dad00e67656f";
 
 /// An image whose unified kernel image has the line that it should have, changed.
 fn image(spec: &ImageSpec, change: impl FnOnce(String) -> String) -> Vec<u8> {
@@ -30,15 +26,6 @@ fn image(spec: &ImageSpec, change: impl FnOnce(String) -> String) -> Vec<u8> {
     let mut out = Cursor::new(Vec::new());
     build(spec, sources, &[key()], &mut out, &mut |_, _| {}).unwrap();
     out.into_inner()
-}
-
-/// EFI variables of a firmware that enforces, and trusts nobody.
-fn enforcing(dir: &Path) {
-    for (name, namespace, value) in
-        [("SecureBoot", GLOBAL, &[1][..]), ("SetupMode", GLOBAL, &[0]), ("db", IMAGE_SECURITY, &[])]
-    {
-        std::fs::write(dir.join(format!("{name}-{namespace}")), [&[7, 0, 0, 0], value].concat()).unwrap();
-    }
 }
 
 #[test]

@@ -17,6 +17,7 @@ use updater::doctor::fix::{NotRepaired, Repaired};
 use updater::doctor::{self, Diagnosis};
 use updater::explain;
 use updater::fetch::{self, Rate, Told};
+use updater::firmware_trust::{FirmwareTrust, refusal};
 use updater::host::{Device, Host, HostError, ImageFile};
 use updater::loader::{self, Done, Retry};
 use updater::progress;
@@ -312,7 +313,8 @@ fn rollback(cli: &Cli, and_reboot: bool) -> anyhow::Result<Answer> {
     let host = host(cli)?;
     let lock = host.lock()?;
     let mut session = Session::open(&*host, &lock, Fencing::None)?;
-    let mut done = session.rollback()?;
+    let trust = FirmwareTrust::of(&*host);
+    let mut done = session.rollback(&|esp, ours| refusal(&trust, esp, ours))?;
     session.close()?;
     done.notes.extend(loader::stand_back(&*host));
     let mut answer = given_up(&done);
@@ -326,7 +328,8 @@ fn reject(cli: &Cli, slot: Slot) -> anyhow::Result<Answer> {
     let host = host(cli)?;
     let lock = host.lock()?;
     let mut session = Session::open(&*host, &lock, Fencing::None)?;
-    let done = session.reject(slot)?;
+    let trust = FirmwareTrust::of(&*host);
+    let done = session.reject(slot, &|esp, ours| refusal(&trust, esp, ours))?;
     session.close()?;
     Ok(match done {
         Some(mut done) => {

@@ -1,13 +1,14 @@
 //! What the firmware asks of a kernel before it starts it (`specs/secure-boot.md`): found out before anything is changed, and asked of the
 //! very file that would be started before it is staged.
 
-use boot_entries::esp::ReadSeek;
+use boot_entries::esp::{Op, ReadSeek};
 use boot_entries::{Esp, EspError, OurEntry};
 use image_format::Manifest;
 use secure_boot::{Pe, PeError, Refused, State, Stores, verdict};
 
 use crate::exit::with_source;
 use crate::host::Host;
+use crate::kernel_refusal::KernelRefusal;
 use crate::uki::{self, Expected, UkiError};
 
 /// What this machine's firmware does with a kernel.
@@ -33,17 +34,24 @@ impl FirmwareTrust {
     }
 }
 
-/// Would the firmware start what is installed? Where it cannot be told, it is taken to.
+/// Why the firmware would not start what is installed; none if it would, and where it is not known what it enforces.
 ///
 /// # Errors
-/// When the file cannot be opened.
-pub fn starts(trust: &FirmwareTrust, esp: &mut dyn Esp, ours: &OurEntry) -> Result<bool, EspError> {
-    let (FirmwareTrust::Enforcing(stores), Ok(entry)) = (trust, &ours.entry) else { return Ok(true) };
-    let mut starts = false;
-    esp.examine(&entry.kernel_path(), &mut |file| {
-        starts = Pe::open(file).is_ok_and(|mut program| verdict(&mut program, stores).is_ok());
+/// When the file cannot be read.
+pub fn refusal(trust: &FirmwareTrust, esp: &mut dyn Esp, ours: &OurEntry) -> Result<Option<KernelRefusal>, EspError> {
+    let (FirmwareTrust::Enforcing(stores), Ok(entry)) = (trust, &ours.entry) else { return Ok(None) };
+    let path = entry.kernel_path();
+    let mut judged = Ok(());
+    esp.examine(&path, &mut |file| {
+        judged = Pe::open(file).map_err(Refused::from).and_then(|mut program| verdict(&mut program, stores).map(drop));
     })?;
-    Ok(starts)
+    match judged {
+        Ok(()) => Ok(None),
+        Err(Refused::Program(PeError::Read(source))) => {
+            Err(EspError::Io { op: Op::Read, path: path.to_string(), source })
+        }
+        Err(refused) => Ok(Some(KernelRefusal { certain: refused.is_certain(stores), why: with_source(&refused) })),
+    }
 }
 
 /// A unified kernel image that must not be staged.
@@ -71,5 +79,55 @@ pub fn check(manifest: &Manifest, trust: &FirmwareTrust, file: &mut dyn ReadSeek
         FirmwareTrust::Open => Ok(()),
         FirmwareTrust::Enforcing(stores) => Ok(verdict(&mut Pe::open(file)?, stores).map(drop)?),
         FirmwareTrust::Unclear(why) => Err(KernelRefused::Unclear(why.clone())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::testing::{FakeHost, enforcing, enrol_digest, installed_kernel};
+
+    /// What is known of the installed 1.0.0, once the firmware's lists were changed.
+    fn asked(change: impl FnOnce(&Path)) -> Option<KernelRefusal> {
+        let variables = tempfile::tempdir().unwrap();
+        enforcing(variables.path());
+        change(variables.path());
+        let host = FakeHost { efivars: Some(variables.path().to_owned()), ..FakeHost::new() };
+        let trust = FirmwareTrust::of(&host);
+        host.with_esp(|esp| {
+            let state = boot_entries::EspState::read(esp).unwrap();
+            refusal(&trust, esp, state.live(disk_layout::Slot::A).unwrap()).unwrap()
+        })
+    }
+
+    #[test]
+    fn upd_51_what_the_lists_say_decides() {
+        let kernel = installed_kernel("1.0.0");
+        assert!(asked(|_| ()).unwrap().certain, "nobody signed it");
+        assert_eq!(asked(|dir| enrol_digest(dir, "db", &kernel)), None);
+        let revoked = asked(|dir| {
+            enrol_digest(dir, "db", &kernel);
+            enrol_digest(dir, "dbx", &kernel);
+        });
+        assert!(revoked.is_some_and(|refusal| refusal.certain && refusal.why.contains("revoked")));
+        assert!(asked(|dir| enrol_digest(dir, "db", &installed_kernel("2.0.0"))).is_some());
+    }
+
+    #[test]
+    fn upd_51_what_cannot_be_told_is_no_refusal() {
+        let host = FakeHost::new();
+        let (open, unclear) = (FirmwareTrust::Open, FirmwareTrust::Unclear("shim".to_owned()));
+        host.with_esp(|esp| {
+            let state = boot_entries::EspState::read(esp).unwrap();
+            let ours = state.live(disk_layout::Slot::A).unwrap();
+            assert_eq!(refusal(&open, esp, ours).unwrap(), None);
+            assert_eq!(refusal(&unclear, esp, ours).unwrap(), None);
+            // No program, or a damaged one: some firmware may take it for one.
+            esp.put("ralphos/a/g1-linux", b"no program");
+            let damaged = refusal(&FirmwareTrust::Enforcing(Box::default()), esp, ours).unwrap();
+            assert!(damaged.is_some_and(|refusal| !refusal.certain));
+        });
     }
 }

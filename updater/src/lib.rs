@@ -11,6 +11,7 @@ pub mod guard;
 pub mod history;
 pub mod host;
 mod inhibit;
+pub mod kernel_refusal;
 #[cfg(feature = "apply")]
 pub mod loader;
 pub mod memory;
@@ -18,6 +19,7 @@ pub mod memory;
 pub mod new_entry;
 pub mod release;
 pub mod session;
+mod session_error;
 pub mod status;
 #[cfg(feature = "image")]
 pub mod uki;

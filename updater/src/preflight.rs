@@ -102,8 +102,8 @@ fn facts(
     // A staged system that is spoilt, or that the firmware would not start, is staged anew.
     let staged = match state.live(target).filter(|ours| staged_system(ours).is_some()) {
         Some(ours) if is_whole(esp, ours).map_err(SessionError::State)? == Wholeness::Whole => {
-            let starts = firmware_trust::starts(&firmware, esp, ours).map_err(SessionError::State)?;
-            staged_system(ours).filter(|_| starts)
+            let refused = firmware_trust::refusal(&firmware, esp, ours).map_err(SessionError::State)?;
+            staged_system(ours).filter(|_| refused.is_none())
         }
         _ => None,
     };

@@ -57,7 +57,9 @@ pub fn classify(error: &anyhow::Error) -> (Exit, &'static str) {
             _ => {}
         }
         match cause.downcast_ref() {
-            Some(SessionError::NoFallback { .. }) => return (Exit::Refused, "no-fallback"),
+            Some(SessionError::NoFallback { .. } | SessionError::RefusedFallback { .. }) => {
+                return (Exit::Refused, "no-fallback");
+            }
             Some(SessionError::UnprovenFallback { .. }) => return (Exit::Refused, "unproven-fallback"),
             Some(SessionError::NoEntry { .. } | SessionError::OtherSystem { .. }) => {
                 return (Exit::Refused, "not-our-entry");

@@ -6,14 +6,16 @@ pub use boot_entries::state::{because_text, reason_text};
 use boot_entries::vars::Unreadable;
 use boot_entries::{
     BootOptions, ChangeError, Counter, Entry, EntryArchitecture, EntryName, Esp, EspState, Fallback, FoundVars,
-    Generation, LoaderVars, NoFallback, OurEntry, Prediction, another_whole_entry_boots, commit, guard, mark_bad, tidy,
+    Generation, LoaderVars, OurEntry, Prediction, another_whole_entry_boots, commit, guard, mark_bad, tidy,
 };
 use disk_layout::{Architecture, Slot, UpdateLock};
 
 use crate::exit::with_source;
 use crate::history::{Event, EventKind, HistoryError, Records};
-use crate::host::{Access, Host, HostError, OpenEsp, TargetSlot};
+use crate::host::{Access, Host, OpenEsp, TargetSlot};
 use crate::inhibit::Inhibitor;
+use crate::kernel_refusal::{AskFirmware, KernelRefusal};
+pub use crate::session_error::SessionError;
 
 /// The system that runs: on a device what is booted; of a disk image the committed system that boots when no entry is on
 /// trial (UPD-60).
@@ -48,60 +50,6 @@ impl Running {
     pub fn target(&self) -> TargetSlot {
         TargetSlot::beside(self.entry.slot())
     }
-}
-
-/// Why something could not be found out or done. Display never repeats the source.
-#[derive(Debug, thiserror::Error)]
-pub enum SessionError {
-    /// The machine or the disk.
-    #[error(transparent)]
-    Host(#[from] HostError),
-    /// The ESP cannot be read.
-    #[error("the boot state cannot be read")]
-    State(#[source] boot_entries::EspError),
-    /// The ESP cannot be changed.
-    #[error("the boot entries cannot be changed")]
-    Change(#[from] ChangeError),
-    /// No live entry is the running system's.
-    #[error(
-        "no boot entry is that of the running system (slot {slot}, generation {generation}): nothing is written; it may have been removed by hand"
-    )]
-    NoEntry {
-        /// The booted slot.
-        slot: Slot,
-        /// The booted generation.
-        generation: Generation,
-    },
-    /// The entry of the booted slot and generation describes another system.
-    #[error("{file_name} is not the entry this system was started from: its {what} differs; nothing is written")]
-    OtherSystem {
-        /// The entry's file.
-        file_name: String,
-        /// What differs.
-        what: &'static str,
-    },
-    /// A disk image without a committed system.
-    #[error("no slot of this disk is committed: boot it, or make it anew with `ralph-image disk`")]
-    NothingCommitted,
-    /// Nothing would boot, or nothing of ours.
-    #[error("the boot loader would boot no entry of ours: {0}")]
-    NothingBoots(String),
-    /// What would boot instead has never been proven (UPD-23).
-    #[error("slot {slot} is not given up: {fallback} would boot instead, which is only on trial; boot it and let it be committed first, or `ralph-update reject {}` to drop it", !*slot)]
-    UnprovenFallback {
-        /// The slot.
-        slot: Slot,
-        /// The entry that would boot.
-        fallback: String,
-    },
-    /// Marking the entry bad would leave nothing to boot (UPD-23).
-    #[error("slot {slot} is not given up: no other whole system would boot")]
-    NoFallback {
-        /// The slot.
-        slot: Slot,
-        /// What would happen instead.
-        source: NoFallback,
-    },
 }
 
 /// What a commit did.
@@ -250,35 +198,57 @@ impl<'h> Session<'h> {
     }
 
     /// Marks the running system bad, so that the other slot boots next (UPD-23).
-    pub fn rollback(&mut self) -> Result<GivenUp, SessionError> {
+    pub fn rollback(&mut self, firmware: AskFirmware<'_>) -> Result<GivenUp, SessionError> {
         let subject = self.subject()?;
-        self.give_up(&subject, EventKind::RolledBack, "rolled-back")
+        self.give_up(&subject, EventKind::RolledBack, "rolled-back", firmware)
     }
 
     /// Marks a slot's entry bad (UPD-23). `None`: it has no entry, or one that is bad already.
-    pub fn reject(&mut self, slot: Slot) -> Result<Option<GivenUp>, SessionError> {
+    pub fn reject(&mut self, slot: Slot, firmware: AskFirmware<'_>) -> Result<Option<GivenUp>, SessionError> {
         let Some(ours) = self.state.live(slot).cloned() else { return Ok(None) };
         let running = self.running().is_ok_and(|running| running.name().same_system(ours.name));
         if ours.name.is_exhausted() && !running {
             return Ok(None);
         }
         let subject = readable(&ours)?;
-        self.give_up(&subject, EventKind::Rejected, "rejected").map(Some)
+        self.give_up(&subject, EventKind::Rejected, "rejected", firmware).map(Some)
     }
 
-    fn give_up(&mut self, subject: &Running, kind: EventKind, reason: &str) -> Result<GivenUp, SessionError> {
+    fn give_up(
+        &mut self,
+        subject: &Running,
+        kind: EventKind,
+        reason: &str,
+        firmware: AskFirmware<'_>,
+    ) -> Result<GivenUp, SessionError> {
         let fallback = self.fallback_if_bad(subject.name())?;
         // A proven system is not thrown away for one that was never tried: if that failed, nothing good would be left.
         if fallback.name.counter.is_some() {
             return Err(SessionError::UnprovenFallback { slot: subject.name().slot, fallback: fallback.file_name });
         }
+        let doubt = self.doubt(subject.name().slot, &fallback.file_name, firmware)?;
         let _inhibitor = self.inhibitor("marking a boot slot bad");
         let marked = mark_bad(self.lock, self.esp.esp(), &subject.ours, Some(reason))?;
         self.reread()?;
         let detail = format!("{} boots instead", fallback.file_name);
         let mut notes = self.notes.clone();
+        notes.extend(doubt);
         note(&mut notes, self.host.records().append(event(kind, &subject.entry, detail)));
         Ok(GivenUp { name: marked.name, fallback, notes })
+    }
+
+    /// UPD-51: what is certain is an error, and what is not a note.
+    fn doubt(&mut self, slot: Slot, file: &str, firmware: AskFirmware<'_>) -> Result<Option<String>, SessionError> {
+        let Some(ours) = self.state.ours.iter().find(|ours| ours.file_name == file) else { return Ok(None) };
+        match firmware(self.esp.esp(), ours).map_err(SessionError::State)? {
+            Some(KernelRefusal { certain: true, why }) => {
+                Err(SessionError::RefusedFallback { slot, fallback: file.to_owned(), why })
+            }
+            Some(KernelRefusal { certain: false, why }) => {
+                Ok(Some(format!("it is not certain that this machine's firmware starts {file}: {why}")))
+            }
+            None => Ok(None),
+        }
     }
 
     /// Closes the ESP.

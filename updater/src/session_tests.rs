@@ -4,6 +4,7 @@ use boot_entries::guard::{GuardEvent, GuardRecord};
 
 use super::*;
 use crate::guard::take_over_guard_event;
+use crate::kernel_refusal::nothing_known;
 use crate::testing::FakeHost;
 
 /// A runs from generation 1, B from generation 2 and under this name.
@@ -73,7 +74,7 @@ fn upd_60_of_a_disk_image_the_entry_that_boots_next_is_committed() {
 #[test]
 fn upd_23_a_rollback_marks_the_running_system_bad_and_remembers_it() {
     let (host, _dir) = with_records(on_b("ralphos-b-g2.conf"));
-    let done = session(&host, |s| s.rollback()).unwrap();
+    let done = session(&host, |s| s.rollback(&nothing_known)).unwrap();
     assert_eq!(done.fallback.file_name, "ralphos-a-g1.conf");
     assert_eq!(host.entries(), ["ralphos-a-g1.conf", "ralphos-b-g2+0-0.conf"]);
     assert_eq!(kinds(&host), [EventKind::RolledBack]);
@@ -100,8 +101,10 @@ fn upd_23_nothing_is_given_up_unless_another_whole_system_boots() {
         let mut host = on_b("ralphos-b-g2.conf");
         spoil(&mut host);
         let before = host.entries();
-        for error in [session(&host, |s| s.rollback()).unwrap_err(), session(&host, |s| s.reject(Slot::B)).unwrap_err()]
-        {
+        for error in [
+            session(&host, |s| s.rollback(&nothing_known)).unwrap_err(),
+            session(&host, |s| s.reject(Slot::B, &nothing_known)).unwrap_err(),
+        ] {
             assert!(matches!(error, SessionError::NoFallback { .. }), "case {number}: {error:?}");
         }
         assert_eq!(host.entries(), before);
@@ -109,9 +112,35 @@ fn upd_23_nothing_is_given_up_unless_another_whole_system_boots() {
 }
 
 #[test]
+fn upd_51_nothing_is_given_up_for_a_system_that_the_firmware_refuses_for_certain() {
+    let asked = |certain| {
+        move |_: &mut dyn Esp, ours: &OurEntry| {
+            assert_eq!(ours.file_name, "ralphos-a-g1.conf");
+            Ok(Some(KernelRefusal { certain, why: "it is not signed".to_owned() }))
+        }
+    };
+    let host = on_b("ralphos-b-g2.conf");
+    for error in [
+        session(&host, |s| s.rollback(&asked(true)).map(drop)).unwrap_err(),
+        session(&host, |s| s.reject(Slot::B, &asked(true)).map(drop)).unwrap_err(),
+    ] {
+        let SessionError::RefusedFallback { fallback, .. } = &error else { panic!("{error:?}") };
+        assert_eq!(fallback, "ralphos-a-g1.conf");
+    }
+    assert_eq!(host.entries(), ["ralphos-a-g1.conf", "ralphos-b-g2.conf"]);
+    // A doubt is told, and keeps nobody from going back.
+    let done = session(&host, |s| s.rollback(&asked(false))).unwrap();
+    assert_eq!(host.entries(), ["ralphos-a-g1.conf", "ralphos-b-g2+0-0.conf"]);
+    assert!(done.notes.iter().any(|note| note.contains("not certain") && note.contains("it is not signed")));
+}
+
+#[test]
 fn upd_23_a_proven_system_is_not_given_up_for_one_never_tried() {
     let host = machine("ralphos-b-g2+3-0.conf");
-    for error in [session(&host, |s| s.rollback()).unwrap_err(), session(&host, |s| s.reject(Slot::A)).unwrap_err()] {
+    for error in [
+        session(&host, |s| s.rollback(&nothing_known)).unwrap_err(),
+        session(&host, |s| s.reject(Slot::A, &nothing_known)).unwrap_err(),
+    ] {
         assert!(matches!(error, SessionError::UnprovenFallback { .. }), "{error:?}");
         assert!(error.to_string().contains("ralph-update reject b"), "{error}");
     }
@@ -121,7 +150,7 @@ fn upd_23_a_proven_system_is_not_given_up_for_one_never_tried() {
 #[test]
 fn upd_22_a_trial_rolled_back_in_its_last_try_says_so() {
     let host = on_b("ralphos-b-g2+0-3.conf");
-    let done = session(&host, |s| s.rollback()).unwrap();
+    let done = session(&host, |s| s.rollback(&nothing_known)).unwrap();
     assert_eq!(done.name.to_string(), "ralphos-b-g2+0-4.conf");
     let running = session(&host, |s| s.running()).unwrap();
     assert_eq!(running.entry().options.failed.as_deref(), Some("rolled-back"));
@@ -137,10 +166,10 @@ fn upd_40_a_floor_whose_record_was_lost_with_the_power_is_raised_by_the_next_run
 #[test]
 fn upd_23_a_slot_that_does_not_run_can_be_rejected_once() {
     let host = machine("ralphos-b-g2+3-0.conf");
-    let done = session(&host, |s| s.reject(Slot::B)).unwrap().unwrap();
+    let done = session(&host, |s| s.reject(Slot::B, &nothing_known)).unwrap().unwrap();
     assert_eq!(done.name.to_string(), "ralphos-b-g2+0-0.conf");
-    assert!(session(&host, |s| s.reject(Slot::B)).unwrap().is_none());
-    assert!(matches!(session(&host, |s| s.reject(Slot::A)), Err(SessionError::NoFallback { .. })));
+    assert!(session(&host, |s| s.reject(Slot::B, &nothing_known)).unwrap().is_none());
+    assert!(matches!(session(&host, |s| s.reject(Slot::A, &nothing_known)), Err(SessionError::NoFallback { .. })));
 }
 
 #[test]

@@ -28,6 +28,7 @@ use crate::progress::Silent;
 use crate::refuse::{Downgrade, KnownBad};
 use crate::source::Forward;
 use crate::stop::Stop;
+use crate::uki::tests::small_uki;
 use crate::vars::{LoaderVariable, VariableError};
 use crate::vitals::{EspVolume, Firmware, Vitals, Watchdog};
 
@@ -42,6 +43,11 @@ pub(crate) fn kernel() -> Vec<u8> {
         linux[at..at + bytes.len()].copy_from_slice(bytes);
     }
     linux
+}
+
+/// A program that nobody has signed, another for each version.
+pub(crate) fn installed_kernel(version: &str) -> Vec<u8> {
+    small_uki(version)
 }
 
 pub(crate) fn key() -> PrivateKey {
@@ -86,6 +92,30 @@ pub(crate) fn image_of(spec: &ImageSpec, root: Vec<u8>) -> (Vec<u8>, Manifest) {
 
 pub(crate) fn trust(keys: &[PrivateKey]) -> TrustPolicy {
     TrustPolicy::new(keys.iter().map(PrivateKey::public).collect(), NonZeroUsize::MIN).unwrap()
+}
+
+/// The namespace of `SecureBoot`, and that of `db`.
+pub(crate) const GLOBAL: &str = "8be4df61-93ca-11d2-aa0d-00e098032b8c";
+const IMAGE_SECURITY: &str = "d719b2cb-3d3a-4596-a3bc-dad00e67656f";
+
+/// EFI variables of a firmware that enforces, and trusts nobody.
+pub(crate) fn enforcing(dir: &Path) {
+    for (name, namespace, value) in
+        [("SecureBoot", GLOBAL, &[1][..]), ("SetupMode", GLOBAL, &[0]), ("db", IMAGE_SECURITY, &[])]
+    {
+        std::fs::write(dir.join(format!("{name}-{namespace}")), [&[7, 0, 0, 0], value].concat()).unwrap();
+    }
+}
+
+/// Adds to `db` or `dbx` the digest of a program, in a list of its own.
+pub(crate) fn enrol_digest(dir: &Path, list: &str, program: &[u8]) {
+    // EFI_CERT_SHA256_GUID, as it is stored.
+    const SHA256: [u8; 16] = 0x2616_c4c1_4c50_9240_aca9_41f9_3693_4328_u128.to_be_bytes();
+    let digest = secure_boot::Pe::open(Cursor::new(program)).unwrap().authenticode_digest().unwrap();
+    let numbers = [28 + 48, 0, 48_u32].map(u32::to_le_bytes).concat();
+    let path = dir.join(format!("{list}-{IMAGE_SECURITY}"));
+    let old = std::fs::read(&path).unwrap_or_else(|_| vec![7, 0, 0, 0]);
+    std::fs::write(path, [&old[..], &SHA256, &numbers, &[0; 16], &digest].concat()).unwrap();
 }
 
 /// What happens to the machine, in order.
@@ -193,7 +223,7 @@ impl FakeHost {
                 extra: String::new(),
             },
             payloads: Payloads::Kernel {
-                linux: *Digest::of(b"old kernel").as_bytes(),
+                linux: *Digest::of(installed_kernel(version)).as_bytes(),
                 initrd: *Digest::of(b"old initrd").as_bytes(),
             },
         }
@@ -205,7 +235,7 @@ impl FakeHost {
         let entry = self.entry(name, version);
         self.with_esp(|esp| {
             esp.put(name.path().as_str(), &entry.render(Liveness::Live));
-            esp.put(entry.payload(PayloadKind::Linux).path().as_str(), b"old kernel");
+            esp.put(entry.payload(PayloadKind::Linux).path().as_str(), &installed_kernel(version));
             esp.put(entry.payload(PayloadKind::Initrd).path().as_str(), b"old initrd");
         });
     }

@@ -60,6 +60,9 @@ fn what_the_firmware_would_refuse_is_not_staged_and_what_it_starts_is_committed_
             "{status:#}"
         );
         assert_eq!(machine.entries()?, [A, "ralphos-b-g4.conf"]);
+        // The firmware would start the other kernel, too (UPD-51).
+        machine.vm.ok("ralph-update rollback")?;
+        assert_eq!(machine.entries()?, [A, "ralphos-b-g4+0-0.conf"]);
         Ok(())
     })
 }
@@ -83,6 +86,32 @@ fn an_unsigned_kernel_put_there_by_hand_is_refused_by_the_firmware_and_the_old_s
         // OVMF comes back to the loader by itself once it has tried everything else; others sit there until somebody pulls the plug (LDR-6).
         let fallen = fallen(machine)?;
         fallen.ended("inconclusive");
+        Ok(())
+    })
+}
+
+#[test]
+fn a_rollback_to_a_kernel_that_the_firmware_would_refuse_is_refused_upd_51() -> Result<()> {
+    secure_scenario("refused-rollback", |lab| {
+        // As after a key was revoked: what slot B holds was committed, and would not start any more.
+        let unsigned = Release::new("2.0.0").with_unified(Stub::V257, None);
+        let off = Off::new(lab)?.stage(&unsigned)?.commit()?;
+        let mut machine = off.stage(&signed("3.0.0").without_sandbox_check())?.commit()?.start()?;
+        assert_eq!(machine.vm.wait_boot(BOOT_TIMEOUT)?.slot, "a");
+        machine.settled_status()?;
+        let before = machine.entries()?;
+        for command in ["rollback", "reject a"] {
+            let ran = machine.vm.run(&format!("ralph-update --json {command}"))?;
+            let told: Value = serde_json::from_str(&ran.stdout).with_context(|| format!("not JSON: {}", ran.stdout))?;
+            assert_eq!((ran.code, &told["reason"]), (3, &"no-fallback".into()), "{told:#}");
+            ensure!(told["message"].as_str().is_some_and(|text| text.contains("is not signed")), "{told:#}");
+        }
+        assert_eq!(machine.entries()?, before);
+        let diagnosis = machine.vm.run("ralph-update --json doctor")?;
+        let diagnosis: Value = serde_json::from_str(&diagnosis.stdout)?;
+        let findings = diagnosis["findings"].as_array().context("no findings")?;
+        let refused = findings.iter().find(|finding| finding["id"] == "kernel-refused");
+        assert_eq!(refused.context("no kernel-refused")?["severity"], "warning", "{diagnosis:#}");
         Ok(())
     })
 }

@@ -30,6 +30,7 @@ pub(super) fn find(facts: &Facts, esp: &EspFacts) -> Vec<Finding> {
     for ours in &esp.state.ours {
         found.extend(form(facts, esp, ours));
         found.extend(payloads(facts, esp, ours));
+        found.extend(refused(facts, esp, ours));
         found.extend(uncounted(facts, esp, ours));
     }
     found.extend(twins(facts, esp));
@@ -191,6 +192,42 @@ fn payloads(facts: &Facts, esp: &EspFacts, ours: &OurEntry) -> Option<Finding> {
         finding
             .remedy(format!("apply an image again: it writes slot {} anew", ours.name.slot))
             .run(format!("{} apply IMAGE", facts.program))
+    })
+}
+
+/// Its kernel is whole, and the firmware would not start it (UPD-51).
+fn refused(facts: &Facts, esp: &EspFacts, ours: &OurEntry) -> Option<Finding> {
+    let (_, refusal) = esp.refused.iter().find(|(name, _)| *name == ours.file_name)?;
+    let next = esp.next.boots(ours.name);
+    let runs = esp.running_name().is_some_and(|running| running.same_system(ours.name));
+    let other = |other: &&OurEntry| {
+        let name = other.name;
+        name.slot != ours.name.slot && name.counter.is_none() && esp.whole().contains(&other.file_name)
+    };
+    let other = esp.state.ours.iter().any(|one| other(&one));
+    let severity = if next && refusal.certain { Severity::Danger } else { Severity::Warning };
+    let would = if refusal.certain { "would not start" } else { "may not start" };
+    let what = format!("this machine's firmware {would} the kernel of {}: {}", ours.file_name, refusal.why);
+    let meaning = if next {
+        "the next boot stops in the firmware until somebody resets the machine"
+    } else {
+        "it is no way back: the machine would stop in its firmware"
+    };
+    let finding = Finding::new("kernel-refused", severity, what, meaning);
+    let program = &facts.program;
+    Some(match (next, runs, other) {
+        (true, true, true) => finding
+            .remedy("go back to the other slot, which the firmware starts, before any restart; then apply an image that is signed with a key that the firmware has")
+            .run(format!("{program} rollback")),
+        (true, false, _) if ours.name.counter.is_some() => finding
+            .remedy("give it up before any restart; then apply an image that is signed with a key that the firmware has")
+            .run(format!("{program} reject {}", ours.name.slot)),
+        (true, ..) => finding
+            .remedy("apply an image that is signed with a key that the firmware has, before any restart")
+            .run(format!("{program} apply IMAGE")),
+        (false, ..) => finding
+            .remedy("apply an image that is signed with a key that the firmware has")
+            .run(format!("{program} apply IMAGE")),
     })
 }
 

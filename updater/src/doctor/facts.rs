@@ -11,7 +11,9 @@ use disk_layout::{DiskLayout, Slot};
 
 use super::entries::why_no_fallback;
 use crate::exit::with_source;
+use crate::firmware_trust::{FirmwareTrust, refusal};
 use crate::host::{Access, Host};
+use crate::kernel_refusal::KernelRefusal;
 use crate::plan::{Asked, next_update};
 use crate::session::{self, Running, SessionError, entry_architecture};
 use crate::vitals::{Firmware, Vitals};
@@ -51,6 +53,8 @@ pub(super) struct EspFacts {
     pub next_files: Vec<String>,
     /// Of every live entry of ours that can be read; or why its payloads cannot be.
     pub wholeness: Vec<(String, Result<Wholeness, String>)>,
+    /// Of every whole live entry of ours, why the firmware would not start its kernel, if so.
+    pub refused: Vec<(String, KernelRefusal)>,
     /// Why nothing else would boot, were what boots next bad.
     pub no_fallback: Option<String>,
     /// What is wrong with the clusters of names, or why that cannot be told.
@@ -74,9 +78,16 @@ impl EspFacts {
         self.running.as_ref().ok().filter(|_| self.booted).map(Running::name)
     }
 
-    /// Names of the entries of ours that are whole.
+    /// Names of the entries of ours that are whole, and that the firmware does not refuse for certain.
     pub(super) fn whole(&self) -> Vec<String> {
-        whole(&self.wholeness)
+        let mut names = whole(&self.wholeness);
+        names.retain(|name| !self.refused_for_certain(name));
+        names
+    }
+
+    /// The firmware would not start this entry.
+    pub(super) fn refused_for_certain(&self, file_name: &str) -> bool {
+        self.refused.iter().any(|(name, refusal)| name == file_name && refusal.certain)
     }
 
     pub(super) fn version(&self, ours: &OurEntry) -> String {
@@ -119,9 +130,11 @@ fn look(host: &dyn Host, esp: &mut dyn Esp) -> Result<EspFacts, EspError> {
         _ => None,
     };
     let dirs = [entries_dir(), payload_dir(Slot::A), payload_dir(Slot::B), EspPath::literal("ralphos")];
+    let wholeness = wholeness(esp, &state);
     Ok(EspFacts {
         next_files: next_files(&state, &next),
-        wholeness: wholeness(esp, &state),
+        refused: refused(host, esp, &state, &wholeness),
+        wholeness,
         faults: esp.cluster_faults(&dirs).map_err(|error| with_source(&error)),
         space: esp.space().ok(),
         conf: conf_lines(esp)?,
@@ -151,6 +164,18 @@ fn next_files(state: &EspState, next: &Prediction) -> Vec<String> {
 pub(super) fn wholeness(esp: &mut dyn Esp, state: &EspState) -> Vec<(String, Result<Wholeness, String>)> {
     let live = state.ours.iter().filter(|ours| ours.is_live() && ours.entry.is_ok());
     live.map(|ours| (ours.file_name.clone(), is_whole(esp, ours).map_err(|error| with_source(&error)))).collect()
+}
+
+/// What is not whole, or cannot be read, is told of already.
+fn refused(
+    host: &dyn Host,
+    esp: &mut dyn Esp,
+    state: &EspState,
+    wholeness: &[(String, Result<Wholeness, String>)],
+) -> Vec<(String, KernelRefusal)> {
+    let (trust, whole) = (FirmwareTrust::of(host), whole(wholeness));
+    let ours = state.ours.iter().filter(|ours| whole.contains(&ours.file_name));
+    ours.filter_map(|ours| Some((ours.file_name.clone(), refusal(&trust, esp, ours).ok()??))).collect()
 }
 
 pub(super) fn whole(wholeness: &[(String, Result<Wholeness, String>)]) -> Vec<String> {

@@ -101,7 +101,7 @@ fn a_committed_entry_whose_rollback_was_cut_is_unknown_and_the_remedy_is_told_hl
     // And that ends it.
     let lock = UpdateLock::for_tests();
     let mut session = session::Session::open(&machine, &lock, Fencing::None).unwrap();
-    let given_up = session.rollback().unwrap();
+    let given_up = session.rollback(&updater::kernel_refusal::nothing_known).unwrap();
     session.close().unwrap();
     assert_eq!(given_up.fallback.file_name, "ralphos-a-g6.conf");
     assert_eq!(machine.entries(), ["ralphos-a-g6.conf", "ralphos-b-g7+0-0.conf"]);

@@ -1,9 +1,11 @@
 //! DOC-11: the entries of ours.
 
 use boot_entries::fat::ClusterFault;
+use boot_entries::vars::LOADER_GUID;
 use boot_entries::{EspPath, Liveness};
 
 use super::*;
+use crate::testing::{enforcing, enrol_digest, installed_kernel};
 
 /// A runs and is committed; B under this name.
 fn beside(name: &str) -> FakeHost {
@@ -43,6 +45,51 @@ fn doc_11_what_runs_waits_for_no_try() {
     let diagnosis = look(&host);
     assert_eq!(diagnosis.next_boot.as_ref().unwrap().entry, "ralphos-b-g3+3-0.conf");
     assert!(!diagnosis.is_endangered(), "{:?}", ids(&diagnosis));
+}
+
+#[test]
+fn doc_11_a_kernel_that_the_firmware_would_refuse_is_told_of_before_it_is_needed() {
+    let variables = tempfile::tempdir().unwrap();
+    enforcing(variables.path());
+    let host = FakeHost { efivars: Some(variables.path().to_owned()), ..two_systems() };
+    let both = look(&host);
+    assert_eq!(ids(&both), ["kernel-refused!", "kernel-refused~"]);
+    assert!(both.findings[0].what.contains("ralphos-b-g2.conf"), "{both:?}");
+    assert!(both.findings[0].command.as_ref().unwrap().contains("apply"), "{both:?}");
+    // The firmware starts the other one: that is the way out.
+    enrol_digest(variables.path(), "db", &installed_kernel("1.0.0"));
+    let next = look(&host);
+    assert_eq!(ids(&next), ["kernel-refused!"]);
+    assert_eq!(next.findings[0].command.as_deref(), Some("ralph-update rollback"));
+    // What is damaged is told as that, and as nothing else.
+    host.with_esp(|esp| esp.put("ralphos/b/g2-linux", b"other"));
+    assert_eq!(ids(&look(&host)), ["payload-altered!"]);
+}
+
+#[test]
+fn doc_22_what_keeps_the_loader_on_the_kernel_that_the_firmware_starts_is_not_taken_away() {
+    let variables = tempfile::tempdir().unwrap();
+    enforcing(variables.path());
+    enrol_digest(variables.path(), "db", &installed_kernel("1.0.0"));
+    let pattern = "ralphos-a-*\0".encode_utf16().flat_map(u16::to_le_bytes);
+    let value: Vec<u8> = [7, 0, 0, 0].into_iter().chain(pattern).collect();
+    std::fs::write(variables.path().join(format!("LoaderEntryDefault-{LOADER_GUID}")), value).unwrap();
+    let host = FakeHost { efivars: Some(variables.path().to_owned()), ..two_systems() };
+    assert_eq!(ids(&look(&host)), ["default-variable!", "kernel-refused~"]);
+    // The firmware would start the other one, too.
+    enrol_digest(variables.path(), "db", &installed_kernel("2.0.0"));
+    assert_eq!(ids(&look(&host)), ["default-variable!+"]);
+}
+
+#[test]
+fn doc_11_a_staged_kernel_that_the_firmware_would_refuse_is_to_be_given_up() {
+    let variables = tempfile::tempdir().unwrap();
+    enforcing(variables.path());
+    enrol_digest(variables.path(), "db", &installed_kernel("1.0.0"));
+    let host = FakeHost { efivars: Some(variables.path().to_owned()), ..beside("ralphos-b-g2+3-0.conf") };
+    let staged = look(&host);
+    assert_eq!(ids(&staged), ["kernel-refused!"]);
+    assert_eq!(staged.findings[0].command.as_deref(), Some("ralph-update reject b"));
 }
 
 #[test]
