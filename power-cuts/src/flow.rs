@@ -1,5 +1,6 @@
 //! The flow file: what a recorded flow may leave (`CUT-40`).
 
+use boot_entries::options::hex;
 use boot_entries::{EntryArchitecture, EntryName, Generation, LoaderVars};
 use disk_layout::Slot;
 use serde::{Deserialize, Serialize};
@@ -42,6 +43,8 @@ pub struct Flow {
     pub after: Vec<System>,
     /// Cut renames of the firmware are there or may come (`ENT-22`).
     pub firmware_renames: bool,
+    /// SHA-256 of what the boot loader's own file may be besides what it is in the base (`CUT-37`).
+    pub loader: Option<[u8; 32]>,
     /// What `loader/loader.conf` may hold besides what it holds in the base (`CUT-37`).
     pub loader_conf: Option<String>,
     /// The files that are in `loader/entries` when the flow has ended, no more and no less (`CUT-33`), where it says so.
@@ -98,12 +101,14 @@ impl Flow {
             wire.into_iter().map(|system| system.parse().ok_or_else(|| bad(field, &format!("{system:?}")))).collect()
         };
         let vars = wire.vars.unwrap_or_default();
+        let loader = wire.loader.map(|text| parse_sha256(&text).ok_or_else(|| bad("loader", &text))).transpose()?;
         Ok(Flow {
             name: wire.name,
             architecture,
             before: systems("before", wire.before)?,
             after: systems("after", wire.after)?,
             firmware_renames: wire.firmware_renames,
+            loader,
             loader_conf: wire.loader_conf,
             entries: wire.entries,
             fallback: wire.fallback,
@@ -126,6 +131,7 @@ impl Flow {
             before: systems(&self.before),
             after: systems(&self.after),
             firmware_renames: self.firmware_renames,
+            loader: self.loader.as_ref().map(|sha256| hex(sha256)),
             loader_conf: self.loader_conf.clone(),
             entries: self.entries.clone(),
             fallback: self.fallback,
@@ -135,6 +141,14 @@ impl Flow {
         bytes.push(b'\n');
         bytes
     }
+}
+
+fn parse_sha256(text: &str) -> Option<[u8; 32]> {
+    let digits =
+        text.as_bytes().chunks_exact(2).map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok());
+    let bytes: Vec<u8> = digits.collect::<Option<_>>()?;
+    let sha256: [u8; 32] = bytes.try_into().ok()?;
+    (hex(&sha256) == text).then_some(sha256)
 }
 
 #[derive(Serialize, Deserialize)]
@@ -147,6 +161,8 @@ struct WireFlow {
     after: Vec<WireSystem>,
     #[serde(default)]
     firmware_renames: bool,
+    #[serde(default)]
+    loader: Option<String>,
     #[serde(default)]
     loader_conf: Option<String>,
     #[serde(default)]
@@ -198,13 +214,17 @@ mod tests {
         let flow = Flow::parse(SHORT.as_bytes()).unwrap();
         assert_eq!(flow.before, [System { slot: Slot::A, generation: Generation::FIRST }]);
         assert_eq!(flow.after[0].to_string(), "b-g2");
-        assert!(!flow.firmware_renames && flow.loader_conf.is_none());
+        assert!(!flow.firmware_renames && flow.loader_conf.is_none() && flow.loader.is_none());
         assert!(flow.entries.is_none() && flow.fallback);
         assert_eq!(Flow::parse(&flow.render()).unwrap(), flow);
         let more = SHORT.replacen("\"name\"", "\"entries\": [\"ralphos-b-g2.conf\"], \"fallback\": false, \"name\"", 1);
         let more = Flow::parse(more.as_bytes()).unwrap();
         assert_eq!((more.entries.as_deref(), more.fallback), (Some(&["ralphos-b-g2.conf".to_owned()][..]), false));
         assert_eq!(Flow::parse(&more.render()).unwrap(), more);
+        let loader = SHORT.replacen("\"name\"", &format!("\"loader\": \"{}\", \"name\"", "0a".repeat(32)), 1);
+        let loader = Flow::parse(loader.as_bytes()).unwrap();
+        assert_eq!(loader.loader, Some([10; 32]));
+        assert_eq!(Flow::parse(&loader.render()).unwrap(), loader);
         assert!(flow.after[0].is_named("ralphos-b-g2+3-0.conf".parse().unwrap()));
     }
 
@@ -218,6 +238,7 @@ mod tests {
             ("\"slot\": \"a\"", "\"slot\": \"c\""),
             ("\"before\": [{\"slot\": \"a\", \"generation\": 1}]", "\"before\": []"),
             ("\"name\"", "\"extra\": 1, \"name\""),
+            ("\"name\"", "\"loader\": \"0a0\", \"name\""),
         ] {
             let text = SHORT.replacen(from, to, 1);
             assert_ne!(text, SHORT);

@@ -9,6 +9,7 @@ use common::*;
 use disk_layout::Slot;
 use power_cuts::check::Name;
 use power_cuts::{Bounds, Flow};
+use sha2::{Digest, Sha256};
 
 fn bounds(max_states: u64) -> Bounds {
     Bounds { max_states, ..Bounds::default() }
@@ -276,6 +277,24 @@ fn cut37_a_damaged_loader_is_caught() {
         bench.esp().overwrite_byte(&"EFI/BOOT/BOOTX64.EFI".parse().unwrap(), 0, b't', b'T').unwrap();
     });
     assert!(report.found(Name::Loader), "{report}");
+}
+
+#[test]
+fn cut37_the_loader_is_what_it_was_or_what_the_flow_makes_of_it() {
+    let a = system(Slot::A, 1);
+    let path: EspPath = "EFI/BOOT/BOOTX64.EFI".parse().unwrap();
+    for allowed in [true, false] {
+        let bench = Bench::new();
+        let old = bench.esp().read(&path, 1 << 20).unwrap();
+        let mut new = old.clone();
+        new[0] ^= 1;
+        let flow = Flow { loader: allowed.then(|| Sha256::digest(&new).into()), ..flow("loader", &[a], &[a]) };
+        let report = bench.check(&flow, bounds(500), &|bench| {
+            bench.esp().overwrite_byte(&path, 0, old[0], new[0]).unwrap();
+        });
+        assert_eq!(report.passed(), allowed, "{report}");
+        assert_eq!(report.found(Name::Loader), !allowed, "{report}");
+    }
 }
 
 #[test]

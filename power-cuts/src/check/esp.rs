@@ -133,8 +133,8 @@ impl<B: ReadAt, L: ReadAt> Checker<'_, B, L> {
         for path in in_dir.chain([LOADER_CONF.to_owned()]) {
             let Some(item) = find(&mut raw, &path)? else { continue };
             if let Some(sha256) = self.files.sha256(self.disk, base, raw.volume(), &item)? {
-                let flow = self.flow.loader_conf.as_ref().filter(|_| path == LOADER_CONF);
-                let flow = flow.map(|text| Sha256::digest(text).into());
+                let conf = self.flow.loader_conf.as_ref().map(|text| Sha256::digest(text).into());
+                let flow = if path == LOADER_CONF { conf } else { self.flow.loader };
                 found.push((path, [sha256].into_iter().chain(flow).collect()));
             }
         }

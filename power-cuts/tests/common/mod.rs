@@ -218,6 +218,7 @@ pub fn flow(name: &str, before: &[System], after: &[System]) -> Flow {
         before: before.to_vec(),
         after: after.to_vec(),
         firmware_renames: false,
+        loader: None,
         loader_conf: None,
         entries: None,
         fallback: true,

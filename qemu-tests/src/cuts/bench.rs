@@ -15,7 +15,7 @@ use super::twins;
 use super::work::run_on;
 use crate::arch::Arch;
 use crate::esp::Esp;
-use crate::guest::{self, Stub, loader_257};
+use crate::guest::{self, Stub, loader_252, loader_257};
 use crate::lab::{Keys, Lab};
 use crate::setup::{self, run};
 use crate::workspace;
@@ -65,7 +65,7 @@ impl<'l> Bench<'l> {
         run(update.arg("--disk").arg(disk).args(args).args(files)).map(drop)
     }
 
-    /// Puts what the guest needs for `flow` into `dir`: the public key, and the image that is applied.
+    /// Puts what the guest needs for `flow` into `dir`: the public key, and the image that is applied or the boot loader.
     ///
     /// # Errors
     /// When it cannot be made.
@@ -75,6 +75,9 @@ impl<'l> Bench<'l> {
             std::fs::copy(from, &to).map(drop).with_context(|| format!("cannot make {}", to.display()))
         };
         put(&self.keys.public, "release.pub.pem")?;
+        if flow.updates_loader() {
+            put(&loader_257(self.arch())?, "loader.efi")?;
+        }
         if flow.applies == 0 { Ok(()) } else { put(&self.image(flow.applies)?, "image.zst") }
     }
 
@@ -169,6 +172,9 @@ impl<'l> Bench<'l> {
                     self.update_disk(&disk, &["apply", "--trust"], &[&self.keys.public, &image])?;
                 }
                 Prepare::Commit => self.update_disk(&disk, &["commit"], &[])?,
+                Prepare::OlderLoader => {
+                    Esp::of_disk(&disk)?.copy_in(&loader_252(self.arch())?, &self.arch().loader_path())?;
+                }
                 Prepare::Rename(from, to) => {
                     Esp::of_disk(&disk)?.rename(&format!("loader/entries/{from}"), to)?;
                 }

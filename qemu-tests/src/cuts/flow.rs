@@ -14,6 +14,8 @@ pub enum Prepare {
     Apply(u32),
     /// Commits what is staged.
     Commit,
+    /// Puts systemd-boot 252 in the place of the boot loader.
+    OlderLoader,
     /// Gives an entry another name.
     Rename(&'static str, &'static str),
     /// Gives an entry a second name (LDR-7).
@@ -96,6 +98,8 @@ const DOCTOR: &[&str] = &["/bin/ralph-update", "doctor", "--fix"];
 /// Holds the loader on slot A.
 const PIN: &str = "default ralphos-a-*";
 const GUARD: &[&str] = &["/bin/ralph-boot-guard", "start"];
+/// Twice: the loader is staged, and put in its place by the boot that it has started. With a folder for the firmware's variables.
+const LOADER: &[&str] = &["/bin/busybox", "unshare", "--mount", "/bin/cuts-guest", "update-loader"];
 const HEALTH: &[&str] = &["/bin/ralph-health-check", "run"];
 
 const fn op(
@@ -123,6 +127,7 @@ const fn apply_again(a: &'static [&'static str], b: &'static [&'static str]) -> 
 }
 
 const COMMITTED: &[&str] = &["committed"];
+const EMPTY: &[&str] = &["empty"];
 const BAD: &[&str] = &["bad"];
 /// A running entry without tries counts as a trial.
 const GIVEN_UP: &[&str] = &["bad", "trial"];
@@ -288,7 +293,22 @@ pub const FLOWS: &[Flow] = &[
     },
     doctor_fix("doctor-fix", &OWN_CHAIN),
     doctor_fix("doctor-fix-shared", &SHARED_CHAIN),
+    Flow {
+        name: UPDATES_LOADER,
+        prepare: &[Prepare::OlderLoader],
+        runs: "a",
+        applies: 0,
+        before: ("a", 1),
+        after: ("a", 1),
+        comments: None,
+        op: op(LOADER, &[0], COMMITTED, EMPTY),
+        on_a: op(LOADER, &[0], COMMITTED, EMPTY),
+        on_b: op(LOADER, &[0], COMMITTED, EMPTY),
+    },
 ];
+
+/// The flow that updates the boot loader.
+const UPDATES_LOADER: &str = "loader";
 
 const OWN_CHAIN: [Prepare; 5] = damages(Chain::Own);
 const SHARED_CHAIN: [Prepare; 5] = damages(Chain::Shared);
@@ -356,6 +376,11 @@ impl Flow {
     pub fn shares_clusters(&self) -> bool {
         let twin = |step: &Prepare| matches!(step, Prepare::Twin(_, _, Chain::Shared));
         self.name == FIRMWARE.name || self.prepare.iter().any(twin)
+    }
+
+    /// It updates the boot loader, from 252 to 257.
+    pub fn updates_loader(&self) -> bool {
+        self.name == UPDATES_LOADER
     }
 
     /// One of its operations, for the guest's job.

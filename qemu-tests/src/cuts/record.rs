@@ -6,9 +6,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use boot_entries::options::hex;
 use power_cuts::SECTOR;
 use power_cuts::log::Log;
 use serde_json::json;
+use sha2::{Digest, Sha256};
 
 use super::bench::{Bench, LOADER_CONF};
 use super::boots;
@@ -91,9 +93,13 @@ impl Recording {
         self.dir.join("states")
     }
 
-    /// What the guest finds in `/job`: the key, and the image if the flow has one.
+    /// What the guest finds in `/job`: the key, and the image or the boot loader if the flow has one.
     pub fn files(&self) -> Vec<(&'static str, PathBuf)> {
-        let names = [Some("release.pub.pem"), Some("image.zst").filter(|_| self.flow.applies != 0)];
+        let names = [
+            Some("release.pub.pem"),
+            Some("image.zst").filter(|_| self.flow.applies != 0),
+            Some("loader.efi").filter(|_| self.flow.updates_loader()),
+        ];
         names.into_iter().flatten().map(|name| (name, self.dir.join(name))).collect()
     }
 
@@ -103,7 +109,7 @@ impl Recording {
             "mode": "record",
             "slot": flow.runs,
             "op": flow.job(&flow.op),
-            "keep": kept(&self.base, flow)?,
+            "keep": kept(self)?,
         });
         let files = self.files();
         let files: Vec<(&str, &Path)> = files.iter().map(|(name, path)| (*name, path.as_path())).collect();
@@ -125,6 +131,11 @@ impl Recording {
         // What the programs left is checked in the guest; here it is what must be durable. The firmware promises nothing.
         let ours = flow.name != FIRMWARE.name;
         let entries = ours.then(|| Esp::of_disk(disk)?.entries()).transpose()?;
+        if flow.updates_loader() {
+            let (esp, default) = (Esp::of_disk(disk)?, Arch::of_disk(disk)?.loader_path());
+            let found = hex(&Sha256::digest(esp.read(&default)?));
+            ensure!(found == loader_digest(&self.dir)?, "the new boot loader has not reached {default} on the disk");
+        }
         let system = |(slot, generation): (&str, u32)| json!([{ "slot": slot, "generation": generation }]);
         let text = json!({
             "format": "power-cuts flow 1",
@@ -134,11 +145,19 @@ impl Recording {
             "after": system(flow.after),
             "entries": entries,
             "firmware-renames": flow.shares_clusters(),
+            "loader": flow.updates_loader().then(|| loader_digest(&self.dir)).transpose()?,
             "loader-conf": flow.comments.map(|line| commented(&self.base, line)).transpose()?,
         });
         let about = &self.about;
         std::fs::write(about, format!("{text:#}\n")).with_context(|| format!("cannot write {}", about.display()))
     }
+}
+
+/// SHA-256 of the boot loader that was laid out for a flow.
+pub(super) fn loader_digest(dir: &Path) -> Result<String> {
+    let path = dir.join("loader.efi");
+    let bytes = std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    Ok(hex(&Sha256::digest(bytes)))
 }
 
 /// The loader.conf of a disk with a comment in place of a line (DOC-24).

@@ -15,7 +15,7 @@ use sha2::{Digest, Sha256};
 
 use super::bench::LOADER_CONF;
 use super::flow::{Flow, Op};
-use super::record::{Recording, commented};
+use super::record::{Recording, commented, loader_digest};
 use super::states::States;
 use super::tiny::{Tiny, plain_disk};
 use crate::arch::Arch;
@@ -53,7 +53,7 @@ pub fn work(recording: &Recording, only: Option<&str>) -> Result<Vec<Worked>> {
     let job = json!({
         "mode": "work",
         "ops": { "a": flow.job(&flow.on_a), "b": flow.job(&flow.on_b) },
-        "keep": kept(&recording.base, flow)?,
+        "keep": kept(recording)?,
         "only": only,
     });
     let files = recording.files();
@@ -90,8 +90,10 @@ fn parse(line: &str) -> Option<Worked> {
 }
 
 /// Files that the flow has no business with, whatever is cut: the loader's, foreign ones beside the entries, and the payloads of slots
-/// that it does not write. And loader.conf: as it is, or with a comment where the flow makes one.
-pub(super) fn kept(base: &Path, flow: &Flow) -> Result<Value> {
+/// that it does not write. And loader.conf: as it is, or with a comment where the flow makes one. Where the flow updates the boot loader,
+/// what it makes of it.
+pub(super) fn kept(recording: &Recording) -> Result<Value> {
+    let (base, flow) = (&recording.base, recording.flow);
     let layout = DiskLayout::open(base)?;
     let mut esp = ImageEsp::new(FileWindow::new(File::open(base)?, layout.esp.start, layout.esp.len)?);
     let mut kept = Map::new();
@@ -115,6 +117,12 @@ pub(super) fn kept(base: &Path, flow: &Flow) -> Result<Value> {
         for item in esp.list(&dir)? {
             keep(&mut esp, &dir.join(&item.name)?)?;
         }
+    }
+    if flow.updates_loader() {
+        let default = Arch::of_disk(base)?.loader_path();
+        // What was there before is kept beside it (LUP-1).
+        let previous = kept.insert(default.clone(), Value::from(loader_digest(&recording.dir)?));
+        kept.insert(default.replace(".EFI", ".ALT"), previous.context("the base has a boot loader")?);
     }
     if let Some(line) = flow.comments {
         let digest: [u8; 32] = Sha256::digest(commented(base, line)?).into();

@@ -56,6 +56,7 @@ a_test_for_each_flow! {
     cut_the_guard_giving_up_ends_well_when_repeated: "guard-gives-up", 60;
     cut_a_repair_ends_well_when_repeated: "doctor-fix", 50;
     cut_a_repair_of_a_cut_rename_ends_well_when_repeated: "doctor-fix-shared", 25;
+    cut_an_update_of_the_boot_loader_ends_well_when_repeated: "loader", 200;
 }
 
 // Releases of systemd-boot, and how many states each boots; `cuts boot` boots as many as one likes. The rename is the loader's own.

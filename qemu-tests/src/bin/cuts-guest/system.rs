@@ -228,7 +228,7 @@ fn of_ours(state: EspState, prediction: Prediction) -> Result<OurEntry> {
 }
 
 /// Runs a program whose success is taken for granted.
-fn busybox(args: &[&str]) -> Result<()> {
+pub fn busybox(args: &[&str]) -> Result<()> {
     must(Command::new("/bin/busybox").args(args))
 }
 
