@@ -141,7 +141,8 @@ impl Arch {
     /// The kernel's options for its console, and for a fast boot.
     pub fn kernel_options(self) -> String {
         match self {
-            Self::X86_64 => format!("console=ttyS0 no_timer_check tsc=reliable {FASTER}"),
+            // String instructions are emulated step by step: without REP_GOOD the kernel clears and copies pages by plain moves.
+            Self::X86_64 => format!("console=ttyS0 no_timer_check tsc=reliable clearcpuid=rep_good {FASTER}"),
             Self::Aarch64 => format!("console=ttyAMA0 {FASTER}"),
         }
     }

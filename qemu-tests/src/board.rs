@@ -15,6 +15,16 @@ pub enum Firmware {
     SecureBoot,
 }
 
+impl Firmware {
+    /// In words, for a table.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Open => "open",
+            Self::SecureBoot => "Secure Boot",
+        }
+    }
+}
+
 /// See the module.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Board {

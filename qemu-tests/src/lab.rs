@@ -19,6 +19,9 @@ use crate::workspace;
 /// Kernel options of every image, besides its architecture's: a reboot after a panic (HLT-62), and something to read.
 const OPTIONS: &str = "panic=1 quiet systemd.show_status=true";
 
+/// In the folder of a scenario that passed: its seconds, and the firmware.
+pub const TIME: &str = "seconds.txt";
+
 /// A key pair: two PEM files.
 #[derive(Clone, Debug)]
 pub struct Keys {
@@ -68,8 +71,12 @@ fn run_scenario(arch: Arch, firmware: Firmware, name: &str, steps: impl FnOnce(&
     let lab = Lab { firmware, ..Lab::new(arch, name)? };
     let start = Instant::now();
     steps(&lab).inspect_err(|_| lab.print_boots())?;
-    eprintln!("{name} on {arch}: {} s", start.elapsed().as_secs());
-    lab.keep_the_console()
+    let seconds = start.elapsed().as_secs();
+    eprintln!("{name} on {arch}: {seconds} s");
+    lab.keep_the_console()?;
+    let told = format!("{seconds} {}\n", firmware.name());
+    let path = lab.path(TIME);
+    std::fs::write(&path, told).with_context(|| format!("cannot write {}", path.display()))
 }
 
 impl Lab {

@@ -80,13 +80,7 @@ const TRIM: &[&str] = &[
 ];
 
 /// Not removed, although a pattern above says so.
-const KEPT: &[&str] = &[
-    "usr/share/dbus-1",
-    "usr/lib/tmpfiles.d/dbus.conf",
-    "usr/lib/tmpfiles.d/systemd.conf",
-    "usr/lib/tmpfiles.d/tmp.conf",
-    "usr/lib/tmpfiles.d/var.conf",
-];
+const KEPT: &[&str] = &["usr/share/dbus-1", "usr/lib/tmpfiles.d/tmp.conf", "usr/lib/tmpfiles.d/var.conf"];
 
 /// What udev does about disks, partitions and dm-verity, here and in an initrd with systemd. To read and try the rules for all
 /// else that a computer may have takes udevd and its workers a second under emulation.
@@ -184,6 +178,8 @@ const ETC: &[(&str, &str)] = &[
         "systemd/system/systemd-udev-trigger.service.d/few.conf",
         "[Service]\nExecStart=\nExecStart=-udevadm trigger --action=add --subsystem-match=block\n",
     ),
+    // Its credentials cost a file system of their own, and of what it makes the guest needs what is in `/tmp` and `/var`.
+    ("systemd/system/systemd-tmpfiles-setup.service.d/few.conf", "[Service]\nImportCredential=\n"),
     // Reading the kernel's messages takes a while under emulation, and nobody looks for them there.
     ("systemd/journald.conf", "[Journal]\nStorage=volatile\nReadKMsg=no\n"),
 ];
