@@ -117,6 +117,20 @@ fn sec43_a_certificate_in_dbx_wins_wherever_it_stands_in_the_chain() {
 }
 
 #[test]
+fn sec47_what_every_firmware_refuses_is_certain_and_what_some_may_is_a_doubt() {
+    let [root, middle, leaf] = chain();
+    let certain = |program: &[u8], lists: &Stores| judge(program, lists).unwrap_err().is_certain(lists);
+    let signed = sign(&small(), leaf, &[middle]);
+    assert!(certain(&small(), &stores(&[root], &[])), "nobody signed it");
+    assert!(certain(&signed, &stores(&[root], &[leaf])), "its signer is revoked");
+    assert!(
+        !certain(&signed, &stores(&[root], &[&keys::renamed("akin", root)])),
+        "something akin to its CA is revoked"
+    );
+    assert!(!certain(&signed, &stores(&[stranger()], &[])), "nobody vouches for it, as far as is known here");
+}
+
+#[test]
 fn sec43_a_digest_of_a_certificate_in_dbx_wins() {
     let [root, middle, leaf] = chain();
     let signed = sign(&small(), leaf, &[middle]);
