@@ -210,7 +210,7 @@ pub(crate) fn printable(text: &str) -> bool {
 }
 
 /// 64 lower-case hexadecimal digits.
-pub(crate) fn parse_hex32(text: &str) -> Option<[u8; 32]> {
+pub fn parse_hex32(text: &str) -> Option<[u8; 32]> {
     let digit = |b: u8| match b {
         b'0'..=b'9' => Some(b - b'0'),
         b'a'..=b'f' => Some(b - b'a' + 10),

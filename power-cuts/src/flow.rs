@@ -1,6 +1,6 @@
 //! The flow file: what a recorded flow may leave (`CUT-40`).
 
-use boot_entries::options::hex;
+use boot_entries::options::{hex, parse_hex32};
 use boot_entries::{EntryArchitecture, EntryName, Generation, LoaderVars};
 use disk_layout::Slot;
 use serde::{Deserialize, Serialize};
@@ -101,7 +101,7 @@ impl Flow {
             wire.into_iter().map(|system| system.parse().ok_or_else(|| bad(field, &format!("{system:?}")))).collect()
         };
         let vars = wire.vars.unwrap_or_default();
-        let loader = wire.loader.map(|text| parse_sha256(&text).ok_or_else(|| bad("loader", &text))).transpose()?;
+        let loader = wire.loader.map(|text| parse_hex32(&text).ok_or_else(|| bad("loader", &text))).transpose()?;
         Ok(Flow {
             name: wire.name,
             architecture,
@@ -141,14 +141,6 @@ impl Flow {
         bytes.push(b'\n');
         bytes
     }
-}
-
-fn parse_sha256(text: &str) -> Option<[u8; 32]> {
-    let digits =
-        text.as_bytes().chunks_exact(2).map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok());
-    let bytes: Vec<u8> = digits.collect::<Option<_>>()?;
-    let sha256: [u8; 32] = bytes.try_into().ok()?;
-    (hex(&sha256) == text).then_some(sha256)
 }
 
 #[derive(Serialize, Deserialize)]

@@ -130,6 +130,11 @@ impl Arch {
         format!("EFI/BOOT/BOOT{}.EFI", self.efi().to_uppercase())
     }
 
+    /// Where another loader is kept beside that one (LUP-1).
+    pub fn alternate_loader_path(self) -> String {
+        format!("EFI/BOOT/BOOT{}.ALT", self.efi().to_uppercase())
+    }
+
     /// The machine type in the head of a PE program.
     pub fn pe_machine(self) -> u16 {
         match self {

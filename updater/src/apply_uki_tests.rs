@@ -6,7 +6,7 @@ use image_format::{BootSource, ImageSpec, Sources, build, root_verity};
 
 use super::*;
 use crate::firmware_trust::KernelRefused;
-use crate::testing::{FakeHost, GLOBAL, enforcing, key, spec};
+use crate::testing::{FakeHost, GLOBAL, key, spec, under_secure_boot};
 use crate::uki::System;
 use crate::uki::tests::small_uki;
 
@@ -63,9 +63,7 @@ fn upd_5_a_unified_image_that_the_loader_must_not_start_is_not_staged() {
     ] {
         assert!(matches!(refused(&FakeHost::new(), image(&spec("2.0.0"), change)), KernelRefused::Uki(_)));
     }
-    let variables = tempfile::tempdir().unwrap();
-    enforcing(variables.path());
-    let host = FakeHost { efivars: Some(variables.path().to_owned()), ..FakeHost::new() };
+    let (host, variables) = under_secure_boot(FakeHost::new());
     assert!(matches!(refused(&host, image(&spec("2.0.0"), |line| line)), KernelRefused::Firmware(_)));
     // The running system has lost nothing: what the firmware starts can be applied.
     std::fs::write(variables.path().join(format!("SecureBoot-{GLOBAL}")), [7, 0, 0, 0, 0]).unwrap();

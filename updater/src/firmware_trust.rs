@@ -87,14 +87,12 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::testing::{FakeHost, enforcing, enrol_digest, installed_kernel};
+    use crate::testing::{FakeHost, enrol_digest, installed_kernel, under_secure_boot};
 
     /// What is known of the installed 1.0.0, once the firmware's lists were changed.
     fn asked(change: impl FnOnce(&Path)) -> Option<KernelRefusal> {
-        let variables = tempfile::tempdir().unwrap();
-        enforcing(variables.path());
+        let (host, variables) = under_secure_boot(FakeHost::new());
         change(variables.path());
-        let host = FakeHost { efivars: Some(variables.path().to_owned()), ..FakeHost::new() };
         let trust = FirmwareTrust::of(&host);
         host.with_esp(|esp| {
             let state = boot_entries::EspState::read(esp).unwrap();

@@ -99,12 +99,19 @@ pub(crate) const GLOBAL: &str = "8be4df61-93ca-11d2-aa0d-00e098032b8c";
 const IMAGE_SECURITY: &str = "d719b2cb-3d3a-4596-a3bc-dad00e67656f";
 
 /// EFI variables of a firmware that enforces, and trusts nobody.
-pub(crate) fn enforcing(dir: &Path) {
+fn enforcing(dir: &Path) {
     for (name, namespace, value) in
         [("SecureBoot", GLOBAL, &[1][..]), ("SetupMode", GLOBAL, &[0]), ("db", IMAGE_SECURITY, &[])]
     {
         std::fs::write(dir.join(format!("{name}-{namespace}")), [&[7, 0, 0, 0], value].concat()).unwrap();
     }
+}
+
+/// `host` with a firmware that enforces, and trusts nobody; its variables are in the folder.
+pub(crate) fn under_secure_boot(host: FakeHost) -> (FakeHost, tempfile::TempDir) {
+    let variables = tempfile::tempdir().unwrap();
+    enforcing(variables.path());
+    (FakeHost { efivars: Some(variables.path().to_owned()), ..host }, variables)
 }
 
 /// Adds to `db` or `dbx` the digest of a program, in a list of its own.

@@ -347,18 +347,7 @@ const fn doctor_fix(name: &'static str, prepare: &'static [Prepare]) -> Flow {
 
 /// The firmware counts a try: it renames the entry of what it starts. What comes after it is the commit of that trial.
 /// Recorded with real firmware, not in the tiny guest.
-pub const FIRMWARE: Flow = Flow {
-    name: "firmware-counts",
-    prepare: &[Prepare::Apply(2)],
-    runs: "b",
-    applies: 0,
-    before: ("b", 2),
-    after: ("b", 2),
-    comments: None,
-    op: op(COMMIT, &[0], COMMITTED, COMMITTED),
-    on_a: op(COMMIT, &[4], COMMITTED, COMMITTED),
-    on_b: COMMIT_OF_B,
-};
+pub const FIRMWARE: Flow = Flow { on_b: COMMIT_OF_B, ..commit_b("firmware-counts", &[Prepare::Apply(2)]) };
 
 /// The name that the firmware gives the trial there.
 pub const COUNTED: &str = "ralphos-b-g2+2-1.conf";

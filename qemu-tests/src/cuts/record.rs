@@ -131,10 +131,11 @@ impl Recording {
         // What the programs left is checked in the guest; here it is what must be durable. The firmware promises nothing.
         let ours = flow.name != FIRMWARE.name;
         let entries = ours.then(|| Esp::of_disk(disk)?.entries()).transpose()?;
-        if flow.updates_loader() {
+        let loader = flow.updates_loader().then(|| loader_digest(&self.dir)).transpose()?;
+        if let Some(loader) = &loader {
             let (esp, default) = (Esp::of_disk(disk)?, Arch::of_disk(disk)?.loader_path());
             let found = hex(&Sha256::digest(esp.read(&default)?));
-            ensure!(found == loader_digest(&self.dir)?, "the new boot loader has not reached {default} on the disk");
+            ensure!(found == *loader, "the new boot loader has not reached {default} on the disk");
         }
         let system = |(slot, generation): (&str, u32)| json!([{ "slot": slot, "generation": generation }]);
         let text = json!({
@@ -145,7 +146,7 @@ impl Recording {
             "after": system(flow.after),
             "entries": entries,
             "firmware-renames": flow.shares_clusters(),
-            "loader": flow.updates_loader().then(|| loader_digest(&self.dir)).transpose()?,
+            "loader": loader,
             "loader-conf": flow.comments.map(|line| commented(&self.base, line)).transpose()?,
         });
         let about = &self.about;

@@ -119,10 +119,10 @@ pub(super) fn kept(recording: &Recording) -> Result<Value> {
         }
     }
     if flow.updates_loader() {
-        let default = Arch::of_disk(base)?.loader_path();
+        let arch = Arch::of_disk(base)?;
         // What was there before is kept beside it (LUP-1).
-        let previous = kept.insert(default.clone(), Value::from(loader_digest(&recording.dir)?));
-        kept.insert(default.replace(".EFI", ".ALT"), previous.context("the base has a boot loader")?);
+        let previous = kept.insert(arch.loader_path(), Value::from(loader_digest(&recording.dir)?));
+        kept.insert(arch.alternate_loader_path(), previous.context("the base has a boot loader")?);
     }
     if let Some(line) = flow.comments {
         let digest: [u8; 32] = Sha256::digest(commented(base, line)?).into();

@@ -22,7 +22,7 @@ fn machine(lab: &Lab, release: &Release, old: &std::path::Path) -> Result<Machin
 }
 
 fn alternate(lab: &Lab) -> String {
-    lab.arch.loader_path().replace(".EFI", ".ALT")
+    lab.arch.alternate_loader_path()
 }
 
 /// What `ralph-update loader` says, with this exit code.

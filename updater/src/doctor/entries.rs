@@ -200,11 +200,10 @@ fn refused(facts: &Facts, esp: &EspFacts, ours: &OurEntry) -> Option<Finding> {
     let (_, refusal) = esp.refused.iter().find(|(name, _)| *name == ours.file_name)?;
     let next = esp.next.boots(ours.name);
     let runs = esp.running_name().is_some_and(|running| running.same_system(ours.name));
-    let other = |other: &&OurEntry| {
-        let name = other.name;
-        name.slot != ours.name.slot && name.counter.is_none() && esp.whole().contains(&other.file_name)
-    };
-    let other = esp.state.ours.iter().any(|one| other(&one));
+    let good = esp.whole();
+    let another_starts = esp.state.ours.iter().any(|other| {
+        other.name.slot != ours.name.slot && other.name.counter.is_none() && good.contains(&other.file_name)
+    });
     let severity = if next && refusal.certain { Severity::Danger } else { Severity::Warning };
     let would = if refusal.certain { "would not start" } else { "may not start" };
     let what = format!("this machine's firmware {would} the kernel of {}: {}", ours.file_name, refusal.why);
@@ -214,21 +213,22 @@ fn refused(facts: &Facts, esp: &EspFacts, ours: &OurEntry) -> Option<Finding> {
         "it is no way back: the machine would stop in its firmware"
     };
     let finding = Finding::new("kernel-refused", severity, what, meaning);
-    let program = &facts.program;
-    Some(match (next, runs, other) {
-        (true, true, true) => finding
-            .remedy("go back to the other slot, which the firmware starts, before any restart; then apply an image that is signed with a key that the firmware has")
-            .run(format!("{program} rollback")),
-        (true, false, _) if ours.name.counter.is_some() => finding
-            .remedy("give it up before any restart; then apply an image that is signed with a key that the firmware has")
-            .run(format!("{program} reject {}", ours.name.slot)),
-        (true, ..) => finding
-            .remedy("apply an image that is signed with a key that the firmware has, before any restart")
-            .run(format!("{program} apply IMAGE")),
-        (false, ..) => finding
-            .remedy("apply an image that is signed with a key that the firmware has")
-            .run(format!("{program} apply IMAGE")),
-    })
+    let (remedy, command) = match (next, runs) {
+        (true, true) if another_starts => (
+            "go back to the other slot, which the firmware starts, before any restart; then apply an image that is signed with a key that the firmware has",
+            "rollback".to_owned(),
+        ),
+        (true, false) if ours.name.counter.is_some() => (
+            "give it up before any restart; then apply an image that is signed with a key that the firmware has",
+            format!("reject {}", ours.name.slot),
+        ),
+        (true, _) => (
+            "apply an image that is signed with a key that the firmware has, before any restart",
+            "apply IMAGE".to_owned(),
+        ),
+        (false, _) => ("apply an image that is signed with a key that the firmware has", "apply IMAGE".to_owned()),
+    };
+    Some(finding.remedy(remedy).run(format!("{} {command}", facts.program)))
 }
 
 /// An entry without a counter that nobody committed, or with one that older loaders do not see.

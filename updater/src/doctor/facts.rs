@@ -80,14 +80,10 @@ impl EspFacts {
 
     /// Names of the entries of ours that are whole, and that the firmware does not refuse for certain.
     pub(super) fn whole(&self) -> Vec<String> {
+        let refused = |name: &String| self.refused.iter().any(|(of, refusal)| of == name && refusal.certain);
         let mut names = whole(&self.wholeness);
-        names.retain(|name| !self.refused_for_certain(name));
+        names.retain(|name| !refused(name));
         names
-    }
-
-    /// The firmware would not start this entry.
-    pub(super) fn refused_for_certain(&self, file_name: &str) -> bool {
-        self.refused.iter().any(|(name, refusal)| name == file_name && refusal.certain)
     }
 
     pub(super) fn version(&self, ours: &OurEntry) -> String {

@@ -61,8 +61,7 @@ impl Host for ImageFile {
 
     fn open_esp(&self, access: Access) -> Result<Box<dyn OpenEsp>, HostError> {
         let open = |source| HostError::OpenImage { path: self.path.clone(), source };
-        let file =
-            std::fs::OpenOptions::new().read(true).write(access == Access::ReadWrite).open(&self.path).map_err(open)?;
+        let file = OpenOptions::new().read(true).write(access == Access::ReadWrite).open(&self.path).map_err(open)?;
         let window = FileWindow::new(file, self.layout.esp.start, self.layout.esp.len).map_err(open)?;
         Ok(Box::new(InImage { esp: ImageEsp::new(window) }))
     }

@@ -29,15 +29,15 @@ pub fn update() -> Result<()> {
     busybox(&["mount", "-t", "tmpfs", "firmware", "/sys/firmware"])?;
     busybox(&["mkdir", "-p", EFIVARS, "/usr/lib/ralph-update"])?;
     fs::copy("/job/loader.efi", SHIPPED).with_context(|| format!("cannot make {SHIPPED}"))?;
-    let default = Arch::of_disk(Path::new(DISK))?.loader_path();
-    started_by(&default)?;
+    let arch = Arch::of_disk(Path::new(DISK))?;
+    started_by(&arch.loader_path())?;
     if update_loader(&[], &[STAGED, NOTHING_TO_DO, REFUSED])? == REFUSED {
         // It is there, whole, and nothing says that it was never tried: somebody has to insist (LUP-4).
         update_loader(&["--retry"], &[STAGED])?;
     }
     // The firmware takes its next choice away, and starts that.
     if fs::remove_file(format!("{EFIVARS}/BootNext-{GLOBAL_GUID}")).is_ok() {
-        started_by(&default.replace(".EFI", ".ALT"))?;
+        started_by(&arch.alternate_loader_path())?;
         update_loader(&[], &[STAGED])?;
     }
     Ok(())

@@ -5,7 +5,7 @@ use boot_entries::vars::LOADER_GUID;
 use boot_entries::{EspPath, Liveness};
 
 use super::*;
-use crate::testing::{enforcing, enrol_digest, installed_kernel};
+use crate::testing::{enrol_digest, installed_kernel, under_secure_boot};
 
 /// A runs and is committed; B under this name.
 fn beside(name: &str) -> FakeHost {
@@ -49,9 +49,7 @@ fn doc_11_what_runs_waits_for_no_try() {
 
 #[test]
 fn doc_11_a_kernel_that_the_firmware_would_refuse_is_told_of_before_it_is_needed() {
-    let variables = tempfile::tempdir().unwrap();
-    enforcing(variables.path());
-    let host = FakeHost { efivars: Some(variables.path().to_owned()), ..two_systems() };
+    let (host, variables) = under_secure_boot(two_systems());
     let both = look(&host);
     assert_eq!(ids(&both), ["kernel-refused!", "kernel-refused~"]);
     assert!(both.findings[0].what.contains("ralphos-b-g2.conf"), "{both:?}");
@@ -68,13 +66,11 @@ fn doc_11_a_kernel_that_the_firmware_would_refuse_is_told_of_before_it_is_needed
 
 #[test]
 fn doc_22_what_keeps_the_loader_on_the_kernel_that_the_firmware_starts_is_not_taken_away() {
-    let variables = tempfile::tempdir().unwrap();
-    enforcing(variables.path());
+    let (host, variables) = under_secure_boot(two_systems());
     enrol_digest(variables.path(), "db", &installed_kernel("1.0.0"));
     let pattern = "ralphos-a-*\0".encode_utf16().flat_map(u16::to_le_bytes);
     let value: Vec<u8> = [7, 0, 0, 0].into_iter().chain(pattern).collect();
     std::fs::write(variables.path().join(format!("LoaderEntryDefault-{LOADER_GUID}")), value).unwrap();
-    let host = FakeHost { efivars: Some(variables.path().to_owned()), ..two_systems() };
     assert_eq!(ids(&look(&host)), ["default-variable!", "kernel-refused~"]);
     // The firmware would start the other one, too.
     enrol_digest(variables.path(), "db", &installed_kernel("2.0.0"));
@@ -83,10 +79,8 @@ fn doc_22_what_keeps_the_loader_on_the_kernel_that_the_firmware_starts_is_not_ta
 
 #[test]
 fn doc_11_a_staged_kernel_that_the_firmware_would_refuse_is_to_be_given_up() {
-    let variables = tempfile::tempdir().unwrap();
-    enforcing(variables.path());
+    let (host, variables) = under_secure_boot(beside("ralphos-b-g2+3-0.conf"));
     enrol_digest(variables.path(), "db", &installed_kernel("1.0.0"));
-    let host = FakeHost { efivars: Some(variables.path().to_owned()), ..beside("ralphos-b-g2+3-0.conf") };
     let staged = look(&host);
     assert_eq!(ids(&staged), ["kernel-refused!"]);
     assert_eq!(staged.findings[0].command.as_deref(), Some("ralph-update reject b"));
