@@ -22,9 +22,10 @@ pub enum Arch {
     Aarch64,
 }
 
-/// Options of the kernel that make a boot under software emulation faster, on any machine.
+/// Options of the kernel that make a boot under software emulation faster, on any machine. QEMU translates code for each address that
+/// it is found at: with libraries at one address, what one process ran is there for the next.
 const FASTER: &str = "mitigations=off cryptomgr.notests random.trust_cpu=on apparmor=0 selinux=0 nokaslr init_on_alloc=0 \
-    hardened_usercopy=off audit=0 psi=0 rcupdate.rcu_expedited=1";
+    hardened_usercopy=off audit=0 psi=0 rcupdate.rcu_expedited=1 norandmaps";
 
 impl Arch {
     /// All there are.
