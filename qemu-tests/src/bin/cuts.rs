@@ -7,7 +7,7 @@ use qemu_tests::arch::Arch;
 use qemu_tests::cuts::bench::{Bench, Payloads};
 use qemu_tests::cuts::boots::Booted;
 use qemu_tests::cuts::flow::{FIRMWARE, FLOWS, Flow, flow};
-use qemu_tests::cuts::proof::{boot_state, boot_states, select, work_states};
+use qemu_tests::cuts::proof::{CHOSEN_FROM, boot_state, boot_states, select, work_states};
 use qemu_tests::cuts::record::Recording;
 use qemu_tests::cuts::states::States;
 use qemu_tests::guest;
@@ -84,7 +84,7 @@ fn work(count: usize, flows: &[&'static Flow]) -> Result<()> {
     for flow in flows {
         let lab = Lab::new(arch()?, &format!("by-hand-work-{}", flow.name))?;
         let recording = record_one(&lab, Payloads::Small, flow, None, &lab.machine("machine")?)?;
-        select(&recording, count)?;
+        select(&recording, count, CHOSEN_FROM)?;
         sum += work_states(&recording, None)?;
         lab.remove()?;
     }
@@ -104,7 +104,7 @@ fn boot(count: usize, flows: &[&'static Flow]) -> Result<()> {
             }
             let lab = Lab::new(arch()?, &format!("by-hand-boot-{}-{release}", flow.name))?;
             let recording = record_one(&lab, Payloads::Real, flow, Some(loader), &lab.machine("machine")?)?;
-            select(&recording, count)?;
+            select(&recording, count, CHOSEN_FROM)?;
             all.extend(boot_states(&recording, share)?);
             lab.remove()?;
         }

@@ -18,24 +18,31 @@ use crate::workspace;
 pub const SEED: u64 = 4;
 
 /// Different states of a flow that are checked, at most.
-const CHOSEN_FROM: &str = "3000";
+pub const CHOSEN_FROM: u32 = 3000;
+/// The same where a few of them are booted: with a kernel that starts on the disk, each takes the checker ten times as long.
+pub const BOOTED_OF: u32 = 500;
 
 /// Disks of failed states that are kept.
 const KEPT: usize = 5;
 
-/// Has `power-cuts` choose the states most worth setting up (CUT-62). It checks them, too: a state that breaks the promise is
-/// an error here.
+/// Has `power-cuts` choose the `count` states most worth setting up (CUT-62) of at most `of`. It checks all of these: a state that breaks
+/// the promise is an error here.
 ///
 /// Gives the number of states that it checked, no two of them equal (CUT-15).
 ///
 /// # Errors
 /// When it does not build, a state fails, or none is chosen.
-pub fn select(recording: &Recording, count: usize) -> Result<u64> {
+pub fn select(recording: &Recording, count: usize, of: u32) -> Result<u64> {
     let power_cuts = workspace::host_programs()?.power_cuts;
     let of_recording = |verb: &str| {
         let mut command = Command::new(&power_cuts);
         command.arg(verb).arg("--base").arg(&recording.base).arg("--log").arg(&recording.log);
-        command.arg("--flow").arg(&recording.about).args(["--seed", &SEED.to_string(), "--max-states", CHOSEN_FROM]);
+        command.arg("--flow").arg(&recording.about).args([
+            "--seed",
+            &SEED.to_string(),
+            "--max-states",
+            &of.to_string(),
+        ]);
         command
     };
     let report = recording.dir.join("report.json");

@@ -7,6 +7,7 @@ mod common;
 mod doctor;
 mod hangs;
 mod health;
+mod loader_model;
 mod loader_update;
 mod power_cuts;
 mod reuse;

@@ -8,8 +8,8 @@ use boot_entries::{EntryName, Esp, EspState, ImageEsp, Prediction, Release};
 use disk_layout::{DiskLayout, FileWindow, LayoutError};
 use qemu_tests::loaders::{Place, Ran, VOLUME_LEN};
 
+use super::state::{ENTRIES, Expect, State};
 use crate::ARCH;
-use crate::state::{ENTRIES, Expect, State};
 
 /// An ESP as the product read it before the loader ran.
 pub struct Before {

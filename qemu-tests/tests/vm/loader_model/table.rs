@@ -3,8 +3,8 @@
 use boot_entries::entry::Liveness;
 use qemu_tests::arch::Arch;
 
+use super::state::{CONF_PATH, Expect, State};
 use crate::ARCH;
-use crate::state::{CONF_PATH, Expect, State};
 
 const A: &str = "ralphos-a-g1.conf";
 const B: &str = "ralphos-b-g2.conf";

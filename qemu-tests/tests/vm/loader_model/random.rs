@@ -2,8 +2,8 @@
 
 use power_cuts::rng::Rng;
 
+use super::state::{Expect, State};
 use crate::ARCH;
-use crate::state::{Expect, State};
 
 /// Tells these numbers from others of the same seed.
 const PURPOSE: u64 = 0x10ad;

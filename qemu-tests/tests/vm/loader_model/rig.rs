@@ -12,9 +12,10 @@ use qemu_tests::guest;
 use qemu_tests::lab::Lab;
 use qemu_tests::loaders::{Kind, Loaders, PER_MACHINE, Place, Ran, programs};
 
-use crate::compare::{Before, compare};
-use crate::state::{Expect, Programs, State};
-use crate::{ARCH, random, scenario, table};
+use super::compare::{Before, compare};
+use super::state::{Expect, Programs, State};
+use super::{random, table};
+use crate::{ARCH, scenario};
 
 /// Random states in every run, and with `RALPH_ALL=1`.
 const RANDOM: [usize; 2] = [60, 2000];
