@@ -1,6 +1,7 @@
 //! Keys for UEFI Secure Boot, and machines that have them enrolled, as docs/secure-boot.md tells an operator to do it.
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
@@ -69,14 +70,25 @@ impl SecureKeys {
         sbsign.arg("--key").arg(key).arg("--cert").arg(certificate).arg("--output").arg(to).arg(program);
         run(&mut sbsign).map(drop)
     }
+
+    /// What an operator types so that the firmware does not start a program any more, whoever has signed it: its digest, in `dbx`.
+    ///
+    /// # Errors
+    /// When a tool fails.
+    pub fn revoke(&self, program: &Path) -> Result<String> {
+        let (list, auth) = (program.with_extension("esl"), program.with_extension("auth"));
+        run(setup::command("hash-to-efi-sig-list").arg(program).arg(&list))?;
+        run(tool(&self.0, "sign-efi-sig-list")
+            .args(["-a", "-g", OWNER, "-k", "KEK.key", "-c", "KEK.pem", "dbx"])
+            .arg(&list)
+            .arg(&auth))?;
+        let auth = std::fs::read(&auth).with_context(|| format!("cannot read {}", auth.display()))?;
+        Ok(write("dbx", IMAGE_SECURITY, APPEND, &auth))
+    }
 }
 
 fn make_keys(dir: &Path) -> Result<()> {
-    let tool = |program: &str| {
-        let mut command = setup::command(program);
-        command.current_dir(dir);
-        command
-    };
+    let tool = |program: &str| tool(dir, program);
     for name in ENROLLED.into_iter().chain([STRANGER]) {
         let (key, certificate, subject) = (format!("{name}.key"), format!("{name}.pem"), format!("/CN=lab {name}/"));
         run(tool("openssl")
@@ -91,6 +103,13 @@ fn make_keys(dir: &Path) -> Result<()> {
         run(tool("sign-efi-sig-list").args(["-g", OWNER, "-k", &key, "-c", &by, name, &list, &auth]))?;
     }
     Ok(())
+}
+
+/// A tool that finds the keys by their names.
+fn tool(keys: &Path, program: &str) -> Command {
+    let mut command = setup::command(program);
+    command.current_dir(keys);
+    command
 }
 
 /// The variables of a firmware that had no keys, once an operator has enrolled these from the running system.
@@ -112,7 +131,7 @@ pub fn enrolled_variables(arch: Arch) -> Result<PathBuf> {
         for (name, namespace) in [("db", IMAGE_SECURITY), ("KEK", GLOBAL), ("PK", GLOBAL)] {
             let path = keys.0.join(format!("{name}.auth"));
             let auth = std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
-            vm.ok(&enrol(name, namespace, &auth))?;
+            vm.ok(&write(name, namespace, REPLACE, &auth))?;
         }
         vm.start_script("systemctl reboot")?;
         // The disk's programs are not signed: the firmware says so, and stays where it is. Once more, because what it says must be what it
@@ -132,15 +151,22 @@ pub fn enrolled_variables(arch: Arch) -> Result<PathBuf> {
     Ok(variables)
 }
 
-/// What an operator types: attributes (time-based authenticated, at boot and at run time, kept) and content, in one write.
-fn enrol(name: &str, namespace: &str, auth: &[u8]) -> String {
+/// Attributes of what is written: time-based authenticated, at boot and at run time, kept; in place of what is there,
+const REPLACE: &str = "\\0047";
+/// or beside it.
+const APPEND: &str = "\\0147";
+
+/// What an operator types: attributes and content, in one write.
+fn write(name: &str, namespace: &str, attributes: &str, auth: &[u8]) -> String {
     // As an argument: a percent sign in the format would mean something.
     let octal: String = auth.iter().map(|byte| format!("\\0{byte:03o}")).collect();
     format!(
         "set -e
          vars=/sys/firmware/efi/efivars
          mountpoint -q $vars || mount -t efivarfs efivarfs $vars
-         printf %b '\\0047\\0000\\0000\\0000{octal}' > /run/enrol
+         printf %b '{attributes}\\0000\\0000\\0000{octal}' > /run/enrol
+         # The kernel protects those that are there.
+         [ ! -e $vars/{name}-{namespace} ] || chattr -i $vars/{name}-{namespace}
          cat /run/enrol > $vars/{name}-{namespace}"
     )
 }

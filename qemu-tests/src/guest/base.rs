@@ -32,7 +32,7 @@ pub struct Base {
 
 const PACKAGES: &str = "systemd-sysv,systemd,udev,dbus,kmod,util-linux,mount,dash,coreutils,grep,sed,procps,\
     base-files,libc-bin,cryptsetup-bin,systemd-cryptsetup,busybox-static,kexec-tools,systemd-boot-efi,systemd-boot,\
-    dosfstools,linux-image-cloud-";
+    dosfstools,e2fsprogs,linux-image-cloud-";
 
 /// Everything but the programs that are needed to run. `var` is a partition of its own, `boot` the ESP's business.
 const TRIM: &[&str] = &[

@@ -23,9 +23,13 @@ pub struct Fallen {
     pub update: Value,
 }
 
-/// Starts a trial of `release` and waits until it is over.
-pub fn fall_back(lab: &Lab, release: &Release) -> Result<Fallen> {
-    fallen(Off::new(lab)?.stage(release)?.start()?)
+/// Starts a trial of `release`, which is marked bad, and waits until slot A runs again. All that tells of the trial is on the disk by then:
+/// slot A need not come to a verdict of its own.
+pub fn gives_up(lab: &Lab, release: &Release) -> Result<Fallen> {
+    let mut machine = Off::new(lab)?.stage(release)?.start()?;
+    machine.vm.wait_slot("a")?;
+    let status = machine.status()?;
+    told(machine, &status)
 }
 
 /// Waits until slot A runs again and has settled: committed, B out of the way, and everybody says so.
@@ -37,6 +41,10 @@ pub fn fallen(mut machine: Machine) -> Result<Fallen> {
 /// The same for a machine that has said already that slot A runs.
 pub fn back_on_a(mut machine: Machine) -> Result<Fallen> {
     let status = machine.settled_status()?;
+    told(machine, &status)
+}
+
+fn told(mut machine: Machine, status: &Value) -> Result<Fallen> {
     assert_eq!(status["booted"], "a");
     assert_eq!(status["on_trial"], false);
     assert_eq!(status["slots"]["a"]["state"], "committed");

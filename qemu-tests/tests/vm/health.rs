@@ -2,7 +2,7 @@
 //! and `explain` names what failed. Each gives up at once (HLT-34), which saves two boots; three tries are in
 //! `scenarios.rs`.
 
-use crate::common::{Fallen, fall_back};
+use crate::common::{Fallen, gives_up};
 use crate::scenario;
 use anyhow::{Result, ensure};
 use qemu_tests::guest::Release;
@@ -11,7 +11,7 @@ use qemu_tests::guest::Release;
 fn ralphd_fails(name: &str, behaviour: &str, failed: &[(&str, &str)]) -> Result<()> {
     let release = Release::new("2.0.0").with_ralphd(behaviour).given_up_at_once();
     scenario(name, |lab| {
-        let fallen = fall_back(lab, &release)?;
+        let fallen = gives_up(lab, &release)?;
         fallen.marked_bad("checks");
         fallen.failed(failed);
         Ok(())
@@ -26,7 +26,7 @@ fn ralphd_crashes_after_three_seconds_hlt_2() -> Result<()> {
         .without("etc/ralph-health-check/checks.d/50-ralphos.toml")
         .given_up_at_once();
     scenario("crash-after-3", |lab| {
-        let fallen = fall_back(lab, &release)?;
+        let fallen = gives_up(lab, &release)?;
         fallen.marked_bad("checks");
         let after = ["health", "policy", "sandbox", "api"].map(|name| (name, "after"));
         fallen.failed(&[&[("ralphd", "unit-failed")], &after[..]].concat());
@@ -66,7 +66,7 @@ deadline = "5s"
 "#;
     let release = Release::new("2.0.0").with_checks("60-stubborn", stubborn).given_up_at_once();
     scenario("stubborn-check", |lab| {
-        let fallen = fall_back(lab, &release)?;
+        let fallen = gives_up(lab, &release)?;
         fallen.marked_bad("checks");
         fallen.failed(&[("stubborn", "deadline")]);
         ensure!(fallen.update["tries"][0]["failed_checks"][0]["output"].to_string().contains("stubborn"));
@@ -79,7 +79,7 @@ fn a_bad_configuration_is_marked_bad_at_once_hlt_13_hlt_34() -> Result<()> {
     // Nobody asked for `mark-bad` here: what the next boot will show again needs no second try.
     let release = Release::new("2.0.0").with_checks("60-typo", "[check.typo]\nkind = \"comand\"\n");
     scenario("bad-configuration", |lab| {
-        let fallen = fall_back(lab, &release)?;
+        let fallen = gives_up(lab, &release)?;
         fallen.marked_bad("checks");
         fallen.failed(&[("configuration", "configuration")]);
         assert_eq!(fallen.trials(), 1);
@@ -93,7 +93,7 @@ fn emergency_mode_on_trial_ends_in_a_reboot_hlt_64() -> Result<()> {
         [Mount]\nWhat=none\nWhere=/srv\nType=no-such-filesystem\n";
     let release = Release::new("2.0.0").with_required_unit("srv.mount", "local-fs.target", broken).given_up_at_once();
     scenario("emergency", |lab| {
-        let fallen = fall_back(lab, &release)?;
+        let fallen = gives_up(lab, &release)?;
         fallen.marked_bad("checks");
         fallen.failed(&[("emergency", "emergency")]);
         let output = fallen.update["tries"][0]["failed_checks"][0]["output"].to_string();
@@ -116,7 +116,7 @@ fn no_user_namespaces_hlt_27() -> Result<()> {
 fn sandbox_fails(name: &str, option: &str, what: &str) -> Result<()> {
     let release = Release::new("2.0.0").with_option(option).given_up_at_once();
     scenario(name, |lab| {
-        let fallen = fall_back(lab, &release)?;
+        let fallen = gives_up(lab, &release)?;
         fallen.marked_bad("checks");
         fallen.failed(&[("sandbox", "sandbox")]);
         let detail = fallen.update["tries"][0]["failed_checks"][0]["detail"].to_string();
@@ -129,7 +129,7 @@ fn sandbox_fails(name: &str, option: &str, what: &str) -> Result<()> {
 fn ralphds_own_sandbox_leaks_the_network_sbx_12() -> Result<()> {
     let release = Release::new("2.0.0").with_ralphd("sandbox-without net-namespace").given_up_at_once();
     scenario("network-leaks", |lab| {
-        let fallen: Fallen = fall_back(lab, &release)?;
+        let fallen: Fallen = gives_up(lab, &release)?;
         fallen.marked_bad("checks");
         fallen.failed(&[("sandbox", "sandbox-wall")]);
         let detail = fallen.update["tries"][0]["failed_checks"][0]["detail"].to_string();

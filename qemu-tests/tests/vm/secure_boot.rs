@@ -8,7 +8,7 @@ use qemu_tests::secure_boot::{SecureKeys, Signer};
 use qemu_tests::vm::BOOT_TIMEOUT;
 use serde_json::Value;
 
-use crate::common::{A, back_on_a, commits, fall_back, fallen};
+use crate::common::{A, back_on_a, commits, fallen};
 use crate::{scenario, secure_scenario};
 
 const SECURE_BOOT: &str = "/sys/firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c";
@@ -21,10 +21,9 @@ pub fn signed(version: &str) -> Release {
 
 /// What `ralph-update apply` says of an image, which it must not stage.
 fn refused(machine: &mut Machine, url: &str, code: i32) -> Result<Value> {
-    let ran = machine.vm.run(&format!("ralph-update --json apply {url}"))?;
-    ensure!(ran.code == code, "exit code {}: {}{}", ran.code, ran.stdout, ran.stderr);
+    let told = json(machine, &format!("apply {url}"), code)?;
     assert_eq!(machine.entries()?, [A]);
-    serde_json::from_str(&ran.stdout).with_context(|| format!("not JSON: {}", ran.stdout))
+    Ok(told)
 }
 
 #[test]
@@ -70,7 +69,8 @@ fn what_the_firmware_would_refuse_is_not_staged_and_what_it_starts_is_committed_
 #[test]
 fn a_signed_trial_that_fails_three_times_goes_back() -> Result<()> {
     secure_scenario("signed-fallback", |lab| {
-        let fallen = fall_back(lab, &signed("2.0.0").with_ralphd("policy-not-loaded"))?;
+        let release = signed("2.0.0").with_ralphd("policy-not-loaded");
+        let fallen = fallen(Off::new(lab)?.stage(&release)?.start()?)?;
         fallen.ended("fell-back");
         assert_eq!((fallen.trials(), fallen.machine.vm.boots()), (3, 4));
         Ok(())
@@ -91,29 +91,53 @@ fn an_unsigned_kernel_put_there_by_hand_is_refused_by_the_firmware_and_the_old_s
 }
 
 #[test]
-fn a_rollback_to_a_kernel_that_the_firmware_would_refuse_is_refused_upd_51() -> Result<()> {
-    secure_scenario("refused-rollback", |lab| {
-        // As after a key was revoked: what slot B holds was committed, and would not start any more.
-        let unsigned = Release::new("2.0.0").with_unified(Stub::V257, None);
-        let off = Off::new(lab)?.stage(&unsigned)?.commit()?;
-        let mut machine = off.stage(&signed("3.0.0").without_sandbox_check())?.commit()?.start()?;
+fn a_rollback_to_a_kernel_that_was_revoked_is_refused_and_an_update_leads_out_upd_51_upd_52() -> Result<()> {
+    secure_scenario("revoked", |lab| {
+        let off = Off::new(lab)?.stage(&signed("2.0.0").without_sandbox_check())?.commit()?;
+        let second = off.unified_image(&signed("2.0.0").without_sandbox_check())?;
+        let off = off.stage(&signed("3.0.0").without_sandbox_check())?.commit()?;
+        let third = off.unified_image(&signed("3.0.0").without_sandbox_check())?;
+        let mut machine = off.start()?;
         assert_eq!(machine.vm.wait_boot(BOOT_TIMEOUT)?.slot, "a");
         machine.settled_status()?;
         let before = machine.entries()?;
+        let keys = SecureKeys::get()?;
+
+        machine.vm.ok(&keys.revoke(&second)?)?;
         for command in ["rollback", "reject a"] {
-            let ran = machine.vm.run(&format!("ralph-update --json {command}"))?;
-            let told: Value = serde_json::from_str(&ran.stdout).with_context(|| format!("not JSON: {}", ran.stdout))?;
-            assert_eq!((ran.code, &told["reason"]), (3, &"no-fallback".into()), "{told:#}");
-            ensure!(told["message"].as_str().is_some_and(|text| text.contains("is not signed")), "{told:#}");
+            let told = json(&mut machine, command, 3)?;
+            assert_eq!(told["reason"], "no-fallback", "{told:#}");
+            ensure!(told["message"].as_str().is_some_and(|text| text.contains("revoked")), "{told:#}");
         }
         assert_eq!(machine.entries()?, before);
-        let diagnosis = machine.vm.run("ralph-update --json doctor")?;
-        let diagnosis: Value = serde_json::from_str(&diagnosis.stdout)?;
-        let findings = diagnosis["findings"].as_array().context("no findings")?;
-        let refused = findings.iter().find(|finding| finding["id"] == "kernel-refused");
-        assert_eq!(refused.context("no kernel-refused")?["severity"], "warning", "{diagnosis:#}");
+        assert_eq!(kernel_refused(&mut machine)?, ["warning"]);
+
+        // Now nothing that is installed would start, and the update is the way out.
+        machine.vm.ok(&keys.revoke(&third)?)?;
+        assert_eq!(kernel_refused(&mut machine)?, ["danger", "warning"]);
+        let url = machine.serve(lab, &signed("4.0.0").without_sandbox_check())?;
+        machine.vm.ok(&format!("ralph-update apply {url}"))?;
+        assert_eq!(machine.vm.reboot()?.slot, "b");
+        let status = machine.settled_status()?;
+        assert_eq!(status["slots"]["b"]["state"], "committed", "{status:#}");
         Ok(())
     })
+}
+
+/// What a command says, which ends with `code`.
+fn json(machine: &mut Machine, command: &str, code: i32) -> Result<Value> {
+    let ran = machine.vm.run(&format!("ralph-update --json {command}"))?;
+    ensure!(ran.code == code, "{command}: exit code {}: {}{}", ran.code, ran.stdout, ran.stderr);
+    serde_json::from_str(&ran.stdout).with_context(|| format!("not JSON: {}", ran.stdout))
+}
+
+/// How severe the doctor finds each kernel that the firmware would not start, slot A's first.
+fn kernel_refused(machine: &mut Machine) -> Result<Vec<String>> {
+    let ran = machine.vm.run("ralph-update --json doctor")?;
+    let diagnosis: Value = serde_json::from_str(&ran.stdout).with_context(|| format!("not JSON: {}", ran.stdout))?;
+    let findings = diagnosis["findings"].as_array().context("no findings")?;
+    let refused = findings.iter().filter(|finding| finding["id"] == "kernel-refused");
+    Ok(refused.filter_map(|finding| finding["severity"].as_str().map(str::to_owned)).collect())
 }
 
 /// A machine whose staged 2.0.0, with one try, somebody has changed who can write to the ESP, once it is back on slot A.
