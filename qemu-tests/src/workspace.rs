@@ -117,6 +117,7 @@ const GUEST: [(&str, &str); 5] = [
     ("qemu-tests", "guest-agent"),
 ];
 const GUARD: (&str, &str) = ("boot-guard", "ralph-boot-guard");
+const CUTS: (&str, &str) = ("qemu-tests", "cuts-guest");
 
 /// Builds what runs here and what guests of this architecture run, in one go and once per process: two builds that choose
 /// other packages may choose other features, and would take turns in putting their program at the same place.
@@ -129,30 +130,32 @@ fn native() -> Result<Cargo> {
     Cargo::new()
 }
 
+/// Builds what has the C library in it, for the same reason in one go: for this machine's own architecture what runs in an initrd, for
+/// another all there is.
+fn linked(arch: Arch) -> Result<Cargo> {
+    static BUILT: [Built<()>; 2] = [const { OnceLock::new() }; 2];
+    once(&BUILT[arch as usize], || {
+        let in_initrd = [("updater", "ralph-update"), ("health-check", "ralph-health-check")];
+        let most = if arch.is_host() { &in_initrd[..] } else { &GUEST[..] };
+        Cargo::with_c_library(arch)?.build(&[most, &[GUARD, CUTS]].concat())
+    })?;
+    Cargo::with_c_library(arch)
+}
+
 /// Builds the programs of guests of `arch`, once per process.
 ///
 /// # Errors
 /// When cargo fails, what it said went to standard error; or when there is no compiler for `arch`.
 pub fn guest_programs(arch: Arch) -> Result<GuestPrograms> {
-    static BUILT: [Built<GuestPrograms>; 2] = [const { OnceLock::new() }; 2];
-    once(&BUILT[arch as usize], || {
-        let mut linked = Cargo::with_c_library(arch)?;
-        let others = if arch.is_host() {
-            linked.build(&[GUARD])?;
-            native()?
-        } else {
-            // All of one kind: one build in place of three.
-            linked.build(&[&GUEST[..], &[GUARD, ("qemu-tests", "cuts-guest")]].concat())?;
-            Cargo::with_c_library(arch)?
-        };
-        Ok(GuestPrograms {
-            update: others.program("ralph-update")?,
-            health_check: others.program("ralph-health-check")?,
-            sandbox: others.program("ralph-sandbox")?,
-            boot_guard: linked.program("ralph-boot-guard")?,
-            ralphd: others.program("ralphd")?,
-            agent: others.program("guest-agent")?,
-        })
+    let linked = linked(arch)?;
+    let others = if arch.is_host() { &native()? } else { &linked };
+    Ok(GuestPrograms {
+        update: others.program("ralph-update")?,
+        health_check: others.program("ralph-health-check")?,
+        sandbox: others.program("ralph-sandbox")?,
+        boot_guard: linked.program("ralph-boot-guard")?,
+        ralphd: others.program("ralphd")?,
+        agent: others.program("guest-agent")?,
     })
 }
 
@@ -161,25 +164,12 @@ pub fn guest_programs(arch: Arch) -> Result<GuestPrograms> {
 /// # Errors
 /// As [`guest_programs`].
 pub fn static_programs(arch: Arch) -> Result<StaticPrograms> {
-    static BUILT: [Built<StaticPrograms>; 2] = [const { OnceLock::new() }; 2];
-    once(&BUILT[arch as usize], || {
-        let mut linked = Cargo::with_c_library(arch)?;
-        if arch.is_host() {
-            linked.build(&[
-                ("updater", "ralph-update"),
-                GUARD,
-                ("health-check", "ralph-health-check"),
-                ("qemu-tests", "cuts-guest"),
-            ])?;
-        } else {
-            guest_programs(arch)?;
-        }
-        Ok(StaticPrograms {
-            update: linked.program("ralph-update")?,
-            boot_guard: linked.program("ralph-boot-guard")?,
-            health_check: linked.program("ralph-health-check")?,
-            cuts_guest: linked.program("cuts-guest")?,
-        })
+    let linked = linked(arch)?;
+    Ok(StaticPrograms {
+        update: linked.program("ralph-update")?,
+        boot_guard: linked.program("ralph-boot-guard")?,
+        health_check: linked.program("ralph-health-check")?,
+        cuts_guest: linked.program("cuts-guest")?,
     })
 }
 
