@@ -1,6 +1,6 @@
 //! UPD-1, gathering: what must be known before the decision of [`crate::refuse`], and the refusals that need the ESP.
 
-use boot_entries::{Entry, Esp, Liveness, OnCorruption, OurEntry, Payloads, Wholeness, is_whole};
+use boot_entries::{Entry, Liveness, OnCorruption, OurEntry, Payloads, Wholeness, another_whole_entry_boots, is_whole};
 use disk_layout::UpdateLock;
 use image_format::{Architecture, Manifest, SystemId, UpdaterVersion};
 
@@ -107,12 +107,7 @@ fn facts(
         }
         _ => None,
     };
-    // A trial whose other slot is bad or empty has nothing to lose by a new one there (UPD-1), nor one whose other kernel the
-    // firmware does not start any more (UPD-52).
-    let to_lose = match state.live(target).filter(|ours| running.is_trial() && !ours.name.is_exhausted()) {
-        Some(ours) => !certainly_refused(&firmware, esp, ours)?,
-        None => false,
-    };
+    let in_target = state.live(target);
     Ok(Facts {
         policy: request.policy.clone(),
         architecture: image_architecture(host.layout().architecture),
@@ -129,7 +124,8 @@ fn facts(
         freed_clusters: state.freed_by_fence(target, space),
         firmware,
         running_unified: matches!(running.entry().payloads, Payloads::Uki(_)),
-        running_on_trial: to_lose,
+        // A trial whose other slot is bad or empty has nothing to lose by a new one there (UPD-1).
+        running_on_trial: running.is_trial() && in_target.is_some_and(|ours| !ours.name.is_exhausted()),
     })
 }
 
@@ -141,6 +137,7 @@ fn staged_system(ours: &OurEntry) -> Option<String> {
 /// The running system is what the machine falls back to, so it has to be proven before its only other way to boot is taken away; and
 /// the firmware must start it, if it starts that other one (UPD-52).
 fn fallback_is_whole(session: &mut Session<'_>, running: &Running, firmware: &FirmwareTrust) -> Result<(), ApplyError> {
+    let (vars, architecture) = (session.vars().clone(), session.architecture());
     let (esp, state) = session.esp_and_state();
     match is_whole(esp, running.ours()).map_err(SessionError::State)? {
         Wholeness::Whole => {}
@@ -148,25 +145,19 @@ fn fallback_is_whole(session: &mut Session<'_>, running: &Running, firmware: &Fi
     }
     let refused = firmware_trust::refusal(firmware, esp, running.ours()).map_err(SessionError::State)?;
     let Some(refused) = refused.filter(|refused| refused.certain) else { return Ok(()) };
+    // Refused is only where a rollback leads out, without a doubt: else the new system is the way out.
     let slot = running.target().slot();
-    let Some(other) = state.live(slot).filter(|other| !other.name.is_exhausted()) else { return Ok(()) };
-    let whole = is_whole(esp, other).map_err(SessionError::State)? == Wholeness::Whole;
-    if !whole || certainly_refused(firmware, esp, other)? {
-        // Nothing that is installed starts any more: what is applied is the way out.
+    let Some(other) = state.live(slot).filter(|_| state.entries(slot).count() == 1) else { return Ok(()) };
+    let back = another_whole_entry_boots(esp, state, running.name(), &vars, architecture);
+    let proven = back.is_ok_and(|back| back.name == other.name && back.name.counter.is_none());
+    if !proven || !matches!(firmware_trust::refusal(firmware, esp, other), Ok(None)) {
         return Ok(());
     }
-    let first = if other.name.counter.is_some() { "restart into that" } else { "run `ralph-update rollback`" };
     let why = format!(
-        "this machine's firmware would not start it again ({}), but the system in slot {slot}: {first} first",
+        "this machine's firmware would not start it again ({}), and would start the system in slot {slot}: run `ralph-update rollback` first",
         refused.why
     );
     Err(Refusal::FallbackNotWhole { why }.into())
-}
-
-/// Would the firmware refuse its kernel, whatever firmware it is (SEC-47)?
-fn certainly_refused(firmware: &FirmwareTrust, esp: &mut dyn Esp, ours: &OurEntry) -> Result<bool, ApplyError> {
-    let refused = firmware_trust::refusal(firmware, esp, ours).map_err(SessionError::State)?;
-    Ok(refused.is_some_and(|refused| refused.certain))
 }
 
 /// What would make the trial pointless, before the target slot is touched: a loader that does not count, a partition table

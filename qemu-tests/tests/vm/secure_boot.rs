@@ -103,19 +103,22 @@ fn a_rollback_to_a_kernel_that_was_revoked_is_refused_and_an_update_leads_out_up
         let before = machine.entries()?;
         let keys = SecureKeys::get()?;
 
+        let url = machine.serve(lab, &signed("4.0.0").without_sandbox_check())?;
+
+        // What runs would not start again; what it could go back to is not to be given for an update.
+        machine.vm.ok(&keys.revoke(&third)?)?;
+        assert_eq!(kernel_refused(&mut machine)?, ["danger"]);
+        assert_eq!(json(&mut machine, &format!("apply {url}"), 3)?["reason"], "fallback-not-whole");
+
         machine.vm.ok(&keys.revoke(&second)?)?;
+        assert_eq!(kernel_refused(&mut machine)?, ["danger", "warning"]);
         for command in ["rollback", "reject a"] {
             let told = json(&mut machine, command, 3)?;
             assert_eq!(told["reason"], "no-fallback", "{told:#}");
             ensure!(told["message"].as_str().is_some_and(|text| text.contains("revoked")), "{told:#}");
         }
         assert_eq!(machine.entries()?, before);
-        assert_eq!(kernel_refused(&mut machine)?, ["warning"]);
-
-        // Now nothing that is installed would start, and the update is the way out.
-        machine.vm.ok(&keys.revoke(&third)?)?;
-        assert_eq!(kernel_refused(&mut machine)?, ["danger", "warning"]);
-        let url = machine.serve(lab, &signed("4.0.0").without_sandbox_check())?;
+        // Nothing that is installed would start any more: the update is the way out.
         machine.vm.ok(&format!("ralph-update apply {url}"))?;
         assert_eq!(machine.vm.reboot()?.slot, "b");
         let status = machine.settled_status()?;
