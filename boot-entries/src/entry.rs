@@ -1,6 +1,6 @@
 //! The content of an entry of ours (`ENT-10` to `ENT-13`).
 
-use disk_layout::Slot;
+use disk_layout::{Architecture, Slot};
 
 use crate::esp::EspPath;
 use crate::names::{Counter, EntryName, Generation, PayloadKind, PayloadName};
@@ -46,6 +46,15 @@ impl EntryArchitecture {
         match self {
             EntryArchitecture::X64 => "x64",
             EntryArchitecture::Aa64 => "aa64",
+        }
+    }
+}
+
+impl From<Architecture> for EntryArchitecture {
+    fn from(architecture: Architecture) -> Self {
+        match architecture {
+            Architecture::X86_64 => EntryArchitecture::X64,
+            Architecture::Aarch64 => EntryArchitecture::Aa64,
         }
     }
 }

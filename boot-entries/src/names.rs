@@ -8,6 +8,7 @@ use std::str::FromStr;
 
 use disk_layout::Slot;
 
+use crate::entry::EntryArchitecture;
 use crate::esp::EspPath;
 
 /// Where entries lie on the ESP.
@@ -277,6 +278,25 @@ pub fn payload_dir(slot: Slot) -> EspPath {
 /// The directory of the entries, `loader/entries`.
 pub fn entries_dir() -> EspPath {
     EspPath::literal(ENTRIES_DIR)
+}
+
+/// Where the firmware looks for a boot loader that nobody named to it (UEFI 2.10, section 3.5.1.1): the *default* of LUP-1.
+pub fn default_loader(architecture: EntryArchitecture) -> EspPath {
+    loader(architecture, "EFI")
+}
+
+/// The boot loader that is kept beside it: the *alternate* of LUP-1.
+pub fn alternate_loader(architecture: EntryArchitecture) -> EspPath {
+    loader(architecture, "ALT")
+}
+
+/// The folder of both.
+pub fn loader_dir() -> EspPath {
+    EspPath::literal("EFI/BOOT")
+}
+
+fn loader(architecture: EntryArchitecture, extension: &str) -> EspPath {
+    EspPath::literal(&format!("EFI/BOOT/BOOT{}.{extension}", architecture.as_str().to_ascii_uppercase()))
 }
 
 /// A name is not one of ours.

@@ -15,8 +15,8 @@ use boot_entries::{
     read_vars, running_options,
 };
 use disk_layout::{
-    Architecture, BootedDisk, BootedError, DEVICE_LOCK, FileWindow, MountMode, PrivateMount, SysRoot, UpdateLock,
-    find_esp, find_named,
+    BootedDisk, BootedError, DEVICE_LOCK, FileWindow, MountMode, PrivateMount, SysRoot, UpdateLock, find_esp,
+    find_named,
 };
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
@@ -216,7 +216,7 @@ impl crate::start::Machine for RealMachine {
         let mut esp =
             KernelEsp::mounted(&point, &device, Box::new(Mounted { device: device.clone(), mount: Some(mounted) }))?;
         // To mount it may have taken long.
-        let asked = (&vars, architecture(disk.layout.architecture));
+        let asked = (&vars, EntryArchitecture::from(disk.layout.architecture));
         give_up(&lock, &mut esp, booted, asked, &mut || self.in_time())
     }
 
@@ -264,15 +264,8 @@ pub fn open_disk(disk: &BootedDisk) -> Result<OpenDisk, Stop> {
     Ok(OpenDisk {
         guard: GuardDevice::open_partition(path, &disk.layout),
         esp: ImageEsp::new(esp),
-        architecture: architecture(disk.layout.architecture),
+        architecture: disk.layout.architecture.into(),
     })
-}
-
-fn architecture(architecture: Architecture) -> EntryArchitecture {
-    match architecture {
-        Architecture::X86_64 => EntryArchitecture::X64,
-        Architecture::Aarch64 => EntryArchitecture::Aa64,
-    }
 }
 
 /// Looks for the variables below `efi`, with `mount` where their directory is empty; and what went wrong.

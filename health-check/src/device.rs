@@ -15,7 +15,7 @@ use disk_layout::{BootedError, LayoutError, LockError, SysRoot, UpdateLock};
 use updater::guard::event_to_record;
 use updater::history::{Event, EventKind, HistoryError};
 use updater::host::{self, Access, Host, HostError, OpenEsp};
-use updater::session::{self, CommittedEntry, Fencing, Running, SessionError, entry_architecture};
+use updater::session::{self, CommittedEntry, Fencing, Running, SessionError};
 
 use crate::act::HISTORY;
 use crate::limit;
@@ -217,7 +217,7 @@ impl Session for Open<'_> {
 
     fn another(&mut self) -> Result<String, NoOther> {
         let name = self.running().map_err(NoOther::NotKnown)?.name();
-        let architecture = entry_architecture(self.host.layout().architecture);
+        let architecture = self.host.layout().architecture.into();
         let view = self.view().map_err(NoOther::NotKnown)?;
         match another_whole_entry_boots(view.esp.esp(), &view.state, name, &view.vars.vars, architecture) {
             Ok(fallback) => {

@@ -8,7 +8,7 @@ use boot_entries::{
     BootOptions, ChangeError, Counter, Entry, EntryArchitecture, EntryName, Esp, EspState, Fallback, FoundVars,
     Generation, LoaderVars, OurEntry, Prediction, another_whole_entry_boots, commit, guard, mark_bad, tidy,
 };
-use disk_layout::{Architecture, Slot, UpdateLock};
+use disk_layout::{Slot, UpdateLock};
 
 use crate::exit::with_source;
 use crate::history::{Event, EventKind, HistoryError, Records};
@@ -169,7 +169,7 @@ impl<'h> Session<'h> {
 
     /// The machine, as entries call it.
     pub fn architecture(&self) -> EntryArchitecture {
-        entry_architecture(self.host.layout().architecture)
+        self.host.layout().architecture.into()
     }
 
     fn fallback_if_bad(&mut self, name: EntryName) -> Result<Fallback, SessionError> {
@@ -390,14 +390,6 @@ pub fn next_generation(state: &EspState, booted: Option<&BootOptions>, past: &[E
     match history.chain(booted).chain(state.highest_generation()).max() {
         None => Some(Generation::FIRST),
         Some(highest) => highest.next(),
-    }
-}
-
-/// The architecture as entries call it.
-pub fn entry_architecture(architecture: Architecture) -> EntryArchitecture {
-    match architecture {
-        Architecture::X86_64 => EntryArchitecture::X64,
-        Architecture::Aarch64 => EntryArchitecture::Aa64,
     }
 }
 

@@ -11,7 +11,7 @@ use crate::guard::event_to_record;
 use crate::history::{Event, EventKind};
 use crate::host::{Access, Host};
 use crate::memory;
-use crate::session::{self, SessionError, describe, entry_architecture, hex, is_untried, reason_text};
+use crate::session::{self, SessionError, describe, hex, is_untried, reason_text};
 
 /// The state of a slot (IFC-21).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -128,7 +128,7 @@ pub fn gather(host: &dyn Host) -> Result<Status, SessionError> {
     let running = session::running(&state, host.booted());
     let name = running.as_ref().ok().filter(|_| host.booted().is_some()).map(|running| running.name());
     let found = host.loader_vars();
-    let prediction = state.predict(&found.vars, entry_architecture(host.layout().architecture));
+    let prediction = state.predict(&found.vars, host.layout().architecture.into());
     let slot = |slot| slot_status(host, &state, slot, name.is_some_and(|n| n.slot == slot));
     let mut problems = problems(&state, &prediction);
     problems.extend(found.unreadable.iter().map(session::unread));

@@ -4,8 +4,8 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 
 use super::{FatError, FatKind, Volume};
 use crate::change::ENTRIES_ROOM;
-use crate::esp::{Esp, EspError, EspPath, EspStorage, ImageEsp};
-use crate::names::{entries_dir, payload_dir};
+use crate::esp::{Esp, EspError, EspStorage, ImageEsp};
+use crate::names::{entries_dir, loader_dir, payload_dir};
 use disk_layout::Slot;
 
 /// How the file system of an ESP is made.
@@ -72,7 +72,7 @@ pub fn format_esp<T: EspStorage>(storage: &mut T, options: FormatOptions) -> Res
         volume.write_at(info + 492, &3u32.to_le_bytes())?;
     }
     let mut esp = ImageEsp::new(&mut *storage);
-    for dir in [EspPath::literal("EFI/BOOT"), entries_dir(), payload_dir(Slot::A), payload_dir(Slot::B)] {
+    for dir in [loader_dir(), entries_dir(), payload_dir(Slot::A), payload_dir(Slot::B)] {
         esp.make_dir(&dir)?;
     }
     // A directory that never grows cannot be cut while it does.

@@ -5,7 +5,8 @@ use std::io::{Cursor, Read};
 use anyhow::{Context, Result, bail};
 use boot_entries::fat::{FormatOptions, format_esp};
 use boot_entries::guard;
-use boot_entries::{Esp, Generation, ImageEsp, Liveness, OnCorruption, PayloadKind, PayloadName};
+use boot_entries::names::default_loader;
+use boot_entries::{EntryArchitecture, Esp, Generation, ImageEsp, Liveness, OnCorruption, PayloadKind, PayloadName};
 use disk_layout::{DiskLayout, FileWindow, LABEL_ESP, Partition, Seed, Slot};
 use image_format::{Architecture, Manifest, PE_HEAD_LEN, PayloadReader, SystemId};
 
@@ -70,12 +71,8 @@ impl NewEsp {
     }
 
     /// Puts the boot loader where the firmware looks for it without being told, and its configuration.
-    pub fn put_loader(&mut self, loader: &[u8], architecture: Architecture) -> Result<()> {
-        let name = match architecture {
-            Architecture::X86_64 => "BOOTX64.EFI",
-            Architecture::Aarch64 => "BOOTAA64.EFI",
-        };
-        self.put(&format!("EFI/BOOT/{name}"), loader)?;
+    pub fn put_loader(&mut self, loader: &[u8], architecture: EntryArchitecture) -> Result<()> {
+        self.put(default_loader(architecture).as_str(), loader)?;
         self.put("loader/loader.conf", LOADER_CONF.as_bytes())
     }
 
@@ -159,7 +156,7 @@ mod tests {
             planned.set_len(&file).unwrap();
             let window = FileWindow::new(file, esp.start, esp.len).unwrap();
             let mut new = NewEsp::format(window, planned.layout(), Seed::Fixed(1)).unwrap();
-            new.put_loader(&loader, Architecture::X86_64).unwrap();
+            new.put_loader(&loader, EntryArchitecture::X64).unwrap();
             new.demand_room(payloads, MIB).unwrap();
             if len > smallest_fat32 {
                 // Neither far more than enough.

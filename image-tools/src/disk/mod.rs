@@ -84,7 +84,7 @@ pub fn run(args: &Args) -> Result<()> {
     let progress = Progress::new("writing", manifest.root().0.size);
     let window = FileWindow::new(duplicate(&mut new)?, layout.esp.start, layout.esp.len);
     let mut esp = esp::NewEsp::format(window.with_context(cannot_write)?, layout, seed)?;
-    esp.put_loader(&loader, manifest.architecture)?;
+    esp.put_loader(&loader, layout.architecture.into())?;
     esp.demand_room(&payloads, loader_len)?;
     while let Some(payload) = image.next_payload().with_context(refused)? {
         match payload.payload().kind.clone() {

@@ -15,7 +15,7 @@ use crate::firmware_trust::{FirmwareTrust, refusal};
 use crate::host::{Access, Host};
 use crate::kernel_refusal::KernelRefusal;
 use crate::plan::{Asked, next_update};
-use crate::session::{self, Running, SessionError, entry_architecture};
+use crate::session::{self, Running, SessionError};
 use crate::vitals::{Firmware, Vitals};
 
 /// The longest loader.conf that is looked at; real ones have a few lines.
@@ -114,7 +114,7 @@ fn read_esp(host: &dyn Host) -> Result<EspFacts, SessionError> {
 fn look(host: &dyn Host, esp: &mut dyn Esp) -> Result<EspFacts, EspError> {
     let state = EspState::read(esp)?;
     let FoundVars { vars, unreadable } = host.loader_vars();
-    let architecture = entry_architecture(host.layout().architecture);
+    let architecture = host.layout().architecture.into();
     let running = session::running(&state, host.booted()).map_err(|error| with_source(&error));
     let next = state.predict(&vars, architecture);
     let no_fallback = match &next {

@@ -8,7 +8,7 @@ use crate::evidence::{self, Evidence};
 use crate::exit::with_source;
 use crate::history::Event;
 use crate::host::{Access, Host};
-use crate::session::{self, SessionError, describe, entry_architecture};
+use crate::session::{self, SessionError, describe};
 use crate::status::{self, SlotStatus, Status};
 
 /// The system that the kernel's command line names.
@@ -132,5 +132,5 @@ fn no_next_boot(host: &dyn Host) -> Result<String, SessionError> {
     let mut esp = host.open_esp(Access::ReadOnly)?;
     let state = EspState::read(esp.esp()).map_err(SessionError::State)?;
     esp.close()?;
-    Ok(describe(&state.predict(&host.loader_vars().vars, entry_architecture(host.layout().architecture))))
+    Ok(describe(&state.predict(&host.loader_vars().vars, host.layout().architecture.into())))
 }

@@ -12,6 +12,7 @@ use std::path::Path;
 
 use boot_entries::fat::ClusterFault;
 use boot_entries::kexec::started_by_kexec;
+use boot_entries::names::{alternate_loader, default_loader, loader_dir};
 use boot_entries::{Esp, EspError, EspPath, EspState};
 use disk_layout::{Architecture, UpdateLock};
 
@@ -90,13 +91,8 @@ struct Names {
 
 impl Names {
     fn of(architecture: Architecture) -> Self {
-        let short = match architecture {
-            Architecture::X86_64 => "X64",
-            Architecture::Aarch64 => "AA64",
-        };
-        let path = |end: &str| EspPath::literal(&format!("EFI/BOOT{end}"));
-        let file = |extension: &str| path(&format!("/BOOT{short}.{extension}"));
-        Self { dir: path(""), default: file("EFI"), alternate: file("ALT") }
+        let of = architecture.into();
+        Self { dir: loader_dir(), default: default_loader(of), alternate: alternate_loader(of) }
     }
 }
 

@@ -12,7 +12,7 @@ use boot_entries::loader::LoaderVars;
 use boot_entries::names::entries_dir;
 use boot_entries::options::hex;
 use boot_entries::{BootOptions, EntryArchitecture, EntryName, EspState, ImageEsp, OurEntry, Prediction};
-use disk_layout::{Architecture, DiskLayout, FileWindow, Slot};
+use disk_layout::{DiskLayout, FileWindow, Slot};
 use qemu_tests::cuts::states::State;
 
 use crate::job::Op;
@@ -104,10 +104,7 @@ impl System {
     }
 
     fn architecture(&self) -> EntryArchitecture {
-        match self.layout.architecture {
-            Architecture::X86_64 => EntryArchitecture::X64,
-            Architecture::Aarch64 => EntryArchitecture::Aa64,
-        }
+        self.layout.architecture.into()
     }
 
     fn entries(&self) -> Result<EspState> {
