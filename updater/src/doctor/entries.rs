@@ -201,9 +201,17 @@ fn refused(facts: &Facts, esp: &EspFacts, ours: &OurEntry) -> Option<Finding> {
     let next = esp.next.boots(ours.name);
     let runs = esp.running_name().is_some_and(|running| running.same_system(ours.name));
     let good = esp.whole();
-    let another_starts = esp.state.ours.iter().any(|other| {
+    // Without a doubt (UPD-52): a rollback is not advised for a "may".
+    let starts = |other: &&OurEntry| {
+        let refused = esp.refused.iter().any(|(name, _)| *name == other.file_name);
+        other.name.slot != ours.name.slot && good.contains(&other.file_name) && !refused
+    };
+    let mut others = esp.state.ours.iter().filter(starts);
+    let committed_beside = esp.state.ours.iter().any(|other| {
         other.name.slot != ours.name.slot && other.name.counter.is_none() && good.contains(&other.file_name)
     });
+    let another_starts = others.clone().any(|other| other.name.counter.is_none());
+    let next_starts = others.any(|other| esp.next.boots(other.name));
     let severity = if next && refusal.certain { Severity::Danger } else { Severity::Warning };
     let would = if refusal.certain { "would not start" } else { "may not start" };
     let what = format!("this machine's firmware {would} the kernel of {}: {}", ours.file_name, refusal.why);
@@ -216,19 +224,31 @@ fn refused(facts: &Facts, esp: &EspFacts, ours: &OurEntry) -> Option<Finding> {
     let (remedy, command) = match (next, runs) {
         (true, true) if another_starts => (
             "go back to the other slot, which the firmware starts, before any restart; then apply an image that is signed with a key that the firmware has",
-            "rollback".to_owned(),
+            Some("rollback".to_owned()),
         ),
-        (true, false) if ours.name.counter.is_some() => (
+        // Where the other one would not start either, giving this one up is refused (UPD-51).
+        (true, false) if ours.name.counter.is_some() && committed_beside => (
             "give it up before any restart; then apply an image that is signed with a key that the firmware has",
-            format!("reject {}", ours.name.slot),
+            Some(format!("reject {}", ours.name.slot)),
         ),
         (true, _) => (
             "apply an image that is signed with a key that the firmware has, before any restart",
-            "apply IMAGE".to_owned(),
+            Some("apply IMAGE".to_owned()),
         ),
-        (false, _) => ("apply an image that is signed with a key that the firmware has", "apply IMAGE".to_owned()),
+        // An update would take the place of what leads out.
+        (false, true) if next_starts => (
+            "restart: the system that boots next is one that the firmware starts; then apply an image that is signed with a key that the firmware has",
+            None,
+        ),
+        (false, _) => {
+            ("apply an image that is signed with a key that the firmware has", Some("apply IMAGE".to_owned()))
+        }
     };
-    Some(finding.remedy(remedy).run(format!("{} {command}", facts.program)))
+    let finding = finding.remedy(remedy);
+    Some(match command {
+        Some(command) => finding.run(format!("{} {command}", facts.program)),
+        None => finding,
+    })
 }
 
 /// An entry without a counter that nobody committed, or with one that older loaders do not see.

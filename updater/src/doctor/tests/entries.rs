@@ -65,6 +65,27 @@ fn doc_11_a_kernel_that_the_firmware_would_refuse_is_told_of_before_it_is_needed
 }
 
 #[test]
+fn doc_11_where_what_runs_was_revoked_and_what_boots_next_starts_the_remedy_is_a_restart() {
+    let (host, variables) = under_secure_boot(beside("ralphos-b-g2+3-0.conf"));
+    enrol_digest(variables.path(), "db", &installed_kernel("2.0.0"));
+    let staged = look(&host);
+    assert_eq!(ids(&staged), ["kernel-refused~"]);
+    assert!(staged.findings[0].remedy.starts_with("restart"), "{staged:?}");
+    assert_eq!(staged.findings[0].command, None);
+}
+
+#[test]
+fn doc_11_what_would_not_be_given_up_is_not_told_to_be() {
+    // Neither would start: the staged one cannot be rejected (UPD-51), and an update is the way out (UPD-52).
+    let (host, _variables) = under_secure_boot(beside("ralphos-b-g2+3-0.conf"));
+    let both = look(&host);
+    assert_eq!(ids(&both), ["kernel-refused!", "kernel-refused~"]);
+    for finding in &both.findings {
+        assert_eq!(finding.command.as_deref(), Some("ralph-update apply IMAGE"), "{finding:?}");
+    }
+}
+
+#[test]
 fn doc_22_what_keeps_the_loader_on_the_kernel_that_the_firmware_starts_is_not_taken_away() {
     let (host, variables) = under_secure_boot(two_systems());
     enrol_digest(variables.path(), "db", &installed_kernel("1.0.0"));
