@@ -78,12 +78,9 @@ impl SecureKeys {
     pub fn revoke(&self, program: &Path) -> Result<String> {
         let (list, auth) = (program.with_extension("esl"), program.with_extension("auth"));
         run(setup::command("hash-to-efi-sig-list").arg(program).arg(&list))?;
-        run(tool(&self.0, "sign-efi-sig-list")
-            .args(["-a", "-g", OWNER, "-k", "KEK.key", "-c", "KEK.pem", "dbx"])
-            .arg(&list)
-            .arg(&auth))?;
+        run(&mut sign_list(&self.0, "KEK", "dbx", Change::Append, [&list, &auth]))?;
         let auth = std::fs::read(&auth).with_context(|| format!("cannot read {}", auth.display()))?;
-        Ok(write("dbx", IMAGE_SECURITY, APPEND, &auth))
+        Ok(write("dbx", IMAGE_SECURITY, Change::Append, &auth))
     }
 }
 
@@ -99,10 +96,17 @@ fn make_keys(dir: &Path) -> Result<()> {
     for (name, signer) in [("PK", "PK"), ("KEK", "PK"), ("db", "KEK")] {
         let (certificate, list, auth) = (format!("{name}.pem"), format!("{name}.esl"), format!("{name}.auth"));
         run(tool("cert-to-efi-sig-list").args(["-g", OWNER, &certificate, &list]))?;
-        let (key, by) = (format!("{signer}.key"), format!("{signer}.pem"));
-        run(tool("sign-efi-sig-list").args(["-g", OWNER, "-k", &key, "-c", &by, name, &list, &auth]))?;
+        run(&mut sign_list(dir, signer, name, Change::Replace, [list.as_ref(), auth.as_ref()]))?;
     }
     Ok(())
+}
+
+/// Makes of a signature list what the firmware takes for the variable `name`: signed by `signer`, who signs the change, too.
+fn sign_list(keys: &Path, signer: &str, name: &str, change: Change, [list, auth]: [&Path; 2]) -> Command {
+    let (key, certificate) = (format!("{signer}.key"), format!("{signer}.pem"));
+    let mut command = tool(keys, "sign-efi-sig-list");
+    command.args(change.option()).args(["-g", OWNER, "-k", &key, "-c", &certificate, name]).arg(list).arg(auth);
+    command
 }
 
 /// A tool that finds the keys by their names.
@@ -131,7 +135,7 @@ pub fn enrolled_variables(arch: Arch) -> Result<PathBuf> {
         for (name, namespace) in [("db", IMAGE_SECURITY), ("KEK", GLOBAL), ("PK", GLOBAL)] {
             let path = keys.0.join(format!("{name}.auth"));
             let auth = std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
-            vm.ok(&write(name, namespace, REPLACE, &auth))?;
+            vm.ok(&write(name, namespace, Change::Replace, &auth))?;
         }
         vm.start_script("systemctl reboot")?;
         // The disk's programs are not signed: the firmware says so, and stays where it is. Once more, because what it says must be what it
@@ -151,22 +155,41 @@ pub fn enrolled_variables(arch: Arch) -> Result<PathBuf> {
     Ok(variables)
 }
 
-/// Attributes of what is written: time-based authenticated, at boot and at run time, kept; in place of what is there,
-const REPLACE: &str = "\\0047";
-/// or beside it.
-const APPEND: &str = "\\0147";
+/// What becomes of what the variable holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Change {
+    Replace,
+    Append,
+}
+
+impl Change {
+    /// Of what is written, for `printf`: time-based authenticated, at boot and at run time, kept.
+    fn attributes(self) -> &'static str {
+        match self {
+            Self::Replace => "\\0047",
+            Self::Append => "\\0147",
+        }
+    }
+
+    /// Of `sign-efi-sig-list`, which wants it first.
+    fn option(self) -> Option<&'static str> {
+        (self == Self::Append).then_some("-a")
+    }
+}
 
 /// What an operator types: attributes and content, in one write.
-fn write(name: &str, namespace: &str, attributes: &str, auth: &[u8]) -> String {
+fn write(name: &str, namespace: &str, change: Change, auth: &[u8]) -> String {
     // As an argument: a percent sign in the format would mean something.
+    let attributes = change.attributes();
     let octal: String = auth.iter().map(|byte| format!("\\0{byte:03o}")).collect();
     format!(
         "set -e
          vars=/sys/firmware/efi/efivars
+         variable=$vars/{name}-{namespace}
          mountpoint -q $vars || mount -t efivarfs efivarfs $vars
          printf %b '{attributes}\\0000\\0000\\0000{octal}' > /run/enrol
          # The kernel protects those that are there.
-         [ ! -e $vars/{name}-{namespace} ] || chattr -i $vars/{name}-{namespace}
-         cat /run/enrol > $vars/{name}-{namespace}"
+         [ ! -e $variable ] || chattr -i $variable
+         cat /run/enrol > $variable"
     )
 }

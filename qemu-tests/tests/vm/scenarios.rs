@@ -4,27 +4,29 @@ use crate::scenario;
 use anyhow::{Context, Result, ensure};
 use qemu_tests::guest::{Initrd, Release};
 use qemu_tests::http::Answer;
-use qemu_tests::machine::Machine;
+use qemu_tests::machine::{Machine, Off};
 use qemu_tests::vm::BOOT_TIMEOUT;
 
 #[test]
 fn a_fresh_disk_boots_slot_a_committed_and_stays_so() -> Result<()> {
     scenario("fresh-disk", |lab| {
         let mut machine = Machine::with(lab, &Release::new("1.0.0"))?;
-        for _ in 0..2 {
-            let status = machine.settled_status()?;
-            assert_eq!(status["booted"], "a");
-            assert_eq!(status["on_trial"], false);
-            assert_eq!(status["slots"]["a"]["state"], "committed");
-            assert_eq!(status["slots"]["a"]["version"], "1.0.0");
-            assert_eq!(status["slots"]["b"]["state"], "empty");
-            assert_eq!(status["next_boot"]["slot"], "a");
-            assert_eq!(machine.entries()?, ["ralphos-a-g1.conf"]);
-            machine.vm.reboot()?;
-        }
-        assert_eq!(machine.settled_status()?["booted"], "a");
-        Ok(())
+        committed_and_alone(&mut machine)?;
+        machine.vm.reboot()?;
+        committed_and_alone(&mut machine)
     })
+}
+
+fn committed_and_alone(machine: &mut Machine) -> Result<()> {
+    let status = machine.settled_status()?;
+    assert_eq!(status["booted"], "a");
+    assert_eq!(status["on_trial"], false);
+    assert_eq!(status["slots"]["a"]["state"], "committed");
+    assert_eq!(status["slots"]["a"]["version"], "1.0.0");
+    assert_eq!(status["slots"]["b"]["state"], "empty");
+    assert_eq!(status["next_boot"]["slot"], "a");
+    assert_eq!(machine.entries()?, ["ralphos-a-g1.conf"]);
+    Ok(())
 }
 
 #[test]
@@ -109,12 +111,9 @@ fn an_update_whose_ralphd_never_gets_ready_is_tried_three_times_and_fallen_back_
 #[test]
 fn an_update_whose_kernel_panics_is_fallen_back_from_without_help() -> Result<()> {
     scenario("panic", |lab| {
-        let mut machine = Machine::with(lab, &Release::new("1.0.0").without_sandbox_check())?;
-        let url = machine.serve(lab, &Release::new("2.0.0").with_initrd(Initrd::Panics))?;
-        machine.settled_status()?;
-        machine.vm.ok(&format!("ralph-update apply {url}"))?;
+        let mut machine = Off::new(lab)?.stage(&Release::new("2.0.0").with_initrd(Initrd::Panics))?.start()?;
         // None of its boots gets as far as the agent: the next one that does is the old system's.
-        machine.vm.reboot()?;
+        machine.vm.wait_boot(BOOT_TIMEOUT)?;
         fell_back(&mut machine)?;
 
         let transcript = machine.vm.transcript();
@@ -123,7 +122,7 @@ fn an_update_whose_kernel_panics_is_fallen_back_from_without_help() -> Result<()
             .iter()
             .map(|lines| lines.iter().any(|line| line.text.contains("Kernel panic")))
             .collect();
-        assert_eq!(panics, [false, true, true, true, false]);
+        assert_eq!(panics, [true, true, true, false]);
         // A panic before /var is there leaves nothing behind but the console: the image may be tried again (UPD-45).
         assert_eq!(machine.explain()?["updates"][0]["end"], "inconclusive");
         Ok(())

@@ -43,9 +43,6 @@ fn what_the_firmware_would_refuse_is_not_staged_and_what_it_starts_is_committed_
         }
         let apart = machine.serve(lab, &Release::new("2.0.3"))?;
         assert_eq!(refused(&mut machine, &apart, 3)?["reason"], "not-unified");
-        // The refused ones have left nothing that boots: the machine comes back as it was.
-        assert_eq!(machine.vm.reboot()?.slot, "a");
-        machine.settled_status()?;
 
         let url = machine.serve(lab, &signed("2.1.0"))?;
         machine.vm.ok(&format!("ralph-update apply {url}"))?;
@@ -67,12 +64,12 @@ fn what_the_firmware_would_refuse_is_not_staged_and_what_it_starts_is_committed_
 }
 
 #[test]
-fn a_signed_trial_that_fails_three_times_goes_back() -> Result<()> {
+fn a_signed_trial_that_fails_goes_back() -> Result<()> {
     secure_scenario("signed-fallback", |lab| {
         let release = signed("2.0.0").with_ralphd("policy-not-loaded");
-        let fallen = fallen(Off::new(lab)?.stage(&release)?.start()?)?;
+        let fallen = fallen(Off::new(lab)?.stage(&release)?.one_try()?.start()?)?;
         fallen.ended("fell-back");
-        assert_eq!((fallen.trials(), fallen.machine.vm.boots()), (3, 4));
+        assert_eq!((fallen.trials(), fallen.machine.vm.boots()), (1, 2));
         Ok(())
     })
 }
@@ -93,17 +90,16 @@ fn an_unsigned_kernel_put_there_by_hand_is_refused_by_the_firmware_and_the_old_s
 #[test]
 fn a_rollback_to_a_kernel_that_was_revoked_is_refused_and_an_update_leads_out_upd_51_upd_52() -> Result<()> {
     secure_scenario("revoked", |lab| {
-        let off = Off::new(lab)?.stage(&signed("2.0.0").without_sandbox_check())?.commit()?;
-        let second = off.unified_image(&signed("2.0.0").without_sandbox_check())?;
-        let off = off.stage(&signed("3.0.0").without_sandbox_check())?.commit()?;
-        let third = off.unified_image(&signed("3.0.0").without_sandbox_check())?;
+        let [second, third, fourth] =
+            ["2.0.0", "3.0.0", "4.0.0"].map(|version| signed(version).without_sandbox_check());
+        let off = Off::new(lab)?.stage(&second)?.commit()?.stage(&third)?.commit()?;
+        let [second, third] = [off.unified_image(&second)?, off.unified_image(&third)?];
         let mut machine = off.start()?;
         assert_eq!(machine.vm.wait_boot(BOOT_TIMEOUT)?.slot, "a");
         machine.settled_status()?;
         let before = machine.entries()?;
         let keys = SecureKeys::get()?;
-
-        let url = machine.serve(lab, &signed("4.0.0").without_sandbox_check())?;
+        let url = machine.serve(lab, &fourth)?;
 
         // What runs would not start again; what it could go back to is not to be given for an update.
         machine.vm.ok(&keys.revoke(&third)?)?;
@@ -128,16 +124,15 @@ fn a_rollback_to_a_kernel_that_was_revoked_is_refused_and_an_update_leads_out_up
 }
 
 /// What a command says, which ends with `code`.
-fn json(machine: &mut Machine, command: &str, code: i32) -> Result<Value> {
+pub fn json(machine: &mut Machine, command: &str, code: i32) -> Result<Value> {
     let ran = machine.vm.run(&format!("ralph-update --json {command}"))?;
     ensure!(ran.code == code, "{command}: exit code {}: {}{}", ran.code, ran.stdout, ran.stderr);
     serde_json::from_str(&ran.stdout).with_context(|| format!("not JSON: {}", ran.stdout))
 }
 
-/// How severe the doctor finds each kernel that the firmware would not start, slot A's first.
+/// How severe the doctor, who sees a danger, finds each kernel that the firmware would not start, slot A's first.
 fn kernel_refused(machine: &mut Machine) -> Result<Vec<String>> {
-    let ran = machine.vm.run("ralph-update --json doctor")?;
-    let diagnosis: Value = serde_json::from_str(&ran.stdout).with_context(|| format!("not JSON: {}", ran.stdout))?;
+    let diagnosis = json(machine, "doctor", 6)?;
     let findings = diagnosis["findings"].as_array().context("no findings")?;
     let refused = findings.iter().filter(|finding| finding["id"] == "kernel-refused");
     Ok(refused.filter_map(|finding| finding["severity"].as_str().map(str::to_owned)).collect())
@@ -191,9 +186,10 @@ fn kernel_options_in_the_entry_are_not_the_kernel_s_and_the_old_slot_comes_back(
 #[test]
 fn a_tampered_root_is_not_opened_and_the_old_slot_comes_back() -> Result<()> {
     secure_scenario("tampered-root", |lab| {
-        let off = Off::new(lab)?.stage(&signed("2.0.0"))?.one_try()?.corrupt("SYSTEM_B")?;
+        let off = Off::new(lab)?.stage(&signed("2.0.0"))?.corrupt("SYSTEM_B")?;
         let fallen = fallen(off.start()?)?;
-        assert_eq!(fallen.machine.vm.boots(), 2);
+        // A unified image's entry is counted as any other.
+        assert_eq!((fallen.trials(), fallen.machine.vm.boots()), (3, 4));
         // The kernel restarts at the first corrupt block, and leaves nothing behind.
         fallen.ended("inconclusive");
         Ok(())
