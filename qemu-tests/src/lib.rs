@@ -13,6 +13,7 @@
 //! - [`loaders`] runs boot loaders alone, over hundreds of small ESPs;
 //! - [`lab`] puts these together into keys, images and a disk: what a scenario starts from,
 //!   and [`machine`] is one that runs;
+//! - [`pe`] makes small EFI programs for other members' tests;
 //! - [`cuts`] is the guest's half of the power-cut proof.
 
 pub mod agent;
@@ -26,6 +27,7 @@ pub mod http;
 pub mod lab;
 pub mod loaders;
 pub mod machine;
+pub mod pe;
 pub mod secure_boot;
 pub mod setup;
 pub mod transcript;

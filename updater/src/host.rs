@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use boot_entries::esp::Remount;
 use boot_entries::guard::{GuardDevice, GuardError, GuardFile, GuardRecord};
+use boot_entries::kexec::started_by_kexec;
 use boot_entries::vars::EFIVARS;
 use boot_entries::{BootOptions, Esp, EspError, FoundVars, KernelEsp, RunningError, read_vars, running_options};
 use disk_layout::{
@@ -261,6 +262,8 @@ impl Host for Device {
             now: now(),
             built: vitals::built(root),
             bless_boot: Some(vitals::bless_boot(root)),
+            loaders_swapped: (started_by_kexec(root).ok() == Some(false))
+                .then(|| root.join(vitals::LOADERS_SWAPPED).exists()),
             busy: UpdateLock::holder_of(DEVICE_LOCK),
             ..Vitals::default()
         };

@@ -175,6 +175,9 @@ fn loader_agrees(
     if let Some(finding) = doctor::against_a_trial(host) {
         return Err(broken(finding.sentence()));
     }
+    if let Some(finding) = doctor::against_a_restart(host, session.esp()) {
+        return Err(broken(finding.sentence()));
+    }
     let firmware = host.firmware();
     let (vars, architecture) = (session.vars().clone(), session.architecture());
     let (esp, state) = session.esp_and_state();

@@ -28,7 +28,7 @@ use crate::progress::Silent;
 use crate::refuse::{Downgrade, KnownBad};
 use crate::source::Forward;
 use crate::stop::Stop;
-use crate::uki::tests::small_uki;
+use crate::uki::tests::{program, small_uki};
 use crate::vars::{LoaderVariable, VariableError};
 use crate::vitals::{EspVolume, Firmware, Vitals, Watchdog};
 
@@ -98,7 +98,12 @@ pub(crate) fn trust(keys: &[PrivateKey]) -> TrustPolicy {
 pub(crate) const GLOBAL: &str = "8be4df61-93ca-11d2-aa0d-00e098032b8c";
 const IMAGE_SECURITY: &str = "d719b2cb-3d3a-4596-a3bc-dad00e67656f";
 
-/// EFI variables of a firmware that enforces, and trusts nobody.
+/// The default boot loader of every machine here.
+pub(crate) fn installed_loader() -> Vec<u8> {
+    program(0x8664, &[(".sdmagic", b"#### LoaderInfo: systemd-boot 257.9 ####")])
+}
+
+/// EFI variables of a firmware that enforces, and trusts the boot loader and nobody else.
 fn enforcing(dir: &Path) {
     for (name, namespace, value) in
         [("SecureBoot", GLOBAL, &[1][..]), ("SetupMode", GLOBAL, &[0]), ("db", IMAGE_SECURITY, &[])]
@@ -107,10 +112,11 @@ fn enforcing(dir: &Path) {
     }
 }
 
-/// `host` with a firmware that enforces, and trusts nobody; its variables are in the folder.
+/// `host` with a firmware that enforces, and trusts its boot loader and nobody else; its variables are in the folder.
 pub(crate) fn under_secure_boot(host: FakeHost) -> (FakeHost, tempfile::TempDir) {
     let variables = tempfile::tempdir().unwrap();
     enforcing(variables.path());
+    enrol_digest(variables.path(), "db", &installed_loader());
     (FakeHost { efivars: Some(variables.path().to_owned()), ..host }, variables)
 }
 
@@ -177,6 +183,7 @@ impl FakeHost {
             Ok(())
         }));
         let mut esp = FakeEsp::new();
+        esp.put("EFI/BOOT/BOOTX64.EFI", &installed_loader());
         esp.put("loader/loader.conf", b"timeout 0\n");
         esp.put("ralphos/guard", &[0; 4096]);
         let mut host = FakeHost {
@@ -191,6 +198,7 @@ impl FakeHost {
             guard: RefCell::new(Some(GuardRecord::default())),
             spoil: None,
             vitals: RefCell::new(Vitals {
+                loaders_swapped: Some(false),
                 table: Some(TableHealth { primary: None, backup: None, differ: false, misplaced: false }),
                 volume: Some(Ok(EspVolume { health: VolumeHealth::default(), entries_room: Some(256) })),
                 watchdog: Some(Watchdog::Armed),

@@ -13,6 +13,9 @@ use disk_layout::TableHealth;
 use crate::exit::with_source;
 use crate::vars::{self, LoaderVariable};
 
+/// Below the root: the sign that the boot loaders have changed places in this boot (LUP-7).
+pub const LOADERS_SWAPPED: &str = "run/ralphos/loader-promoted";
+
 /// What loader and firmware say of themselves.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Firmware {
@@ -93,6 +96,9 @@ pub struct Vitals {
     pub built: Option<u64>,
     /// systemd-bless-boot is there and not masked.
     pub bless_boot: Option<bool>,
+    /// The boot loaders have changed places in this boot (LUP-7); none: what the firmware's loader says of itself is of an earlier boot
+    /// (kexec), or that cannot be told.
+    pub loaders_swapped: Option<bool>,
     /// The process that holds the update lock.
     pub busy: Option<u32>,
     /// What could not be found out, and why.

@@ -8,7 +8,7 @@ use qemu_tests::secure_boot::{SecureKeys, Signer};
 use qemu_tests::vm::BOOT_TIMEOUT;
 use serde_json::Value;
 
-use crate::secure_boot::signed;
+use crate::secure_boot::{json, signed};
 use crate::{scenario, secure_scenario};
 
 /// A machine whose loader is systemd-boot 252, and whose committed system, in slot B, carries another one.
@@ -27,9 +27,15 @@ fn alternate(lab: &Lab) -> String {
 
 /// What `ralph-update loader` says, with this exit code.
 fn asked(machine: &mut Machine, code: i32) -> Result<Value> {
-    let ran = machine.vm.run("ralph-update --json loader")?;
-    ensure!(ran.code == code, "exit code {}: {}{}", ran.code, ran.stdout, ran.stderr);
-    serde_json::from_str(&ran.stdout).with_context(|| format!("not JSON: {}", ran.stdout))
+    json(machine, "loader", code)
+}
+
+/// What the doctor finds about the loaders' files; it ends with this exit code.
+fn found(machine: &mut Machine, code: i32) -> Result<Vec<String>> {
+    let diagnosis = json(machine, "doctor", code)?;
+    let findings = diagnosis["findings"].as_array().context("no findings")?;
+    let ids = findings.iter().filter_map(|finding| finding["id"].as_str().map(str::to_owned));
+    Ok(ids.filter(|id| ["loader-unusable", "on-alternate-loader"].contains(&id.as_str())).collect())
 }
 
 /// The release that the loader of this boot says it is.
@@ -61,6 +67,8 @@ fn a_loader_is_tried_once_then_kept_and_the_one_before_it_is_the_fallback_lup_4(
         assert_eq!(asked(&mut machine, 4)?["reason"], "loader-current");
         assert!(machine.esp.read(&lab.arch.loader_path())? == new && machine.esp.read(&alternate(lab))? == old);
         ensure!(machine.events()?.iter().any(|event| event == "loader-updated"), "not in the history");
+        // The firmware's word is still that the alternate one started this boot (DOC-12).
+        ensure!(found(&mut machine, 0)?.is_empty());
 
         // Now from its own place. Then that is damaged, and the firmware turns to the other one by itself.
         assert_eq!(machine.vm.reboot()?.slot, "b");
@@ -76,6 +84,7 @@ fn a_loader_is_tried_once_then_kept_and_the_one_before_it_is_the_fallback_lup_4(
         machine.settled_status()?;
         assert_eq!(booted_by(&mut machine)?, "252");
         assert_eq!(asked(&mut machine, 3)?["reason"], "on-alternate-loader");
+        assert_eq!(found(&mut machine, 6)?, ["loader-unusable", "on-alternate-loader"]);
         assert!(machine.esp.read(&alternate(lab))? == old, "the only loader that works");
         Ok(())
     })

@@ -14,6 +14,7 @@ use crate::exit::with_source;
 use crate::firmware_trust::{FirmwareTrust, refusal};
 use crate::host::{Access, Host};
 use crate::kernel_refusal::KernelRefusal;
+use crate::loader::{Inspected, inspect};
 use crate::plan::{Asked, next_update};
 use crate::session::{self, Running, SessionError};
 use crate::vitals::{Firmware, Vitals};
@@ -60,6 +61,10 @@ pub(super) struct EspFacts {
     /// What is wrong with the clusters of names, or why that cannot be told.
     pub faults: Result<Vec<ClusterFault>, String>,
     pub space: Option<Space>,
+    /// The boot loaders; none where the firmware starts another one.
+    pub loaders: Option<Inspected>,
+    /// Why it cannot be told what the firmware starts.
+    pub firmware_unclear: Option<String>,
     pub conf: Vec<ConfLine>,
     /// What an update would stage.
     pub next_update: Option<Entry>,
@@ -133,6 +138,11 @@ fn look(host: &dyn Host, esp: &mut dyn Esp) -> Result<EspFacts, EspError> {
         wholeness,
         faults: esp.cluster_faults(&dirs).map_err(|error| with_source(&error)),
         space: esp.space().ok(),
+        loaders: inspect(host, esp),
+        firmware_unclear: match FirmwareTrust::of(host) {
+            FirmwareTrust::Unclear(why) => Some(why),
+            FirmwareTrust::Open | FirmwareTrust::Enforcing(_) => None,
+        },
         conf: conf_lines(esp)?,
         next_update: running.as_ref().ok().and_then(|running| next_update(&state, running, host.layout())),
         booted: host.booted().is_some(),

@@ -1,8 +1,9 @@
 //! `ralph-update doctor`: what boots next and why, each thing that endangers it, and what to do (specs/doctor.md).
 //!
-//! Gather once ([`facts`]), judge purely ([`choosing`], [`entries`], [`volume`], [`machine`]), act separately ([`fix`]).
+//! Gather once ([`facts`]), judge purely ([`boot_loader`], [`choosing`], [`entries`], [`volume`], [`machine`]), act separately ([`fix`]).
 //! `apply` asks the same judges before it touches anything (DOC-40).
 
+mod boot_loader;
 mod choosing;
 mod entries;
 mod facts;
@@ -22,7 +23,7 @@ use crate::session::{Running, describe};
 use crate::status::{NextBoot, next_boot};
 use crate::vitals::Firmware;
 use choosing::Choosing;
-use facts::Facts;
+use facts::{EspFacts, Facts};
 pub use finding::{Finding, Repair, Severity};
 
 /// What was found (IFC-50).
@@ -59,6 +60,7 @@ pub fn diagnose(host: &dyn Host) -> Diagnosis {
             findings.extend(volume::find_inside(&facts, esp));
             findings.extend(entries::find(&facts, esp));
             findings.extend(choosing::unreadable(&esp.unreadable));
+            findings.extend(boot_loader::find(&facts, esp));
             findings.extend(choosing::find(&Choosing {
                 asked: esp.asked(),
                 conf: &esp.conf,
@@ -83,6 +85,9 @@ fn not_asked(host: &dyn Host, facts: &Facts) -> Vec<String> {
         left_out
             .push("EFI variables and what the boot loader can do: /sys/firmware/efi/efivars cannot be read".to_owned());
     }
+    if let Ok(EspFacts { firmware_unclear: Some(why), .. }) = &facts.esp {
+        left_out.push(format!("whether the firmware would start boot loader and kernels: {why}"));
+    }
     if let Some(pid) = facts.vitals.busy.filter(|pid| *pid != std::process::id()) {
         left_out
             .push(format!("another program is at work (process {pid}): what it is changing may look wrong for now"));
@@ -103,6 +108,11 @@ pub(crate) fn against_a_trial(host: &dyn Host) -> Option<Finding> {
     let counting = host.firmware().and_then(|firmware| machine::without_counting(&firmware));
     let table = || machine::table(&host.vitals(), &host.command());
     counting.or_else(|| table().into_iter().find(|finding| finding.severity == Severity::Danger))
+}
+
+/// What would keep the machine from coming back after any restart (DOC-40).
+pub(crate) fn against_a_restart(host: &dyn Host, esp: &mut dyn Esp) -> Option<Finding> {
+    boot_loader::against_a_restart(host, esp)
 }
 
 /// Does the loader prefer an entry by name, which the model knows nothing of?

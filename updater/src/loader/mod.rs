@@ -4,6 +4,7 @@
 mod decide;
 mod error;
 mod firmware;
+mod inspect;
 mod program;
 
 use std::fs::File;
@@ -20,6 +21,7 @@ use self::decide::{Facts, Step, decide};
 pub use self::error::LoaderError;
 pub use self::firmware::VariableFault;
 use self::firmware::{BootVariables, OurOption, Standing};
+pub(crate) use self::inspect::{Inspected, LoaderFault, inspect, starter_fault};
 pub use self::program::{LoaderRefused, Program};
 use self::program::{MAX_LOADER, check};
 use crate::exit::with_source;
@@ -28,11 +30,10 @@ use crate::history::EventKind;
 use crate::host::{Access, Host};
 use crate::inhibit::Inhibitor;
 use crate::session::{Fencing, Running, Session, SessionError, event, note, running};
+use crate::vitals::LOADERS_SWAPPED;
 
 /// Where a system carries its boot loader (LUP-2).
 pub const SHIPPED: &str = "/usr/lib/ralph-update/loader.efi";
-/// The sign that the loaders have changed places in this boot.
-const PROMOTED: &str = "run/ralphos/loader-promoted";
 /// Left free on the EFI partition (UPD-1).
 const SPARE: u64 = 1 << 20;
 
@@ -143,7 +144,7 @@ pub fn update(host: &dyn Host, root: &Path, retry: Retry) -> Result<Done, Loader
         default: default.as_ref(),
         alternate: alternate.as_ref(),
         by_alternate,
-        promoted: root.join(PROMOTED).exists(),
+        promoted: root.join(LOADERS_SWAPPED).exists(),
         standing: alternate.as_ref().and_then(stands),
         pending,
         retry,
@@ -350,7 +351,7 @@ impl Machine<'_> {
         }
         let mut notes = Vec::new();
         // Before anything else can fail: whoever asks in this boot would take it for one that runs on the kept loader.
-        if let Err(error) = remember(&self.root.join(PROMOTED)) {
+        if let Err(error) = remember(&self.root.join(LOADERS_SWAPPED)) {
             notes.push(format!("this boot does not remember that the loaders have changed places: {error}"));
         }
         session.close()?;

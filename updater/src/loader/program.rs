@@ -4,9 +4,10 @@ use std::io::Cursor;
 
 use boot_entries::loader::compare_versions;
 use disk_layout::Architecture;
-use secure_boot::{Machine, Pe, PeError, Refused, verdict};
+use secure_boot::{Pe, PeError, Refused, verdict};
 use sha2::{Digest, Sha256};
 
+use super::inspect::is_for;
 use crate::firmware_trust::FirmwareTrust;
 
 /// Bytes of the longest loader that is taken: systemd-boot has less than a tenth of that.
@@ -79,11 +80,7 @@ fn version(bytes: &[u8]) -> Option<String> {
 /// May these bytes become a loader of this machine?
 pub fn check(bytes: &[u8], architecture: Architecture, trust: &FirmwareTrust) -> Result<Program, LoaderRefused> {
     let mut pe = Pe::open(Cursor::new(bytes))?;
-    let machine = match architecture {
-        Architecture::X86_64 => Machine::X86_64,
-        Architecture::Aarch64 => Machine::Aarch64,
-    };
-    if pe.machine() != machine {
+    if !is_for(pe.machine(), architecture) {
         return Err(LoaderRefused::Architecture);
     }
     let program = Program::of(bytes);

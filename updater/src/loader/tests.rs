@@ -103,7 +103,7 @@ impl Machine {
     fn reboot(&self) {
         let next = self.get("BootNext");
         self.forget_next();
-        let _ = fs::remove_file(self.root.path().join(PROMOTED));
+        let _ = fs::remove_file(self.root.path().join(LOADERS_SWAPPED));
         let alternate = next.is_some() && self.content(ALTERNATE).is_some();
         self.set(GLOBAL, "BootCurrent", if alternate { next.as_deref().unwrap() } else { &[1, 0] });
         self.started_by(if alternate { "\\EFI\\BOOT\\BOOTX64.ALT" } else { "\\EFI\\BOOT\\BOOTX64.EFI" });
@@ -474,5 +474,18 @@ fn lup_6_lup_7_what_fails_anywhere_leaves_a_whole_default_and_comes_to_the_same_
                 "{failing}"
             );
         }
+    }
+}
+
+#[test]
+fn doc_12_a_try_of_the_alternate_is_no_fallback_to_it() {
+    let machine = Machine::new(&loader("257.9"));
+    machine.put(ALTERNATE, &loader("257.9"));
+    machine.started_by("\\EFI\\BOOT\\BOOTX64.ALT");
+    for (standing, kept_started) in [(Standing::FirstTry, false), (Standing::Proven, false), (Standing::Previous, true)]
+    {
+        machine.stands(standing);
+        let found = machine.host.with_esp(|esp| inspect(&machine.host, esp)).unwrap();
+        assert_eq!((found.kept_started, found.fault), (kept_started, None), "{standing:?}");
     }
 }

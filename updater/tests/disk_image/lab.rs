@@ -32,6 +32,7 @@ impl Lab {
         let noise: Vec<u8> = (0..1_500_000_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
         lab.write("root", &noise);
         lab.write("linux", &pe());
+        lab.write("loader", &qemu_tests::pe::program(0x8664, &[(".text", b"a boot loader")]));
         lab.write("initrd", b"an initrd");
         lab.tool(&["keygen", "--out", "key"]);
         lab.tool(&["keygen", "--out", "other"]);
@@ -65,7 +66,7 @@ impl Lab {
     /// Makes `disk.raw`, anew, with `v1.zst` in slot A.
     #[track_caller]
     pub fn disk(&self, slot_size: &str) {
-        let fixed = ["disk", "--image", "v1.zst", "--trust", "key.pub.pem", "--loader", "linux", "--seed", "1"];
+        let fixed = ["disk", "--image", "v1.zst", "--trust", "key.pub.pem", "--loader", "loader", "--seed", "1"];
         let sizes = ["--esp-size", "64M", "--slot-size", slot_size, "--var-size", "16M"];
         self.tool(&[&fixed[..], &sizes, &["--force", "-o", "disk.raw"]].concat());
     }

@@ -1,5 +1,6 @@
 //! One machine in memory for each thing the doctor finds, and the exact effects of each repair (specs/doctor.md).
 
+mod boot_loader;
 mod disk;
 mod entries;
 mod fix;
