@@ -8,7 +8,7 @@ use boot_entries::{LoaderVars, Space};
 
 use super::*;
 use crate::history::{Event, Records};
-use crate::testing::{FakeHost, SLOT_LEN, image, spec};
+use crate::testing::{FakeHost, SLOT_LEN, image, spec, started_by};
 
 fn staged(outcome: Result<Outcome, ApplyError>) -> Summary {
     match outcome {
@@ -331,6 +331,21 @@ fn doc_40_a_broken_plan_names_who_is_to_blame_and_the_remedy() {
         let refused = refusal(host.apply(image(&spec("2.0.0")).0)).to_string();
         assert!(refused.contains(blame), "{blame}\n{refused}");
     }
+}
+
+#[test]
+fn doc_40_a_boot_loader_that_would_not_start_the_machine_again_is_told_of_before_a_restart() {
+    let variables = tempfile::tempdir().unwrap();
+    started_by(variables.path(), "\\EFI\\BOOT\\BOOTX64.EFI");
+    let host = FakeHost { efivars: Some(variables.path().to_owned()), ..FakeHost::new() };
+    host.with_esp(|esp| esp.take("EFI/BOOT/BOOTX64.EFI"));
+    let before = host.entries();
+    let refused = refusal(host.apply(image(&spec("2.0.0")).0)).to_string();
+    assert!(refused.contains("loader-unusable: the boot loader EFI/BOOT/BOOTX64.EFI is not there: put"), "{refused}");
+    assert_eq!(host.entries(), before);
+    // The kept one started it, and would again.
+    started_by(variables.path(), "\\EFI\\BOOT\\BOOTX64.ALT");
+    staged(host.apply(image(&spec("2.0.0")).0));
 }
 
 #[test]

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex};
 
 use boot_entries::fat::VolumeHealth;
 use boot_entries::guard::{GuardError, GuardRecord};
+use boot_entries::vars::LOADER_GUID;
 use boot_entries::{
     BootOptions, Entry, EntryArchitecture, EntryName, Esp, FakeEsp, FoundVars, Liveness, LoaderVars, OnCorruption,
     PayloadKind, Payloads, read_vars,
@@ -101,6 +102,13 @@ const IMAGE_SECURITY: &str = "d719b2cb-3d3a-4596-a3bc-dad00e67656f";
 /// The default boot loader of every machine here.
 pub(crate) fn installed_loader() -> Vec<u8> {
     program(0x8664, &[(".sdmagic", b"#### LoaderInfo: systemd-boot 257.9 ####")])
+}
+
+/// The boot loader of this boot says that it was started from here. Gone with the boot, as it makes it.
+pub(crate) fn started_by(variables: &Path, path: &str) {
+    let text: Vec<u8> = path.encode_utf16().chain([0]).flat_map(u16::to_le_bytes).collect();
+    let name = format!("LoaderImageIdentifier-{LOADER_GUID}");
+    std::fs::write(variables.join(name), [&[6, 0, 0, 0], &text[..]].concat()).unwrap();
 }
 
 /// EFI variables of a firmware that enforces, and trusts the boot loader and nobody else.

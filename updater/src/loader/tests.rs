@@ -4,7 +4,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::session::hex;
-use crate::testing::FakeHost;
+use crate::testing::{FakeHost, started_by};
 use crate::uki::tests::program;
 
 const DEFAULT: &str = "EFI/BOOT/BOOTX64.EFI";
@@ -70,10 +70,7 @@ impl Machine {
     }
 
     fn started_by(&self, path: &str) {
-        let text: Vec<u8> = path.encode_utf16().chain([0]).flat_map(u16::to_le_bytes).collect();
-        // Gone with the boot, as the loader makes it.
-        let bytes = [&[6, 0, 0, 0], &text[..]].concat();
-        fs::write(self.vars.path().join(format!("LoaderImageIdentifier-{LOADER}")), bytes).unwrap();
+        started_by(self.vars.path(), path);
     }
 
     fn forget_next(&self) {

@@ -1,23 +1,13 @@
 //! DOC-12: the boot loader's own files.
 
-use std::path::Path;
-
-use boot_entries::vars::LOADER_GUID;
 use qemu_tests::pe::{HEADERS, TABLE};
 
 use super::*;
-use crate::testing::{enrol_digest, installed_kernel, installed_loader, under_secure_boot};
+use crate::testing::{enrol_digest, installed_kernel, installed_loader, started_by, under_secure_boot};
 use crate::uki::tests::program;
 
 const DEFAULT: &str = "EFI/BOOT/BOOTX64.EFI";
 const ALTERNATE: &str = "EFI/BOOT/BOOTX64.ALT";
-
-/// The loader says that it was started from here.
-fn started_by(variables: &Path, path: &str) {
-    let text: Vec<u8> = path.encode_utf16().chain([0]).flat_map(u16::to_le_bytes).collect();
-    let name = format!("LoaderImageIdentifier-{LOADER_GUID}");
-    std::fs::write(variables.join(name), [&[6, 0, 0, 0], &text[..]].concat()).unwrap();
-}
 
 #[test]
 fn doc_12_a_loader_that_the_firmware_cannot_start_is_told_of_before_it_is_needed() {
