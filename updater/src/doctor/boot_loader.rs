@@ -38,7 +38,7 @@ fn unusable(default: &EspPath, fault: &LoaderFault) -> Finding {
 }
 
 /// What would keep the machine from coming back after any restart: what started it is not there any more, for certain (DOC-40).
-pub(super) fn against_a_restart(host: &dyn Host, esp: &mut dyn Esp) -> Option<Finding> {
+pub(crate) fn against_a_restart(host: &dyn Host, esp: &mut dyn Esp) -> Option<Finding> {
     let (default, fault) = starter_fault(host, esp)?;
     fault.certain.then(|| unusable(&default, &fault))
 }

@@ -201,17 +201,15 @@ fn refused(facts: &Facts, esp: &EspFacts, ours: &OurEntry) -> Option<Finding> {
     let next = esp.next.boots(ours.name);
     let runs = esp.running_name().is_some_and(|running| running.same_system(ours.name));
     let good = esp.whole();
-    // Without a doubt (UPD-52): a rollback is not advised for a "may".
-    let starts = |other: &&OurEntry| {
-        let refused = esp.refused.iter().any(|(name, _)| *name == other.file_name);
-        other.name.slot != ours.name.slot && good.contains(&other.file_name) && !refused
+    let beside = || {
+        let ours = esp.state.ours.iter().filter(|other| other.name.slot != ours.name.slot);
+        ours.filter(|other| good.contains(&other.file_name))
     };
-    let mut others = esp.state.ours.iter().filter(starts);
-    let committed_beside = esp.state.ours.iter().any(|other| {
-        other.name.slot != ours.name.slot && other.name.counter.is_none() && good.contains(&other.file_name)
-    });
-    let another_starts = others.clone().any(|other| other.name.counter.is_none());
-    let next_starts = others.any(|other| esp.next.boots(other.name));
+    // Without a doubt (UPD-52): a rollback is not advised for a "may".
+    let starts = |other: &&OurEntry| !esp.refused.iter().any(|(name, _)| *name == other.file_name);
+    let committed_beside = beside().any(|other| other.name.counter.is_none());
+    let another_starts = beside().filter(starts).any(|other| other.name.counter.is_none());
+    let next_starts = beside().filter(starts).any(|other| esp.next.boots(other.name));
     let severity = if next && refusal.certain { Severity::Danger } else { Severity::Warning };
     let would = if refusal.certain { "would not start" } else { "may not start" };
     let what = format!("this machine's firmware {would} the kernel of {}: {}", ours.file_name, refusal.why);

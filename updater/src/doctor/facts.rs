@@ -131,15 +131,15 @@ fn look(host: &dyn Host, esp: &mut dyn Esp) -> Result<EspFacts, EspError> {
         _ => None,
     };
     let dirs = [entries_dir(), payload_dir(Slot::A), payload_dir(Slot::B), EspPath::literal("ralphos")];
-    let wholeness = wholeness(esp, &state);
+    let (wholeness, trust) = (wholeness(esp, &state), FirmwareTrust::of(host));
     Ok(EspFacts {
         next_files: next_files(&state, &next),
-        refused: refused(host, esp, &state, &wholeness),
+        refused: refused(&trust, esp, &state, &wholeness),
         wholeness,
         faults: esp.cluster_faults(&dirs).map_err(|error| with_source(&error)),
         space: esp.space().ok(),
-        loaders: inspect(host, esp),
-        firmware_unclear: match FirmwareTrust::of(host) {
+        loaders: inspect(host, esp, &trust),
+        firmware_unclear: match trust {
             FirmwareTrust::Unclear(why) => Some(why),
             FirmwareTrust::Open | FirmwareTrust::Enforcing(_) => None,
         },
@@ -174,14 +174,14 @@ pub(super) fn wholeness(esp: &mut dyn Esp, state: &EspState) -> Vec<(String, Res
 
 /// What is not whole, or cannot be read, is told of already.
 fn refused(
-    host: &dyn Host,
+    trust: &FirmwareTrust,
     esp: &mut dyn Esp,
     state: &EspState,
     wholeness: &[(String, Result<Wholeness, String>)],
 ) -> Vec<(String, KernelRefusal)> {
-    let (trust, whole) = (FirmwareTrust::of(host), whole(wholeness));
+    let whole = whole(wholeness);
     let ours = state.ours.iter().filter(|ours| whole.contains(&ours.file_name));
-    ours.filter_map(|ours| Some((ours.file_name.clone(), refusal(&trust, esp, ours).ok()??))).collect()
+    ours.filter_map(|ours| Some((ours.file_name.clone(), refusal(trust, esp, ours).ok()??))).collect()
 }
 
 pub(super) fn whole(wholeness: &[(String, Result<Wholeness, String>)]) -> Vec<String> {

@@ -22,6 +22,7 @@ use crate::plan::Asked;
 use crate::session::{Running, describe};
 use crate::status::{NextBoot, next_boot};
 use crate::vitals::Firmware;
+pub(crate) use boot_loader::against_a_restart;
 use choosing::Choosing;
 use facts::{EspFacts, Facts};
 pub use finding::{Finding, Repair, Severity};
@@ -108,11 +109,6 @@ pub(crate) fn against_a_trial(host: &dyn Host) -> Option<Finding> {
     let counting = host.firmware().and_then(|firmware| machine::without_counting(&firmware));
     let table = || machine::table(&host.vitals(), &host.command());
     counting.or_else(|| table().into_iter().find(|finding| finding.severity == Severity::Danger))
-}
-
-/// What would keep the machine from coming back after any restart (DOC-40).
-pub(crate) fn against_a_restart(host: &dyn Host, esp: &mut dyn Esp) -> Option<Finding> {
-    boot_loader::against_a_restart(host, esp)
 }
 
 /// Does the loader prefer an entry by name, which the model knows nothing of?

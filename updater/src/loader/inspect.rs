@@ -2,10 +2,10 @@
 //! this boot?
 
 use boot_entries::{Esp, EspError, EspPath};
-use disk_layout::Architecture;
-use secure_boot::{Machine, Pe, PeError, Refused, verdict};
+use secure_boot::{Pe, PeError, Refused, verdict};
 
 use super::firmware::Standing;
+use super::program::is_for;
 use super::{Names, efi_path, is_started, look, variables};
 use crate::exit::with_source;
 use crate::firmware_trust::FirmwareTrust;
@@ -51,13 +51,13 @@ enum Started {
 }
 
 /// Looks at the loaders; none where the firmware started another one.
-pub(crate) fn inspect(host: &dyn Host, esp: &mut dyn Esp) -> Option<Inspected> {
+pub(crate) fn inspect(host: &dyn Host, esp: &mut dyn Esp, trust: &FirmwareTrust) -> Option<Inspected> {
     let names = Names::of(host.layout().architecture);
     let started = started(host, &names);
     if started == Started::Another {
         return None;
     }
-    let mut fault = fault(host, esp, &names.default);
+    let mut fault = fault(host, esp, &names.default, trust);
     // A machine that does not say what started it may have been started by another file.
     if let Some(fault) = fault.as_mut().filter(|_| host.booted().is_some() && started == Started::Unknown) {
         fault.certain = false;
@@ -69,7 +69,8 @@ pub(crate) fn inspect(host: &dyn Host, esp: &mut dyn Esp) -> Option<Inspected> {
 /// What is wrong with the default loader, if that started this boot.
 pub(crate) fn starter_fault(host: &dyn Host, esp: &mut dyn Esp) -> Option<(EspPath, LoaderFault)> {
     let names = Names::of(host.layout().architecture);
-    let fault = (started(host, &names) == Started::Default).then(|| fault(host, esp, &names.default))??;
+    let fault = (started(host, &names) == Started::Default)
+        .then(|| fault(host, esp, &names.default, &FirmwareTrust::of(host)))??;
     Some((names.default, fault))
 }
 
@@ -82,15 +83,15 @@ fn is_tried(host: &dyn Host, esp: &mut dyn Esp, alternate: &EspPath) -> Option<b
     Some(matches!(standing, Some(Standing::FirstTry | Standing::SecondTry | Standing::Proven)))
 }
 
-fn fault(host: &dyn Host, esp: &mut dyn Esp, default: &EspPath) -> Option<LoaderFault> {
-    let (architecture, trust) = (host.layout().architecture, FirmwareTrust::of(host));
+fn fault(host: &dyn Host, esp: &mut dyn Esp, default: &EspPath, trust: &FirmwareTrust) -> Option<LoaderFault> {
+    let architecture = host.layout().architecture;
     let mut judged = Ok(());
     let looked = esp.examine(default, &mut |file| {
         judged = Pe::open(file).map_err(Refused::from).and_then(|mut program| {
             if !is_for(program.machine(), architecture) {
                 return Err(PeError::OtherMachine("it is for another architecture").into());
             }
-            match &trust {
+            match trust {
                 FirmwareTrust::Enforcing(stores) => verdict(&mut program, stores).map(drop),
                 FirmwareTrust::Open | FirmwareTrust::Unclear(_) => Ok(()),
             }
@@ -108,7 +109,7 @@ fn fault(host: &dyn Host, esp: &mut dyn Esp, default: &EspPath) -> Option<Loader
             fault(true, format!("is not what the firmware can start: {}", with_source(&why)))
         }
         // What some firmware takes amiss matters where it is asked for signatures.
-        (Ok(()), Err(why)) => match &trust {
+        (Ok(()), Err(why)) => match trust {
             FirmwareTrust::Enforcing(stores) => {
                 let certain = why.is_certain(stores);
                 let would = if certain { "would not start" } else { "may not start" };
@@ -117,12 +118,4 @@ fn fault(host: &dyn Host, esp: &mut dyn Esp, default: &EspPath) -> Option<Loader
             FirmwareTrust::Open | FirmwareTrust::Unclear(_) => None,
         },
     }
-}
-
-/// Is a program of this machine type one for this architecture?
-pub(super) fn is_for(machine: Machine, architecture: Architecture) -> bool {
-    matches!(
-        (machine, architecture),
-        (Machine::X86_64, Architecture::X86_64) | (Machine::Aarch64, Architecture::Aarch64)
-    )
 }

@@ -4,10 +4,9 @@ use std::io::Cursor;
 
 use boot_entries::loader::compare_versions;
 use disk_layout::Architecture;
-use secure_boot::{Pe, PeError, Refused, verdict};
+use secure_boot::{Machine, Pe, PeError, Refused, verdict};
 use sha2::{Digest, Sha256};
 
-use super::inspect::is_for;
 use crate::firmware_trust::FirmwareTrust;
 
 /// Bytes of the longest loader that is taken: systemd-boot has less than a tenth of that.
@@ -93,6 +92,14 @@ pub fn check(bytes: &[u8], architecture: Architecture, trust: &FirmwareTrust) ->
         FirmwareTrust::Unclear(why) => return Err(LoaderRefused::Unclear(why.clone())),
     }
     Ok(program)
+}
+
+/// Is a program of this machine type one for this architecture?
+pub(super) fn is_for(machine: Machine, architecture: Architecture) -> bool {
+    matches!(
+        (machine, architecture),
+        (Machine::X86_64, Architecture::X86_64) | (Machine::Aarch64, Architecture::Aarch64)
+    )
 }
 
 #[cfg(test)]

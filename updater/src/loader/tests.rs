@@ -482,7 +482,7 @@ fn doc_12_a_try_of_the_alternate_is_no_fallback_to_it() {
     for (standing, kept_started) in [(Standing::FirstTry, false), (Standing::Proven, false), (Standing::Previous, true)]
     {
         machine.stands(standing);
-        let found = machine.host.with_esp(|esp| inspect(&machine.host, esp)).unwrap();
+        let found = machine.host.with_esp(|esp| inspect(&machine.host, esp, &FirmwareTrust::Open)).unwrap();
         assert_eq!((found.kept_started, found.fault), (kept_started, None), "{standing:?}");
     }
 }
